@@ -1,0 +1,23 @@
+//! Nearest neighbours by cosine over `f32` vectors with `u64` keys: an HNSW builder, an immutable memory-mapped
+//! segment, an exact scan, and a delta for fresh vectors.
+//!
+//! This crate knows vectors, keys and attribute columns. It knows no records, no RocksDB and no torch; whoever wants
+//! models back uses the `tans` crate on top.
+
+mod builder;
+mod delta;
+mod embedding;
+mod error;
+mod filter;
+mod map;
+mod search;
+mod segment;
+mod simd;
+
+pub use builder::{build_segment, BuildOptions, BuildReport, Entry};
+pub use delta::Delta;
+pub use embedding::Embedding;
+pub use error::{Error, Result};
+pub use filter::{Attributes, Filter};
+pub use search::{search, Neighbour, SearchOptions};
+pub use segment::Segment;

@@ -1,0 +1,60 @@
+//! Errors of reading, checking and running networks.
+
+/// What can go wrong with a network.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The bytes are not what they claim to be. Check the file.
+    #[error("not a readable {format} file: {what}")]
+    Malformed {
+        /// Such as `ONNX`.
+        format: &'static str,
+        /// What was expected and what was found, where.
+        what: String,
+    },
+    /// The network asks for more than a stated limit. Raise the limit if the file is trusted.
+    #[error("{what} takes {found}, more than the limit of {limit}")]
+    Limit {
+        /// What would be allocated.
+        what: String,
+        /// Size asked for.
+        found: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// An operator that cannot be executed. The model is stored all the same.
+    #[error("not runnable: op {op} (domain {domain:?}, opset {opset}, node {node:?}): {why}")]
+    NotRunnable {
+        /// Operator.
+        op: String,
+        /// Domain.
+        domain: String,
+        /// Operator-set version.
+        opset: i64,
+        /// Node name.
+        node: String,
+        /// Missing operator or attribute value.
+        why: String,
+    },
+    /// NaN or infinite weights.
+    #[error("weight {name:?} holds {count} values that are NaN or infinite")]
+    NotFinite {
+        /// The weight.
+        name: String,
+        /// How many.
+        count: usize,
+    },
+    /// The network and its input contract, or its head, do not fit together.
+    #[error("{0}")]
+    Contract(String),
+    /// libtorch refused; its message says why.
+    #[error("node {node:?} ({op}): {message}")]
+    Execution {
+        /// Node name.
+        node: String,
+        /// Operator.
+        op: String,
+        /// Message.
+        message: String,
+    },
+}

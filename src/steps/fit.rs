@@ -1,0 +1,1 @@
+//! The fine-tuning loop: epochs, schedule, validation, early stop.

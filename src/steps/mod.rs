@@ -1,0 +1,4 @@
+//! What several operations share.
+
+#[cfg(feature = "torch")]
+mod fit;

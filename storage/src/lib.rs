@@ -1,0 +1,28 @@
+//! The durable truth of a tans zoo: records, weights, task rows and pairs, on RocksDB and memory-mapped pack files.
+//!
+//! This crate stores and checks bytes. It knows no network, no floating-point maths and no index: graphs, input
+//! contracts and encoders are opaque here, and whoever wants answers to queries uses the `tans` crate on top.
+
+mod codec;
+mod error;
+mod ids;
+mod keys;
+mod lock;
+mod map;
+mod pack;
+mod records;
+mod rocks;
+mod schema;
+mod store;
+
+pub use codec::{decode, encode};
+pub use error::{Error, Result};
+pub use ids::{ModelId, TaskId, TensorId};
+pub use map::MappedTensor;
+pub use records::{
+    Architecture, Cost, EncoderRecord, GenerationRecord, JobRecord, Latency, ModelRecord, Operation, Pair, PairKind,
+    TaskRecord, TaskSampleRecord, TensorRecord, WeightRef,
+};
+pub use safetensors::Dtype;
+pub use schema::FORMAT_VERSION;
+pub use store::{install_file, Batch, CheckReport, Damage, Mode, NewTensor, Store, StoreStats};
