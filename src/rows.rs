@@ -13,17 +13,29 @@ impl Rows {
         (dim >= 1 && values.len().is_multiple_of(dim)).then_some(Self { dim, values })
     }
     /// Number of rows.
-    pub fn len(&self) -> usize { self.values.len() / self.dim.max(1) }
+    pub fn len(&self) -> usize {
+        self.values.len() / self.dim.max(1)
+    }
     /// Whether there is no row.
-    pub fn is_empty(&self) -> bool { self.values.is_empty() }
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
     /// Numbers in a row.
-    pub fn dim(&self) -> usize { self.dim }
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
     /// One row.
-    pub fn row(&self, index: usize) -> &[f32] { &self.values[index * self.dim..(index + 1) * self.dim] }
+    pub fn row(&self, index: usize) -> &[f32] {
+        &self.values[index * self.dim..(index + 1) * self.dim]
+    }
     /// All rows in order.
-    pub fn iter(&self) -> impl Iterator<Item = &[f32]> { self.values.chunks_exact(self.dim.max(1)) }
+    pub fn iter(&self) -> impl Iterator<Item = &[f32]> {
+        self.values.chunks_exact(self.dim.max(1))
+    }
     /// All values, row-major.
-    pub fn values(&self) -> &[f32] { &self.values }
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
     /// The rows at `indices`, in that order.
     pub fn select(&self, indices: &[usize]) -> Self {
         let values = indices.iter().flat_map(|&index| self.row(index)).copied().collect();

@@ -17,13 +17,21 @@ impl Image {
         (fits && pixels.len() == length).then_some(Self { width, height, channels, pixels })
     }
     /// Columns.
-    pub fn width(&self) -> usize { self.width }
+    pub fn width(&self) -> usize {
+        self.width
+    }
     /// Rows.
-    pub fn height(&self) -> usize { self.height }
+    pub fn height(&self) -> usize {
+        self.height
+    }
     /// 1 or 3.
-    pub fn channels(&self) -> usize { self.channels }
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
     /// `[height, width, channels]`.
-    pub fn pixels(&self) -> &[u8] { &self.pixels }
+    pub fn pixels(&self) -> &[u8] {
+        &self.pixels
+    }
     /// blake3 of (width, height, channels, pixels): the identity of this image everywhere in the zoo.
     pub fn hash(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();

@@ -7,13 +7,28 @@ pub struct Delta {}
 
 impl Delta {
     /// An empty delta of vectors of `dim` dimensions.
-    pub fn new(_dim: usize) -> Self { todo!() }
+    pub fn new(_dim: usize) -> Self {
+        todo!()
+    }
     /// Adds or replaces a vector.
-    pub fn insert(&mut self, _key: u64, _vector: &Embedding, _attributes: Attributes) -> Result<()> { todo!() }
+    pub fn insert(
+        &mut self,
+        _key: u64,
+        _vector: &Embedding,
+        _attributes: Attributes,
+    ) -> Result<()> {
+        todo!()
+    }
     /// Marks a key as removed, here and in the segment below.
-    pub fn remove(&mut self, _key: u64) { todo!() }
+    pub fn remove(&mut self, _key: u64) {
+        todo!()
+    }
     /// Live vectors held here.
-    pub fn len(&self) -> usize { todo!() }
+    pub fn len(&self) -> usize {
+        todo!()
+    }
     /// Whether no live vector is held here.
-    pub fn is_empty(&self) -> bool { todo!() }
+    pub fn is_empty(&self) -> bool {
+        todo!()
+    }
 }

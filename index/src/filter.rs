@@ -32,7 +32,11 @@ pub struct Filter {
 
 impl Filter {
     /// Whether every condition holds.
-    pub fn matches(&self, _attributes: &Attributes) -> bool { todo!() }
+    pub fn matches(&self, _attributes: &Attributes) -> bool {
+        todo!()
+    }
     /// Whether there is no condition.
-    pub fn is_empty(&self) -> bool { todo!() }
+    pub fn is_empty(&self) -> bool {
+        todo!()
+    }
 }

@@ -14,10 +14,10 @@ mod search;
 mod segment;
 mod simd;
 
-pub use builder::{build_segment, BuildOptions, BuildReport, Entry};
+pub use builder::{BuildOptions, BuildReport, Entry, build_segment};
 pub use delta::Delta;
 pub use embedding::Embedding;
 pub use error::{Error, Result};
 pub use filter::{Attributes, Filter};
-pub use search::{search, Neighbour, SearchOptions};
+pub use search::{Neighbour, SearchOptions, search};
 pub use segment::Segment;

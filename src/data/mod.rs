@@ -7,7 +7,7 @@ mod npz;
 mod split;
 
 pub use error::Error;
-pub use split::{split, Split, SplitOptions};
+pub use split::{Split, SplitOptions, split};
 
 use crate::rows::Rows;
 use crate::sample::Image;
@@ -69,15 +69,25 @@ enum Source {
 ///
 /// # Errors
 /// `Error` says what was expected (at least two classes with two images each) and what was found.
-pub fn open(_path: &Path) -> Result<Dataset, Error> { todo!() }
+pub fn open(_path: &Path) -> Result<Dataset, Error> {
+    todo!()
+}
 
 impl ImageDataset {
     /// Number of images.
-    pub fn len(&self) -> usize { self.labels.len() }
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
     /// Whether there is none.
-    pub fn is_empty(&self) -> bool { self.labels.is_empty() }
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
     /// At most `per_class` indices of each class, seeded, in ascending order.
-    pub fn sample(&self, _per_class: usize, _seed: u64) -> Vec<usize> { todo!() }
+    pub fn sample(&self, _per_class: usize, _seed: u64) -> Vec<usize> {
+        todo!()
+    }
     /// Decodes the images at `indices`; unreadable ones are skipped and reported.
-    pub fn load(&self, _indices: &[usize]) -> Loaded { todo!() }
+    pub fn load(&self, _indices: &[usize]) -> Loaded {
+        todo!()
+    }
 }

@@ -27,4 +27,6 @@ impl Default for SplitOptions {
 /// Splits stratified by label; with three or more groups, whole groups go to one side.
 ///
 /// Every class with at least two samples is on both sides (a class that groups would leave on one side is split by sample).
-pub fn split(_labels: &[u32], _groups: Option<&[u32]>, _options: &SplitOptions) -> Split { todo!() }
+pub fn split(_labels: &[u32], _groups: Option<&[u32]>, _options: &SplitOptions) -> Split {
+    todo!()
+}

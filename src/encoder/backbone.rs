@@ -10,9 +10,19 @@ pub struct Backbone {}
 
 impl Backbone {
     /// Loads the built-in backbone.
-    pub fn load(_device: Device) -> Result<Self, Error> { todo!() }
+    pub fn load(_device: Device) -> Result<Self, Error> {
+        todo!()
+    }
     /// Feature rows `[n, 1280]`. `progress(done, total)`; `Break` cancels.
-    pub fn rows(&self, _images: &[Image], _progress: &mut dyn FnMut(usize, usize) -> std::ops::ControlFlow<()>) -> Result<Rows, Error> { todo!() }
+    pub fn rows(
+        &self,
+        _images: &[Image],
+        _progress: &mut dyn FnMut(usize, usize) -> std::ops::ControlFlow<()>,
+    ) -> Result<Rows, Error> {
+        todo!()
+    }
     /// ImageNet logits `[n, 1000]`.
-    pub fn logits(&self, _images: &[Image]) -> Result<Rows, Error> { todo!() }
+    pub fn logits(&self, _images: &[Image]) -> Result<Rows, Error> {
+        todo!()
+    }
 }

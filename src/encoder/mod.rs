@@ -13,7 +13,7 @@ pub mod task;
 pub use closed_form::ClosedForm;
 pub use error::Error;
 pub use tans2021::Tans2021;
-pub use task::{TaskSample, SCALARS};
+pub use task::{SCALARS, TaskSample};
 
 use serde::{Deserialize, Serialize};
 
@@ -88,18 +88,30 @@ pub enum Encoders {
 
 impl Encoders {
     /// Dimension of every vector.
-    pub fn dim(&self) -> usize { todo!() }
+    pub fn dim(&self) -> usize {
+        todo!()
+    }
     /// `default` or `tans2021`.
-    pub fn recipe(&self) -> &'static str { todo!() }
+    pub fn recipe(&self) -> &'static str {
+        todo!()
+    }
     /// Task ids of the training tasks, in the order that `TaskEncoding::nearest` counts.
-    pub fn basis(&self) -> &[[u8; 32]] { todo!() }
+    pub fn basis(&self) -> &[[u8; 32]] {
+        todo!()
+    }
     /// E_Q: a dataset's vector and expected accuracies.
     ///
     /// # Errors
     /// `Error` if the rows' dimension differs from the backbone's or fewer than two classes are present.
-    pub fn encode_task(&self, _sample: &TaskSample) -> Result<TaskEncoding, Error> { todo!() }
+    pub fn encode_task(&self, _sample: &TaskSample) -> Result<TaskEncoding, Error> {
+        todo!()
+    }
     /// E_M: a model's unit vector. A model of which nothing is known gets the neutral vector.
-    pub fn encode_model(&self, _model: &ModelEvidence<'_>) -> Vec<f32> { todo!() }
+    pub fn encode_model(&self, _model: &ModelEvidence<'_>) -> Vec<f32> {
+        todo!()
+    }
     /// S: the accuracy that a cosine stands for.
-    pub fn predict(&self, _task: &TaskEncoding, _cosine: f32) -> Prediction { todo!() }
+    pub fn predict(&self, _task: &TaskEncoding, _cosine: f32) -> Prediction {
+        todo!()
+    }
 }

@@ -13,4 +13,6 @@ pub const SIGNATURE_VERSION: u32 = 1;
 ///
 /// G = P P' / |P P'| of centred P; its upper triangle times a seeded random matrix, so that the inner product of two
 /// signatures approximates linear CKA.
-pub fn signature(_features: &Rows) -> Result<Vec<f32>, Error> { todo!() }
+pub fn signature(_features: &Rows) -> Result<Vec<f32>, Error> {
+    todo!()
+}

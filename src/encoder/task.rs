@@ -29,5 +29,12 @@ impl TaskSample {
     ///
     /// # Errors
     /// `Error::Input` for fewer than two classes, lengths that differ, or rows that are not finite.
-    pub fn measure(_rows: &Rows, _labels: &[u32], _images: Option<&[Image]>, _seed: u64) -> Result<Self, Error> { todo!() }
+    pub fn measure(
+        _rows: &Rows,
+        _labels: &[u32],
+        _images: Option<&[Image]>,
+        _seed: u64,
+    ) -> Result<Self, Error> {
+        todo!()
+    }
 }

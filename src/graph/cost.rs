@@ -23,7 +23,11 @@ pub struct GraphCost {
 }
 
 /// Scalars in the floating-point weights that are learned (quantised integers count, shape constants do not).
-pub fn params(_graph: &Graph) -> u64 { todo!() }
+pub fn params(_graph: &Graph) -> u64 {
+    todo!()
+}
 
 /// Costs from the sizes of every value, as `exec::Network::trace` reports them.
-pub fn cost(_graph: &Graph, _sizes: &std::collections::BTreeMap<String, ValueSize>) -> GraphCost { todo!() }
+pub fn cost(_graph: &Graph, _sizes: &std::collections::BTreeMap<String, ValueSize>) -> GraphCost {
+    todo!()
+}

@@ -64,14 +64,28 @@ impl InputContract {
     ///
     /// # Errors
     /// `Error::Contract` if the size is neither declared nor stated, or numbers do not fit the channels.
-    pub fn infer(_graph: &Graph, _metadata: &[(String, String)], _hints: &InputHints) -> Result<Self, Error> { todo!() }
+    pub fn infer(
+        _graph: &Graph,
+        _metadata: &[(String, String)],
+        _hints: &InputHints,
+    ) -> Result<Self, Error> {
+        todo!()
+    }
     /// The contract as ONNX metadata entries, read back by `infer`.
-    pub fn to_metadata(&self) -> Vec<(String, String)> { todo!() }
+    pub fn to_metadata(&self) -> Vec<(String, String)> {
+        todo!()
+    }
     /// 1 or 3.
-    pub fn channels(&self) -> usize { todo!() }
+    pub fn channels(&self) -> usize {
+        todo!()
+    }
     /// Shape of a batch of `n`.
-    pub fn batch_shape(&self, _n: usize) -> [usize; 4] { todo!() }
+    pub fn batch_shape(&self, _n: usize) -> [usize; 4] {
+        todo!()
+    }
     /// Appends one image's values to `out` in the contract's layout (bilinear with antialiasing; grey is repeated to
     /// three channels, colour is turned to luminance for one).
-    pub fn apply(&self, _image: &Image, _out: &mut Vec<f32>) { todo!() }
+    pub fn apply(&self, _image: &Image, _out: &mut Vec<f32>) {
+        todo!()
+    }
 }

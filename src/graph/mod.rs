@@ -100,7 +100,9 @@ impl std::fmt::Debug for Weight {
 
 impl Weight {
     /// Number of elements.
-    pub fn elements(&self) -> usize { self.shape.iter().product() }
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
     /// An f32 weight from values.
     pub fn from_f32(shape: &[usize], values: &[f32]) -> Self {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();

@@ -1,9 +1,11 @@
 //! Fixed-length summary of any graph, for the model encoder.
 
-use super::{cost::GraphCost, Graph};
+use super::{Graph, cost::GraphCost};
 
 /// Length of `summary`.
 pub const SUMMARY_LEN: usize = 48;
 
 /// Log-scaled counts of operators, kernel sizes, widths, depth and cost; the same length for every graph.
-pub fn summary(_graph: &Graph, _cost: &GraphCost) -> Vec<f32> { todo!() }
+pub fn summary(_graph: &Graph, _cost: &GraphCost) -> Vec<f32> {
+    todo!()
+}

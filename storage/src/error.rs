@@ -49,7 +49,9 @@ pub enum Error {
     #[error("the zoo is open for reading only")]
     ReadOnly,
     /// An earlier sync failed, so what is on disk is uncertain. Close the zoo and open it again.
-    #[error("an earlier write could not be made durable ({reason}); close the zoo and open it again")]
+    #[error(
+        "an earlier write could not be made durable ({reason}); close the zoo and open it again"
+    )]
     Poisoned {
         /// The first failure.
         reason: String,

@@ -23,6 +23,12 @@ macro_rules! content_id {
     };
 }
 
-content_id!(ModelId, "blake3 of (format tag, canonical graph bytes, ordered tensor ids, input contract); of (\"ref\", URI) for a reference model.");
-content_id!(TaskId, "blake3 of (sorted image hashes, labels); of (\"ref\", name) for a reference task.");
+content_id!(
+    ModelId,
+    "blake3 of (format tag, canonical graph bytes, ordered tensor ids, input contract); of (\"ref\", URI) for a reference model."
+);
+content_id!(
+    TaskId,
+    "blake3 of (sorted image hashes, labels); of (\"ref\", name) for a reference task."
+);
 content_id!(TensorId, "blake3 of (dtype, shape, bytes).");

@@ -20,9 +20,9 @@ pub use error::{Error, Result};
 pub use ids::{ModelId, TaskId, TensorId};
 pub use map::MappedTensor;
 pub use records::{
-    Architecture, Cost, EncoderRecord, GenerationRecord, JobRecord, Latency, ModelRecord, Operation, Pair, PairKind,
-    TaskRecord, TaskSampleRecord, TensorRecord, WeightRef,
+    Architecture, Cost, EncoderRecord, GenerationRecord, JobRecord, Latency, ModelRecord,
+    Operation, Pair, PairKind, TaskRecord, TaskSampleRecord, TensorRecord, WeightRef,
 };
 pub use safetensors::Dtype;
 pub use schema::FORMAT_VERSION;
-pub use store::{install_file, Batch, CheckReport, Damage, Mode, NewTensor, Store, StoreStats};
+pub use store::{Batch, CheckReport, Damage, Mode, NewTensor, Store, StoreStats, install_file};

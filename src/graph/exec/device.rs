@@ -16,5 +16,7 @@ pub enum Device {
 
 impl std::str::FromStr for Device {
     type Err = Error;
-    fn from_str(_text: &str) -> Result<Self, Error> { todo!() }
+    fn from_str(_text: &str) -> Result<Self, Error> {
+        todo!()
+    }
 }

@@ -1,7 +1,7 @@
 //! One fine-tuning run's state: parameters, optimiser, batch-norm statistics. The loop over epochs is `steps/fit.rs`.
 
 use super::Device;
-use crate::graph::{input::InputContract, Error, Graph};
+use crate::graph::{Error, Graph, input::InputContract};
 use crate::sample::Image;
 
 /// Optimiser.
@@ -55,15 +55,36 @@ impl Trainer {
     ///
     /// # Errors
     /// `Error::Contract` if no linear head is found, `Error::NotRunnable` as for `Network::new`.
-    pub fn new(_graph: &Graph, _input: &InputContract, _options: &TrainerOptions) -> Result<Self, Error> { todo!() }
+    pub fn new(
+        _graph: &Graph,
+        _input: &InputContract,
+        _options: &TrainerOptions,
+    ) -> Result<Self, Error> {
+        todo!()
+    }
     /// One optimiser step on a batch at the given learning rate; returns the loss.
-    pub fn step(&mut self, _images: &[&Image], _labels: &[u32], _learning_rate: f32) -> Result<f32, Error> { todo!() }
+    pub fn step(
+        &mut self,
+        _images: &[&Image],
+        _labels: &[u32],
+        _learning_rate: f32,
+    ) -> Result<f32, Error> {
+        todo!()
+    }
     /// Loss and accuracy with batch-norm in inference mode.
-    pub fn evaluate(&self, _images: &[&Image], _labels: &[u32]) -> Result<Evaluation, Error> { todo!() }
+    pub fn evaluate(&self, _images: &[&Image], _labels: &[u32]) -> Result<Evaluation, Error> {
+        todo!()
+    }
     /// Named tensors of the whole state (weights, optimiser moments, step counter) as a safetensors blob.
-    pub fn checkpoint(&self) -> Result<Vec<u8>, Error> { todo!() }
+    pub fn checkpoint(&self) -> Result<Vec<u8>, Error> {
+        todo!()
+    }
     /// Restores a checkpoint of the same network and options.
-    pub fn restore(&mut self, _checkpoint: &[u8]) -> Result<(), Error> { todo!() }
+    pub fn restore(&mut self, _checkpoint: &[u8]) -> Result<(), Error> {
+        todo!()
+    }
     /// The network as it is now, weights f32.
-    pub fn graph(&self) -> Result<Graph, Error> { todo!() }
+    pub fn graph(&self) -> Result<Graph, Error> {
+        todo!()
+    }
 }

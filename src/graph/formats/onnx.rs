@@ -21,13 +21,21 @@ pub struct Canonical {
 }
 
 /// Parses ONNX bytes (weights in external files are refused with the advice to embed them).
-pub fn read(_bytes: &[u8], _limits: &Limits) -> Result<OnnxFile, Error> { todo!() }
+pub fn read(_bytes: &[u8], _limits: &Limits) -> Result<OnnxFile, Error> {
+    todo!()
+}
 
 /// Serialises a network with embedded weights.
-pub fn write(_graph: &Graph, _metadata: &[(String, String)]) -> Result<Vec<u8>, Error> { todo!() }
+pub fn write(_graph: &Graph, _metadata: &[(String, String)]) -> Result<Vec<u8>, Error> {
+    todo!()
+}
 
 /// The canonical form (DESIGN: inner values renamed v0.., tensors t0.. in order of use, no docs, fixed topological order).
-pub fn canonical(_graph: &Graph) -> Result<Canonical, Error> { todo!() }
+pub fn canonical(_graph: &Graph) -> Result<Canonical, Error> {
+    todo!()
+}
 
 /// Rebuilds a network from its canonical form. Weight `i` becomes `t{i}`.
-pub fn from_canonical(_graph: &[u8], _weights: Vec<Weight>) -> Result<Graph, Error> { todo!() }
+pub fn from_canonical(_graph: &[u8], _weights: Vec<Weight>) -> Result<Graph, Error> {
+    todo!()
+}

@@ -1,10 +1,10 @@
 //! Generated architectures.
 
+pub mod efficientnet_lite;
 pub mod mobilenetv3;
 pub mod small;
-pub mod efficientnet_lite;
 
-use super::{input::InputContract, Error, Graph};
+use super::{Error, Graph, input::InputContract};
 
 /// A freshly generated network with random weights.
 pub struct Generated {
@@ -23,4 +23,6 @@ pub struct Generated {
 /// Generates a network from `space:config`, such as `small:resnet8-w16@32x3` or `mobilenetv3:d2-k3-e4@224`.
 ///
 /// Weights are drawn with `seed` (He initialisation, batch-norm at identity) and depend on nothing else.
-pub fn generate(_spec: &str, _classes: usize, _seed: u64) -> Result<Generated, Error> { todo!() }
+pub fn generate(_spec: &str, _classes: usize, _seed: u64) -> Result<Generated, Error> {
+    todo!()
+}
