@@ -1,4 +1,122 @@
 //! What several operations share.
 
 #[cfg(feature = "torch")]
-mod fit;
+pub mod admit;
+pub mod admit_name;
+pub mod benchmark;
+pub mod bundle;
+pub mod dataset;
+pub mod embed;
+#[cfg(feature = "torch")]
+pub mod feature_cache;
+#[cfg(feature = "torch")]
+pub mod fit;
+pub mod generation;
+#[cfg(feature = "torch")]
+pub mod probe;
+pub mod search;
+pub mod summary;
+pub mod training_set;
+
+use crate::encoder::TaskSample;
+use crate::graph::formats::onnx;
+use crate::graph::input::InputContract;
+use crate::graph::{Graph, Weight};
+use crate::rows::Rows;
+use crate::{Error, Result};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tans_storage::{ModelRecord, PairKind, Store, TaskRecord, TensorId};
+
+/// Seconds since 1970.
+pub fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
+
+/// Widens f16 bits.
+pub fn f16_to_f32(bits: &[u16]) -> Vec<f32> {
+    bits.iter().map(|&bits| half::f16::from_bits(bits).to_f32()).collect()
+}
+
+/// Narrows to f16 bits.
+pub fn f32_to_f16(values: &[f32]) -> Vec<u16> {
+    values.iter().map(|&value| half::f16::from_f32(value).to_bits()).collect()
+}
+
+/// A stored model by name.
+pub fn model(store: &Store, name: &str) -> Result<ModelRecord> {
+    store.model_by_name(name)?.ok_or_else(|| {
+        Error::input(format!("no model is named {name:?}; `tans list` shows the names"))
+    })
+}
+
+/// A stored task by name.
+pub fn task(store: &Store, name: &str) -> Result<TaskRecord> {
+    store.task_by_name(name)?.ok_or_else(|| {
+        Error::input(format!("no task is named {name:?}; `tans task list` shows the names"))
+    })
+}
+
+/// What the zoo keeps of a task's dataset; `None` for a reference task.
+pub fn task_sample(store: &Store, task: &TaskRecord) -> Result<Option<TaskSample>> {
+    let Some(sample) = &task.sample else { return Ok(None) };
+    Ok(Some(TaskSample {
+        rows: f16_rows(store, sample.rows)?,
+        labels: sample.labels.clone(),
+        class_means: f16_rows(store, sample.class_means)?,
+        scalars: sample.scalars,
+    }))
+}
+
+fn f16_rows(store: &Store, id: TensorId) -> Result<Rows> {
+    let tensor = store.tensor(id)?;
+    let damaged = || {
+        Error::Storage(tans_storage::Error::Corrupt {
+            file: "packs".into(),
+            offset: id.to_string(),
+            what: format!("expected a matrix of f16, found shape {:?}", tensor.shape()),
+        })
+    };
+    let [_, dim] = *tensor.shape() else { return Err(damaged()) };
+    let values = tensor.as_ref().chunks_exact(2).map(|pair| {
+        half::f16::from_le_bytes([pair[0], pair[1]]).to_f32()
+    });
+    Rows::new(dim, values.collect()).ok_or_else(damaged)
+}
+
+/// A stored network's graph on mapped weights.
+pub fn stored_graph(store: &Store, model: &ModelRecord) -> Result<Graph> {
+    let graph = model.graph.ok_or_else(|| {
+        Error::input(format!(
+            "{} is a reference to {}: its network is not stored here",
+            model.name,
+            model.uri.as_deref().unwrap_or("results recorded elsewhere")
+        ))
+    })?;
+    let mut weights = Vec::with_capacity(model.weights.len());
+    for weight in &model.weights {
+        let tensor = store.tensor(weight.tensor)?;
+        let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
+        weights.push(Weight { dtype, shape, bytes: Arc::new(tensor) });
+    }
+    Ok(onnx::from_canonical(store.tensor(graph)?.as_ref(), weights)?)
+}
+
+/// A stored network's input contract.
+pub fn input_contract(model: &ModelRecord) -> Result<InputContract> {
+    Ok(tans_storage::decode("input contract", &model.input)?)
+}
+
+/// The word for how an accuracy was obtained.
+pub fn kind_name(kind: PairKind) -> &'static str {
+    match kind {
+        PairKind::Probe => "probe",
+        PairKind::Finetune => "finetune",
+        PairKind::Reported => "reported",
+    }
+}
+
+/// What encoders and evaluation call the family of a task: its own name where none was given.
+pub fn family(task: &TaskRecord) -> String {
+    task.family.clone().unwrap_or_else(|| task.name.clone())
+}

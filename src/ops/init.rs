@@ -1,0 +1,74 @@
+//! Makes a zoo: the benchmark tasks, a starter bundle where one is given, generation 0.
+
+use crate::state::State;
+use crate::steps::{benchmark, bundle, generation, training_set};
+use crate::train::{self, FitOptions};
+use crate::{Error, OpenOptions, Result};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use tans_storage::Store;
+
+/// Options of `init`.
+#[derive(Clone, Debug, Default)]
+pub struct InitOptions {
+    /// A bundle made by `export --starter`.
+    pub starter: Option<PathBuf>,
+}
+
+/// What `init` made.
+#[derive(Clone, Debug, Serialize)]
+pub struct InitReport {
+    /// The zoo.
+    pub zoo: PathBuf,
+    /// Models from the starter bundle.
+    pub models: usize,
+    /// Tasks, the built-in benchmark tasks included.
+    pub tasks: usize,
+    /// Pairs from the starter bundle.
+    pub pairs: usize,
+}
+
+pub(crate) fn run(
+    path: &Path,
+    options: &InitOptions,
+    open: OpenOptions,
+) -> Result<(State, InitReport)> {
+    // Everything that can be wrong with the input is found before the directory is made.
+    let starter = options.starter.as_deref().map(open_starter).transpose()?;
+    let existed = path.exists();
+    let made = fill(path, options, starter);
+    if made.is_err() && !existed {
+        // The directory did not exist before, so nothing of the user's is in it.
+        let _ = std::fs::remove_dir_all(path);
+    }
+    let (store, report) = made?;
+    Ok((State::from_store(store, open)?, report))
+}
+
+fn fill(
+    path: &Path,
+    options: &InitOptions,
+    starter: Option<std::fs::File>,
+) -> Result<(Store, InitReport)> {
+    let store = Store::create(path, crate::encoder::BACKBONE_FINGERPRINT)?;
+    let built_in = Path::new("built-in benchmark tasks");
+    let mut counts = bundle::Counts::default();
+    if !benchmark::TASKS.is_empty() {
+        counts = bundle::import(&store, benchmark::TASKS, built_in)?;
+    }
+    if let (Some(file), Some(origin)) = (starter, &options.starter) {
+        counts = bundle::import(&store, std::io::BufReader::new(file), origin)?;
+    }
+    let set = training_set::load(&store)?;
+    let mut go_on = |_, _, _| std::ops::ControlFlow::Continue(());
+    let encoders = train::fit(&set, &FitOptions::default(), &mut go_on)?;
+    let notes = format!("{} tasks, {} pairs", set.tasks.len(), set.pairs.len());
+    generation::install(&store, generation::Candidate { encoders, notes })?;
+    let zoo = path.to_path_buf();
+    let tasks = set.tasks.len();
+    Ok((store, InitReport { zoo, models: counts.models, tasks, pairs: counts.pairs }))
+}
+
+fn open_starter(path: &Path) -> Result<std::fs::File> {
+    std::fs::File::open(path).map_err(|error| Error::file("cannot read", path, error))
+}

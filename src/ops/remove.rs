@@ -1,0 +1,26 @@
+//! Takes models out of a zoo.
+
+use crate::state::State;
+use crate::{steps, Result};
+use std::sync::PoisonError;
+use tans_storage::Batch;
+
+/// Removes all of the named models by one commit, or none of them.
+pub(crate) fn run(state: &State, names: &[String]) -> Result<()> {
+    let _ordered = state.lock_commits();
+    let mut rows = Vec::with_capacity(names.len());
+    for name in names {
+        rows.push(steps::model(&state.store, name)?.row);
+    }
+    rows.sort_unstable();
+    rows.dedup();
+    let mut batch = Batch::new();
+    for &row in &rows {
+        batch.remove_model(row);
+    }
+    state.store.commit(batch)?;
+    let generation = state.generation();
+    let mut delta = generation.delta.write().unwrap_or_else(PoisonError::into_inner);
+    rows.iter().for_each(|&row| delta.remove(row));
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! Everything that a zoo knows of one model.
+
+use crate::graph::input::InputContract;
+use crate::state::State;
+use crate::steps::summary::{self, ModelSummary};
+use crate::{steps, Result};
+use serde::Serialize;
+
+/// One known result.
+#[derive(Clone, Debug, Serialize)]
+pub struct KnownResult {
+    /// Name of the task.
+    pub task: String,
+    /// `probe`, `finetune` or `reported`.
+    pub kind: &'static str,
+    /// 0..=1.
+    pub accuracy: f32,
+}
+
+/// Answer of `show`.
+#[derive(Clone, Debug, Serialize)]
+pub struct ShowReport {
+    /// The summary that `list` shows.
+    #[serde(flatten)]
+    pub summary: ModelSummary,
+    /// Name of the model it was fine-tuned from.
+    pub parent: Option<String>,
+    /// Where a reference model lies.
+    pub uri: Option<String>,
+    /// Space and configuration, for generated networks.
+    pub architecture: Option<String>,
+    /// How images become its input; `None` for references.
+    pub input: Option<InputContract>,
+    /// Largest sum of live activations of one sample, in bytes.
+    pub peak_activation_bytes: u64,
+    /// Bytes of its weights.
+    pub weight_bytes: u64,
+    /// By logit; may be empty.
+    pub class_names: Vec<String>,
+    /// Known results, best first.
+    pub results: Vec<KnownResult>,
+    /// Unix time in seconds.
+    pub created: u64,
+}
+
+pub(crate) fn run(state: &State, name: &str) -> Result<ShowReport> {
+    state.refresh()?;
+    let model = steps::model(&state.store, name)?;
+    let parent = match model.parent {
+        Some(id) => state.store.model_by_id(id)?.map(|parent| parent.name),
+        None => None,
+    };
+    let input = model.graph.map(|_| steps::input_contract(&model)).transpose()?;
+    let mut weight_bytes = 0;
+    for weight in &model.weights {
+        weight_bytes += state.store.tensor(weight.tensor)?.as_ref().len() as u64;
+    }
+    let mut results = Vec::new();
+    for pair in state.store.pairs_of_model(model.row)? {
+        for task in summary::task_names(&state.store, &[pair.task])? {
+            let kind = steps::kind_name(pair.kind);
+            results.push(KnownResult { task, kind, accuracy: pair.accuracy });
+        }
+    }
+    results.sort_by(|a, b| b.accuracy.total_cmp(&a.accuracy));
+    let architecture =
+        model.architecture.as_ref().map(|point| format!("{}:{}", point.space, point.config));
+    Ok(ShowReport {
+        parent,
+        uri: model.uri.clone(),
+        architecture,
+        input,
+        peak_activation_bytes: model.cost.peak_activation_bytes,
+        weight_bytes,
+        class_names: model.class_names.clone(),
+        results,
+        created: model.created,
+        summary: summary::summary(&state.store, model)?,
+    })
+}

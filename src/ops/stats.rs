@@ -1,0 +1,58 @@
+//! Figures of a zoo.
+
+use crate::state::State;
+use crate::Result;
+use serde::Serialize;
+
+/// Answer of `stats`.
+#[derive(Clone, Debug, Serialize)]
+pub struct StatsReport {
+    /// Models.
+    pub models: u64,
+    /// Tasks.
+    pub tasks: u64,
+    /// Recorded accuracies, superseded ones included.
+    pub pairs: u64,
+    /// Distinct tensors.
+    pub tensors: u64,
+    /// Bytes that all records point to.
+    pub logical_bytes: u64,
+    /// Bytes of the distinct tensors.
+    pub distinct_bytes: u64,
+    /// Bytes that storing every tensor once has saved.
+    pub saved_bytes: u64,
+    /// Bytes of the directory.
+    pub disk_bytes: u64,
+    /// Current generation.
+    pub generation: u64,
+    /// Recipe of its encoders.
+    pub recipe: String,
+    /// Dimension of its vectors.
+    pub dim: usize,
+    /// Vectors in its segment.
+    pub segment_vectors: usize,
+    /// Vectors in its delta.
+    pub delta_vectors: usize,
+}
+
+pub(crate) fn run(state: &State) -> Result<StatsReport> {
+    state.refresh()?;
+    let stats = state.store.stats()?;
+    let generation = state.generation();
+    let segment_vectors = generation.segment.as_ref().map_or(0, tans_index::Segment::len);
+    Ok(StatsReport {
+        models: stats.models,
+        tasks: stats.tasks,
+        pairs: stats.pairs,
+        tensors: stats.tensors,
+        logical_bytes: stats.logical_bytes,
+        distinct_bytes: stats.distinct_bytes,
+        saved_bytes: stats.logical_bytes.saturating_sub(stats.distinct_bytes),
+        disk_bytes: stats.disk_bytes,
+        generation: generation.record.number,
+        recipe: generation.encoders.recipe().to_owned(),
+        dim: generation.encoders.dim(),
+        segment_vectors,
+        delta_vectors: generation.vector_count() - segment_vectors,
+    })
+}

@@ -1,0 +1,84 @@
+//! What an open zoo holds in memory: the store and the current generation.
+
+use crate::encoder::Encoders;
+use crate::steps::generation;
+use crate::{OpenOptions, Result};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use tans_index::{Delta, Segment};
+use tans_storage::{GenerationRecord, Mode, Store};
+
+/// Encoders, index and delta that belong together: what one query sees from start to end.
+pub struct Generation {
+    /// As named on disk.
+    pub record: GenerationRecord,
+    /// The encoders.
+    pub encoders: Encoders,
+    /// blake3 of the stored encoder bytes.
+    pub fingerprint: [u8; 32],
+    /// Vectors up to `record.sequence`.
+    pub segment: Option<Segment>,
+    /// Vectors since then.
+    pub delta: RwLock<Delta>,
+}
+
+impl Generation {
+    /// Vectors that a search can find.
+    pub fn vector_count(&self) -> usize {
+        let delta = self.delta.read().unwrap_or_else(PoisonError::into_inner);
+        self.segment.as_ref().map_or(0, Segment::len) + delta.len()
+    }
+}
+
+/// Shared by all clones of a `Database`.
+pub struct State {
+    /// The durable truth.
+    pub store: Store,
+    /// How the zoo was opened.
+    pub options: OpenOptions,
+    current: RwLock<Arc<Generation>>,
+    commits: Mutex<()>,
+}
+
+impl State {
+    /// Opens a zoo and loads its current generation.
+    pub fn open(path: &Path, options: OpenOptions) -> Result<Self> {
+        let mode = if options.read_only { Mode::Read } else { Mode::Write };
+        Self::from_store(Store::open(path, mode)?, options)
+    }
+
+    /// Takes over a store whose first generation has been installed.
+    pub fn from_store(store: Store, options: OpenOptions) -> Result<Self> {
+        let current = generation::load(&store)?;
+        Ok(Self { store, options, current: RwLock::new(Arc::new(current)), commits: Mutex::new(()) })
+    }
+
+    /// The current generation; an operation asks once, at its top.
+    pub fn generation(&self) -> Arc<Generation> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the current generation; running queries keep theirs.
+    pub fn install(&self, generation: Generation) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(generation);
+    }
+
+    /// Orders commits, so that the delta follows the store.
+    pub fn lock_commits(&self) -> MutexGuard<'_, ()> {
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// In a reader: catches up with the writer and loads what it installed meanwhile.
+    pub fn refresh(&self) -> Result<()> {
+        if self.store.mode() == Mode::Write {
+            return Ok(());
+        }
+        let _ordered = self.lock_commits();
+        let before = self.store.stats_sequence()?;
+        self.store.refresh()?;
+        if self.store.stats_sequence()? != before {
+            self.install(generation::load(&self.store)?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,451 @@
+//! The import format of a starter zoo: one tar of a manifest, f16 weights, task rows and pairs. No database files.
+
+use super::stored_graph;
+use crate::graph::formats::{onnx, safetensors};
+use crate::graph::{Bytes, Dtype, Weight};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use tans_storage::{
+    Architecture, Batch, Cost, ModelId, ModelRecord, NewTensor, PairKind, Store, TaskId,
+    TaskRecord, TaskSampleRecord, TensorId, WeightRef,
+};
+
+/// Version of the format.
+const VERSION: u32 = 1;
+
+/// A bundle names at most this many bytes per member.
+const MEMBER_BYTES_MAX: u64 = 1 << 30;
+
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    version: u32,
+    backbone: [u8; 32],
+    tasks: Vec<TaskEntry>,
+    models: Vec<ModelEntry>,
+    /// (index of task, index of model, kind, accuracy)
+    pairs: Vec<(usize, usize, PairKind, f32)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TaskEntry {
+    id: [u8; 32],
+    name: String,
+    family: Option<String>,
+    class_names: Vec<String>,
+    benchmark: bool,
+    labels: Option<Vec<u32>>,
+    scalars: [Option<f32>; 10],
+}
+
+#[derive(Serialize, Deserialize)]
+struct ModelEntry {
+    name: String,
+    uri: Option<String>,
+    license: Option<String>,
+    tags: BTreeMap<String, String>,
+    /// Index of the parent among the models, which comes before this one.
+    parent: Option<usize>,
+    /// Indices of tasks.
+    seen: Vec<usize>,
+    weight_names: Vec<String>,
+    input: Vec<u8>,
+    cost: Cost,
+    not_runnable: Option<String>,
+    architecture: Option<Architecture>,
+    topology: Vec<f32>,
+    class_names: Vec<String>,
+}
+
+/// What a bundle holds, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Models.
+    pub models: usize,
+    /// Tasks.
+    pub tasks: usize,
+    /// Pairs.
+    pub pairs: usize,
+}
+
+/// Writes every task, model and latest pair of a zoo as a bundle; float weights become f16.
+pub fn export(store: &Store, out: &mut dyn Write) -> Result<Counts> {
+    let tasks = store.tasks()?;
+    let task_index: HashMap<TaskId, usize> =
+        tasks.iter().enumerate().map(|(index, task)| (task.id, index)).collect();
+    let models = store.models()?.collect::<tans_storage::Result<Vec<ModelRecord>>>()?;
+    let model_index: HashMap<u64, usize> =
+        models.iter().enumerate().map(|(index, model)| (model.row, index)).collect();
+    let by_id: HashMap<ModelId, usize> =
+        models.iter().enumerate().map(|(index, model)| (model.id, index)).collect();
+    let pairs = store
+        .pairs()?
+        .iter()
+        .filter_map(|pair| {
+            let (task, model) = (task_index.get(&pair.task)?, model_index.get(&pair.model)?);
+            Some((*task, *model, pair.kind, pair.accuracy))
+        })
+        .collect::<Vec<_>>();
+    let counts = Counts { models: models.len(), tasks: tasks.len(), pairs: pairs.len() };
+    let manifest = Manifest {
+        version: VERSION,
+        backbone: store.backbone(),
+        tasks: tasks.iter().map(task_entry).collect(),
+        models: models.iter().map(|model| model_entry(model, &by_id, &task_index)).collect(),
+        pairs,
+    };
+    let mut archive = tar::Builder::new(out);
+    let json = serde_json::to_vec(&manifest).map_err(|error| Error::input(error.to_string()))?;
+    append(&mut archive, "manifest.json", &json)?;
+    append(&mut archive, "tasks.safetensors", &task_tensors(store, &tasks)?)?;
+    append(&mut archive, "signatures.safetensors", &signatures(store, &models)?)?;
+    for (index, model) in models.iter().enumerate() {
+        export_model(store, &mut archive, index, model)?;
+    }
+    archive.finish().map_err(|error| Error::file("cannot write", "the bundle", error))?;
+    Ok(counts)
+}
+
+fn append(archive: &mut tar::Builder<&mut dyn Write>, name: &str, bytes: &[u8]) -> Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(0o644);
+    // No time stamp: the same zoo gives the same bytes.
+    header.set_mtime(0);
+    archive
+        .append_data(&mut header, name, bytes)
+        .map_err(|error| Error::file("cannot write", name, error))
+}
+
+fn task_entry(task: &TaskRecord) -> TaskEntry {
+    TaskEntry {
+        id: task.id.0,
+        name: task.name.clone(),
+        family: task.family.clone(),
+        class_names: task.class_names.clone(),
+        benchmark: task.benchmark,
+        labels: task.sample.as_ref().map(|sample| sample.labels.clone()),
+        scalars: task.sample.as_ref().map_or([None; 10], |sample| sample.scalars),
+    }
+}
+
+fn model_entry(
+    model: &ModelRecord,
+    by_id: &HashMap<ModelId, usize>,
+    task_index: &HashMap<TaskId, usize>,
+) -> ModelEntry {
+    ModelEntry {
+        name: model.name.clone(),
+        uri: model.uri.clone(),
+        license: model.license.clone(),
+        tags: model.tags.clone(),
+        parent: model.parent.and_then(|parent| by_id.get(&parent).copied()),
+        seen: model.seen.iter().filter_map(|task| task_index.get(task).copied()).collect(),
+        weight_names: model.weights.iter().map(|weight| weight.name.clone()).collect(),
+        input: model.input.clone(),
+        cost: model.cost.clone(),
+        not_runnable: model.not_runnable.clone(),
+        architecture: model.architecture.clone(),
+        topology: model.topology.clone(),
+        class_names: model.class_names.clone(),
+    }
+}
+
+fn task_tensors(store: &Store, tasks: &[TaskRecord]) -> Result<Vec<u8>> {
+    let mut tensors = Vec::new();
+    for (index, task) in tasks.iter().enumerate() {
+        let Some(sample) = &task.sample else { continue };
+        tensors.push((format!("{index}.rows"), stored(store, sample.rows)?));
+        tensors.push((format!("{index}.means"), stored(store, sample.class_means)?));
+        if let Some(hashes) = sample.image_hashes {
+            tensors.push((format!("{index}.hashes"), stored(store, hashes)?));
+        }
+    }
+    Ok(safetensors::write(&tensors, &[])?)
+}
+
+fn signatures(store: &Store, models: &[ModelRecord]) -> Result<Vec<u8>> {
+    let mut tensors = Vec::new();
+    for (index, model) in models.iter().enumerate() {
+        if let Some(bits) = store.signature(model.row)? {
+            let bytes: Vec<u8> = bits.iter().flat_map(|bits| bits.to_le_bytes()).collect();
+            let shape = vec![bits.len()];
+            let weight = Weight { dtype: Dtype::F16, shape, bytes: Arc::new(bytes) };
+            tensors.push((index.to_string(), weight));
+        }
+    }
+    Ok(safetensors::write(&tensors, &[])?)
+}
+
+fn stored(store: &Store, id: TensorId) -> Result<Weight> {
+    let tensor = store.tensor(id)?;
+    Ok(Weight { dtype: tensor.dtype(), shape: tensor.shape().to_vec(), bytes: Arc::new(tensor) })
+}
+
+fn export_model(
+    store: &Store,
+    archive: &mut tar::Builder<&mut dyn Write>,
+    index: usize,
+    model: &ModelRecord,
+) -> Result<()> {
+    if model.graph.is_none() {
+        return Ok(());
+    }
+    let graph = stored_graph(store, model)?;
+    let canonical = onnx::canonical(&graph)?;
+    append(archive, &format!("models/{index}.graph"), &canonical.graph)?;
+    let weights: Vec<(String, Weight)> = canonical
+        .weights
+        .iter()
+        .enumerate()
+        .map(|(position, (_, weight))| (position.to_string(), narrowed(weight)))
+        .collect();
+    append(archive, &format!("models/{index}.safetensors"), &safetensors::write(&weights, &[])?)
+}
+
+/// f32 becomes f16; values beyond its range stay as they are, so that no weight turns infinite.
+fn narrowed(weight: &Weight) -> Weight {
+    if weight.dtype != Dtype::F32 {
+        return weight.clone();
+    }
+    let bytes = (*weight.bytes).as_ref().chunks_exact(4).map(|word| {
+        half::f16::from_f32(f32::from_le_bytes([word[0], word[1], word[2], word[3]]))
+    });
+    let halves: Vec<half::f16> = bytes.collect();
+    if halves.iter().any(|half| half.is_infinite()) {
+        return weight.clone();
+    }
+    let bytes: Vec<u8> = halves.iter().flat_map(|half| half.to_le_bytes()).collect();
+    Weight { dtype: Dtype::F16, shape: weight.shape.clone(), bytes: Arc::new(bytes) }
+}
+
+/// Members of a bundle, read and checked for size.
+struct Members(HashMap<String, Vec<u8>>);
+
+impl Members {
+    fn read(bytes: impl Read, origin: &Path) -> Result<Self> {
+        let unreadable = |error| Error::file("cannot read", origin, error);
+        let mut members = HashMap::new();
+        let mut archive = tar::Archive::new(bytes);
+        for entry in archive.entries().map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let name = entry.path().map_err(unreadable)?.to_string_lossy().into_owned();
+            let size = entry.size();
+            if size > MEMBER_BYTES_MAX {
+                return Err(Error::input(format!(
+                    "{}: {name}: expected at most {MEMBER_BYTES_MAX} bytes, found {size}",
+                    origin.display()
+                )));
+            }
+            let mut content = Vec::new();
+            entry.take(size).read_to_end(&mut content).map_err(unreadable)?;
+            members.insert(name, content);
+        }
+        Ok(Self(members))
+    }
+
+    fn take(&mut self, name: &str, origin: &Path) -> Result<Vec<u8>> {
+        self.0.remove(name).ok_or_else(|| {
+            Error::input(format!(
+                "{}: not a starter bundle: expected a member {name}, found none",
+                origin.display()
+            ))
+        })
+    }
+
+    fn tensors(&mut self, name: &str, origin: &Path) -> Result<HashMap<String, Weight>> {
+        let (tensors, _) = safetensors::read(&self.take(name, origin)?)?;
+        Ok(tensors.into_iter().collect())
+    }
+}
+
+/// Reads a bundle into a zoo by one commit. What the zoo holds already (same id) is left as it is.
+///
+/// Models arrive without embeddings: the caller installs a generation afterwards.
+pub fn import(store: &Store, bytes: impl Read, origin: &Path) -> Result<Counts> {
+    let mut members = Members::read(bytes, origin)?;
+    let manifest: Manifest = serde_json::from_slice(&members.take("manifest.json", origin)?)
+        .map_err(|error| {
+            Error::input(format!("{}: not a starter bundle: manifest.json: {error}", origin.display()))
+        })?;
+    if manifest.version != VERSION {
+        return Err(Error::input(format!(
+            "{}: expected bundle version {VERSION}, found {}: update tans",
+            origin.display(),
+            manifest.version
+        )));
+    }
+    if manifest.backbone != store.backbone() {
+        return Err(Error::input(format!(
+            "{}: expected rows of this zoo's backbone, found rows of another one",
+            origin.display()
+        )));
+    }
+    let mut batch = Batch::new();
+    let mut tensors = members.tensors("tasks.safetensors", origin)?;
+    for (index, task) in manifest.tasks.iter().enumerate() {
+        if store.task(TaskId(task.id))?.is_none() {
+            batch.put_task(&import_task(store, index, task, &mut tensors)?);
+        }
+    }
+    let rows = import_models(store, &manifest, &mut members, origin, &mut batch)?;
+    let mut pairs = 0;
+    for &(task, model, kind, accuracy) in &manifest.pairs {
+        let task = manifest.tasks.get(task).ok_or_else(|| bad_index(origin, "task", task))?;
+        let row = rows.get(model).ok_or_else(|| bad_index(origin, "model", model))?;
+        if let Some(row) = row {
+            batch.put_pair(TaskId(task.id), *row, kind, accuracy);
+            pairs += 1;
+        }
+    }
+    store.commit(batch)?;
+    let models = rows.iter().flatten().count();
+    Ok(Counts { models, tasks: manifest.tasks.len(), pairs })
+}
+
+fn bad_index(origin: &Path, what: &str, index: usize) -> Error {
+    Error::input(format!("{}: a pair names {what} {index}, which is not there", origin.display()))
+}
+
+fn put(store: &Store, weight: &Weight) -> Result<TensorId> {
+    let (dtype, shape, bytes) = (weight.dtype, &weight.shape[..], (*weight.bytes).as_ref());
+    Ok(store.put_tensors(&[NewTensor { dtype, shape, bytes }])?[0])
+}
+
+fn import_task(
+    store: &Store,
+    index: usize,
+    task: &TaskEntry,
+    tensors: &mut HashMap<String, Weight>,
+) -> Result<TaskRecord> {
+    let mut tensor = |part: &str| -> Result<Option<TensorId>> {
+        let Some(weight) = tensors.remove(&format!("{index}.{part}")) else { return Ok(None) };
+        put(store, &weight).map(Some)
+    };
+    let (rows, means, image_hashes) = (tensor("rows")?, tensor("means")?, tensor("hashes")?);
+    let sample = match (rows, means, &task.labels) {
+        (Some(rows), Some(class_means), Some(labels)) => Some(TaskSampleRecord {
+            backbone: store.backbone(),
+            rows,
+            labels: labels.clone(),
+            class_means,
+            scalars: task.scalars,
+            image_hashes,
+        }),
+        _ => None,
+    };
+    Ok(TaskRecord {
+        id: TaskId(task.id),
+        name: task.name.clone(),
+        family: task.family.clone(),
+        class_names: task.class_names.clone(),
+        sample,
+        benchmark: task.benchmark,
+        created: super::unix_seconds(),
+    })
+}
+
+/// Stages every new model; its row id by position, `None` where the zoo holds it already.
+fn import_models(
+    store: &Store,
+    manifest: &Manifest,
+    members: &mut Members,
+    origin: &Path,
+    batch: &mut Batch,
+) -> Result<Vec<Option<u64>>> {
+    let mut signatures = members.tensors("signatures.safetensors", origin)?;
+    let mut rows = Vec::with_capacity(manifest.models.len());
+    let mut ids: Vec<ModelId> = Vec::with_capacity(manifest.models.len());
+    for (index, entry) in manifest.models.iter().enumerate() {
+        let (graph, weights) = import_network(store, index, entry, members, origin)?;
+        let id = match (&entry.uri, &graph) {
+            (_, Some((bytes, _))) => {
+                let tensors: Vec<TensorId> = weights.iter().map(|weight| weight.tensor).collect();
+                ModelId::of_network(bytes, &tensors, &entry.input)
+            }
+            (uri, None) => ModelId::of_reference(uri.as_deref().unwrap_or(&entry.name)),
+        };
+        ids.push(id);
+        if store.model_by_id(id)?.is_some() {
+            rows.push(None);
+            continue;
+        }
+        let row = store.next_row()?;
+        let seen = entry.seen.iter().filter_map(|&task| manifest.tasks.get(task));
+        batch.put_model(&ModelRecord {
+            id,
+            row,
+            name: entry.name.clone(),
+            parent: entry.parent.and_then(|parent| ids.get(parent).copied()),
+            seen: seen.map(|task| TaskId(task.id)).collect(),
+            license: entry.license.clone(),
+            tags: entry.tags.clone(),
+            uri: entry.uri.clone(),
+            graph: graph.map(|(_, tensor)| tensor),
+            weights,
+            input: entry.input.clone(),
+            cost: entry.cost.clone(),
+            not_runnable: entry.not_runnable.clone(),
+            architecture: entry.architecture.clone(),
+            topology: entry.topology.clone(),
+            class_names: entry.class_names.clone(),
+            created: super::unix_seconds(),
+        });
+        if let Some(signature) = signatures.remove(&index.to_string()) {
+            let bytes: &[u8] = (*signature.bytes).as_ref();
+            let bits: Vec<u16> =
+                bytes.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]])).collect();
+            batch.put_signature(row, &bits);
+        }
+        rows.push(Some(row));
+    }
+    Ok(rows)
+}
+
+type StoredGraph = Option<(Vec<u8>, TensorId)>;
+
+/// Stores a bundled network's graph and weights, after proving that they fit together.
+fn import_network(
+    store: &Store,
+    index: usize,
+    entry: &ModelEntry,
+    members: &mut Members,
+    origin: &Path,
+) -> Result<(StoredGraph, Vec<WeightRef>)> {
+    if entry.uri.is_some() || entry.weight_names.is_empty() {
+        return Ok((None, Vec::new()));
+    }
+    let graph = members.take(&format!("models/{index}.graph"), origin)?;
+    let mut tensors = members.tensors(&format!("models/{index}.safetensors"), origin)?;
+    let mut weights = Vec::with_capacity(entry.weight_names.len());
+    for position in 0..entry.weight_names.len() {
+        let weight = tensors.remove(&position.to_string()).ok_or_else(|| {
+            Error::input(format!("{}: {}: weight {position} is missing", origin.display(), entry.name))
+        })?;
+        weights.push(weight);
+    }
+    onnx::from_canonical(&graph, weights.clone())?;
+    let graph_bytes: Bytes = Arc::new(graph.clone());
+    let shape = vec![graph.len()];
+    let mut all = vec![Weight { dtype: Dtype::U8, shape, bytes: graph_bytes }];
+    all.append(&mut weights);
+    let new: Vec<NewTensor<'_>> = all
+        .iter()
+        .map(|weight| NewTensor {
+            dtype: weight.dtype,
+            shape: &weight.shape,
+            bytes: (*weight.bytes).as_ref(),
+        })
+        .collect();
+    let ids = store.put_tensors(&new)?;
+    let weights = entry
+        .weight_names
+        .iter()
+        .zip(&ids[1..])
+        .map(|(name, &tensor)| WeightRef { name: name.clone(), tensor })
+        .collect();
+    Ok((Some((graph, ids[0])), weights))
+}

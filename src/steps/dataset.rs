@@ -1,0 +1,373 @@
+//! From what the user names as a dataset to samples, a split and a task.
+
+use crate::data::{self, Dataset, ImageDataset, SplitOptions};
+use crate::encoder::TaskSample;
+use crate::sample::Image;
+use crate::state::State;
+use crate::{Error, Result};
+use std::path::{Path, PathBuf};
+use tans_storage::{Dtype, NewTensor, Store, TaskId, TaskRecord, TaskSampleRecord};
+
+/// What a query, a measurement or a fine-tuning is about.
+#[derive(Clone, Debug)]
+pub enum DatasetSource {
+    /// A stored task, by name: enough wherever no image is needed.
+    Task(String),
+    /// An image folder, npz, npy pair, IDX pair, or feature rows.
+    Path(PathBuf),
+    /// Images in memory with a label each.
+    Images {
+        /// What to call the dataset.
+        name: String,
+        /// The images.
+        images: Vec<Image>,
+        /// One label per image.
+        labels: Vec<u32>,
+    },
+}
+
+impl DatasetSource {
+    /// `task:NAME` is a stored task, everything else a path.
+    pub fn parse(text: &str) -> Self {
+        match text.strip_prefix("task:") {
+            Some(name) => Self::Task(name.to_owned()),
+            None => Self::Path(PathBuf::from(text)),
+        }
+    }
+}
+
+/// How many samples of a dataset are used, and for what.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SampleOptions {
+    /// At most this many samples of each class. Default 100.
+    pub per_class: usize,
+    /// Share of the training part. Default 0.6.
+    pub train_share: f32,
+    /// Seed of sampling and split. Default 0.
+    pub seed: u64,
+}
+
+impl Default for SampleOptions {
+    fn default() -> Self {
+        Self { per_class: 100, train_share: 0.6, seed: 0 }
+    }
+}
+
+/// Labelled images of one side of the split.
+#[derive(Default)]
+pub struct Part {
+    /// Images.
+    pub images: Vec<Image>,
+    /// Their labels.
+    pub labels: Vec<u32>,
+}
+
+/// Decoded, sampled and split images.
+pub struct Samples {
+    /// What to call the dataset: its file or folder name.
+    pub name: String,
+    /// By label.
+    pub class_names: Vec<String>,
+    /// Training part.
+    pub train: Part,
+    /// Test part.
+    pub test: Part,
+    /// Identity of the sampled dataset as a task.
+    pub task: TaskId,
+    /// Hashes of all images, in the order train then test.
+    pub image_hashes: Vec<[u8; 32]>,
+    /// (file, reason) of images that could not be read.
+    pub skipped: Vec<(String, String)>,
+}
+
+/// Opens a path that must hold images.
+pub fn open_images(path: &Path) -> Result<ImageDataset> {
+    match data::open(path)? {
+        Dataset::Images(images) => Ok(images),
+        Dataset::Rows(_) => Err(Error::input(format!(
+            "{}: expected images, found feature rows: this operation runs networks on images",
+            path.display()
+        ))),
+    }
+}
+
+/// Samples, decodes and splits a dataset of images.
+pub fn samples(source: &DatasetSource, options: &SampleOptions) -> Result<Samples> {
+    match source {
+        DatasetSource::Task(name) => Err(Error::input(format!(
+            "task:{name}: expected a dataset with images, found a stored task: a zoo keeps no images"
+        ))),
+        DatasetSource::Path(path) => {
+            let dataset = open_images(path)?;
+            let loaded = dataset.load(&dataset.sample(options.per_class, options.seed));
+            let name = dataset_name(path);
+            split_samples(name, dataset.class_names, loaded, options)
+        }
+        DatasetSource::Images { name, images, labels } => {
+            let dataset = ImageDataset::from_images(images.clone(), labels.clone())?;
+            let loaded = dataset.load(&dataset.sample(options.per_class, options.seed));
+            split_samples(name.clone(), dataset.class_names, loaded, options)
+        }
+    }
+}
+
+/// The last part of a path without a suffix.
+pub fn dataset_name(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    path.file_stem().map_or_else(|| "dataset".into(), |stem| stem.to_string_lossy().into_owned())
+}
+
+fn split_samples(
+    name: String,
+    class_names: Vec<String>,
+    loaded: data::Loaded,
+    options: &SampleOptions,
+) -> Result<Samples> {
+    let classes = loaded.labels.iter().collect::<std::collections::BTreeSet<_>>().len();
+    if classes < 2 {
+        let reason = loaded.skipped.first().map_or(String::new(), |(file, why)| {
+            format!("; {} images were unreadable, the first: {file}: {why}", loaded.skipped.len())
+        });
+        return Err(Error::input(format!(
+            "{name}: expected readable images of at least two classes, found {classes}{reason}"
+        )));
+    }
+    let split_options = SplitOptions { train_share: options.train_share, seed: options.seed };
+    let split = data::split(&loaded.labels, loaded.groups.as_deref(), &split_options);
+    let part = |indices: &[usize]| Part {
+        images: indices.iter().map(|&index| loaded.images[index].clone()).collect(),
+        labels: indices.iter().map(|&index| loaded.labels[index]).collect(),
+    };
+    let (train, test) = (part(&split.train), part(&split.test));
+    let image_hashes: Vec<[u8; 32]> =
+        train.images.iter().chain(&test.images).map(Image::hash).collect();
+    let labels: Vec<u32> = train.labels.iter().chain(&test.labels).copied().collect();
+    let task = TaskId::of_images(&image_hashes, &labels);
+    Ok(Samples { name, class_names, train, test, task, image_hashes, skipped: loaded.skipped })
+}
+
+/// A task record to be: what `store_task` needs.
+pub struct NewTask<'a> {
+    /// Content address.
+    pub id: TaskId,
+    /// Name, unique among tasks.
+    pub name: &'a str,
+    /// Family; `None` = a family of its own.
+    pub family: Option<String>,
+    /// By label.
+    pub class_names: &'a [String],
+    /// Measured sample.
+    pub sample: &'a TaskSample,
+    /// Empty for bare rows.
+    pub image_hashes: &'a [[u8; 32]],
+    /// One of the built-in benchmark tasks.
+    pub benchmark: bool,
+}
+
+/// Writes a task's tensors and returns the record, for the caller to commit.
+pub fn store_task(store: &Store, new: &NewTask<'_>) -> Result<TaskRecord> {
+    let rows = f16_bytes(new.sample.rows.values());
+    let means = f16_bytes(new.sample.class_means.values());
+    let hashes = new.image_hashes.concat();
+    let dim = new.sample.rows.dim();
+    let rows_shape = [new.sample.rows.len(), dim];
+    let means_shape = [new.sample.class_means.len(), dim];
+    let hashes_shape = [new.image_hashes.len(), 32];
+    let mut tensors = vec![
+        NewTensor { dtype: Dtype::F16, shape: &rows_shape, bytes: &rows },
+        NewTensor { dtype: Dtype::F16, shape: &means_shape, bytes: &means },
+    ];
+    if !new.image_hashes.is_empty() {
+        tensors.push(NewTensor { dtype: Dtype::U8, shape: &hashes_shape, bytes: &hashes });
+    }
+    let ids = store.put_tensors(&tensors)?;
+    Ok(TaskRecord {
+        id: new.id,
+        name: new.name.to_owned(),
+        family: new.family.clone(),
+        class_names: new.class_names.to_vec(),
+        sample: Some(TaskSampleRecord {
+            backbone: store.backbone(),
+            rows: ids[0],
+            labels: new.sample.labels.clone(),
+            class_means: ids[1],
+            scalars: new.sample.scalars,
+            image_hashes: ids.get(2).copied(),
+        }),
+        benchmark: new.benchmark,
+        created: super::unix_seconds(),
+    })
+}
+
+fn f16_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect()
+}
+
+/// A reference task: a name without data.
+pub fn reference_task(name: &str) -> TaskRecord {
+    TaskRecord {
+        id: TaskId::of_reference(name),
+        name: name.to_owned(),
+        family: None,
+        class_names: Vec::new(),
+        sample: None,
+        benchmark: false,
+        created: super::unix_seconds(),
+    }
+}
+
+/// A dataset as a query sees it, with what it took to get there.
+pub struct Query {
+    /// What to call it.
+    pub name: String,
+    /// Measured sample.
+    pub sample: TaskSample,
+    /// The decoded images, when the dataset has images.
+    pub samples: Option<Samples>,
+    /// (file, reason) of images that could not be read.
+    pub skipped: Vec<(String, String)>,
+    /// Milliseconds in the backbone (0 for cached rows, stored tasks and feature rows).
+    pub backbone_ms: f64,
+}
+
+/// Measures whatever the user named: a stored task, feature rows, or images through the backbone.
+pub fn query(
+    state: &State,
+    source: &DatasetSource,
+    options: &SampleOptions,
+    observer: crate::Observer<'_>,
+) -> Result<Query> {
+    match source {
+        DatasetSource::Task(name) => stored_query(&state.store, name),
+        DatasetSource::Path(path) => match data::open(path)? {
+            Dataset::Rows(rows) => rows_query(state, path, rows, options),
+            Dataset::Images(_) => image_query(state, source, options, observer),
+        },
+        DatasetSource::Images { .. } => image_query(state, source, options, observer),
+    }
+}
+
+fn stored_query(store: &Store, name: &str) -> Result<Query> {
+    let task = super::task(store, name)?;
+    let sample = super::task_sample(store, &task)?.ok_or_else(|| {
+        Error::input(format!(
+            "task {name:?} is a reference: expected a task with stored rows; add the dataset with `tans task add`"
+        ))
+    })?;
+    Ok(Query {
+        name: task.name,
+        sample,
+        samples: None,
+        skipped: Vec::new(),
+        backbone_ms: 0.0,
+    })
+}
+
+fn rows_query(
+    state: &State,
+    path: &Path,
+    dataset: data::RowDataset,
+    options: &SampleOptions,
+) -> Result<Query> {
+    if dataset.backbone != state.store.backbone() {
+        return Err(Error::input(format!(
+            "{}: expected rows of this zoo's backbone {}, found rows of backbone {}: encode the images again with `tans encode`",
+            path.display(),
+            hex(&state.store.backbone()),
+            hex(&dataset.backbone)
+        )));
+    }
+    let mut sample = TaskSample::measure(&dataset.rows, &dataset.labels, None, options.seed)?;
+    for (measured, given) in sample.scalars.iter_mut().zip(dataset.scalars) {
+        *measured = given.or(*measured);
+    }
+    Ok(Query {
+        name: dataset_name(path),
+        sample,
+        samples: None,
+        skipped: Vec::new(),
+        backbone_ms: 0.0,
+    })
+}
+
+/// The first eight bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8; 32]) -> String {
+    bytes[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(feature = "torch")]
+fn image_query(
+    state: &State,
+    source: &DatasetSource,
+    options: &SampleOptions,
+    observer: crate::Observer<'_>,
+) -> Result<Query> {
+    let mut samples = samples(source, options)?;
+    let (sample, backbone_ms) = measure(state, &samples, options.seed, observer)?;
+    Ok(Query {
+        name: samples.name.clone(),
+        sample,
+        skipped: std::mem::take(&mut samples.skipped),
+        samples: Some(samples),
+        backbone_ms,
+    })
+}
+
+#[cfg(not(feature = "torch"))]
+fn image_query(
+    _: &State,
+    _: &DatasetSource,
+    _: &SampleOptions,
+    _: crate::Observer<'_>,
+) -> Result<Query> {
+    Err(Error::input(
+        "this build has no libtorch (feature `torch`): expected a stored task (task:NAME) or feature rows, found images",
+    ))
+}
+
+/// Backbone rows and landmarks of the training part, and the milliseconds spent in the backbone.
+#[cfg(feature = "torch")]
+pub fn measure(
+    state: &State,
+    samples: &Samples,
+    seed: u64,
+    observer: crate::Observer<'_>,
+) -> Result<(TaskSample, f64)> {
+    let train = &samples.train;
+    let (rows, backbone_ms) =
+        super::feature_cache::backbone_rows(&state.options, &train.images, observer)?;
+    let sample = TaskSample::measure(&rows, &train.labels, Some(&train.images), seed)?;
+    Ok((sample, backbone_ms))
+}
+
+/// The task record of a dataset: the stored one, or a new one that the caller commits.
+///
+/// A new task is named after the dataset, with a number when that name belongs to another task.
+#[cfg(feature = "torch")]
+pub fn task_of(
+    state: &State,
+    samples: &Samples,
+    seed: u64,
+    observer: crate::Observer<'_>,
+) -> Result<(TaskRecord, bool)> {
+    if let Some(task) = state.store.task(samples.task)? {
+        return Ok((task, false));
+    }
+    let (sample, _) = measure(state, samples, seed, observer)?;
+    let mut name = samples.name.clone();
+    let mut number = 2;
+    while state.store.task_by_name(&name)?.is_some() {
+        name = format!("{}-{number}", samples.name);
+        number += 1;
+    }
+    let new = NewTask {
+        id: samples.task,
+        name: &name,
+        family: None,
+        class_names: &samples.class_names,
+        sample: &sample,
+        image_hashes: &samples.image_hashes,
+        benchmark: false,
+    };
+    Ok((store_task(&state.store, &new)?, true))
+}

@@ -1,0 +1,95 @@
+//! A model's vector and attributes from its record, signature and history.
+
+use crate::encoder::{Encoders, Evidence, Kind, ModelEvidence, TaskEncoding};
+use crate::Result;
+use std::collections::HashMap;
+use tans_index::Attributes;
+use tans_storage::{ModelRecord, PairKind, Store, TaskId};
+
+/// Encodings of the tasks that the encoders were not trained on, so that results on them count as well.
+pub struct Context<'a> {
+    encoders: &'a Encoders,
+    fresh: HashMap<TaskId, TaskEncoding>,
+}
+
+/// One known result: task, how it was measured, accuracy.
+pub type Known = (TaskId, PairKind, f32);
+
+impl<'a> Context<'a> {
+    /// Encodes every stored task that lies outside the encoders' basis.
+    pub fn load(store: &Store, encoders: &'a Encoders) -> Result<Self> {
+        let mut fresh = HashMap::new();
+        for task in store.tasks()? {
+            if encoders.basis().contains(&task.id.0) {
+                continue;
+            }
+            if let Some(sample) = super::task_sample(store, &task)? {
+                fresh.insert(task.id, encoders.encode_task(&sample)?);
+            }
+        }
+        Ok(Self { encoders, fresh })
+    }
+
+    /// E_M for one model; `newer` results replace stored ones of the same task and kind.
+    pub fn embed(&self, store: &Store, model: &ModelRecord, newer: &[Known]) -> Result<Vec<f32>> {
+        let signature = store.signature(model.row)?.map(|bits| super::f16_to_f32(&bits));
+        let stored = store.pairs_of_model(model.row)?;
+        let stored = stored.iter().map(|pair| (pair.task, pair.kind, pair.accuracy));
+        self.embed_with(model, signature.as_deref(), &merge(stored, newer))
+    }
+
+    /// E_M from a given signature and history.
+    pub fn embed_with(
+        &self,
+        model: &ModelRecord,
+        signature: Option<&[f32]>,
+        history: &[Known],
+    ) -> Result<Vec<f32>> {
+        let history: Vec<Evidence<'_>> = history
+            .iter()
+            .map(|&(task, kind, accuracy)| Evidence {
+                task: task.0,
+                kind: evidence_kind(kind),
+                accuracy,
+                encoding: self.fresh.get(&task),
+            })
+            .collect();
+        let numbers = model.architecture.as_ref().map_or(&[][..], |space| &space.numbers);
+        Ok(self.encoders.encode_model(&ModelEvidence {
+            numbers,
+            topology: &model.topology,
+            signature,
+            history: &history,
+        }))
+    }
+}
+
+fn merge(stored: impl Iterator<Item = Known>, newer: &[Known]) -> Vec<Known> {
+    let replaced = |(task, kind, _): &Known| {
+        newer.iter().any(|(new_task, new_kind, _)| (new_task, new_kind) == (task, kind))
+    };
+    stored.filter(|known| !replaced(known)).chain(newer.iter().copied()).collect()
+}
+
+/// The encoders' word for how a pair was measured.
+pub fn evidence_kind(kind: PairKind) -> Kind {
+    match kind {
+        PairKind::Probe => Kind::Probe,
+        PairKind::Finetune => Kind::Finetune,
+        PairKind::Reported => Kind::Reported,
+    }
+}
+
+/// What filters can ask about a model.
+pub fn attributes(model: &ModelRecord) -> Attributes {
+    let known = |value: u64| (model.graph.is_some() || value > 0).then_some(value);
+    // A network that cannot run was never traced, so its cost in operations is unknown, not zero.
+    let traced = |value: u64| if model.not_runnable.is_some() { None } else { known(value) };
+    Attributes {
+        params: known(model.cost.params),
+        macs: traced(model.cost.macs),
+        latency_ms: model.cost.latency.as_ref().map(|latency| latency.median_ms),
+        license: model.license.clone(),
+        tags: model.tags.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+    }
+}

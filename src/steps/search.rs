@@ -1,0 +1,50 @@
+//! Search of the current generation, with records and predictions: what a lookup consists of.
+
+use super::embed;
+use crate::encoder::{Prediction, TaskEncoding};
+use crate::state::{Generation, State};
+use crate::Result;
+use std::sync::PoisonError;
+use tans_index::{Embedding, Filter, SearchOptions};
+use tans_storage::ModelRecord;
+
+/// One model found.
+pub struct Found {
+    /// Its record.
+    pub model: ModelRecord,
+    /// Cosine of its vector with the query's.
+    pub cosine: f32,
+    /// What that cosine stands for.
+    pub prediction: Prediction,
+}
+
+/// The `k` models nearest to a task that match the filter.
+pub fn search(
+    state: &State,
+    generation: &Generation,
+    task: &TaskEncoding,
+    filter: &Filter,
+    k: usize,
+) -> Result<Vec<Found>> {
+    let query = Embedding::new(task.vector.clone(), generation.encoders.dim())?;
+    let delta = generation.delta.read().unwrap_or_else(PoisonError::into_inner);
+    let options = SearchOptions { k, ..SearchOptions::default() };
+    let neighbours =
+        tans_index::search(generation.segment.as_ref(), &delta, &query, filter, &options)?;
+    drop(delta);
+    let mut found = Vec::with_capacity(neighbours.len());
+    for neighbour in neighbours {
+        // A model that was removed since the search is no answer.
+        let Some(model) = state.store.model(neighbour.key)? else { continue };
+        let prediction = generation.encoders.predict(task, neighbour.cosine);
+        found.push(Found { model, cosine: neighbour.cosine, prediction });
+    }
+    Ok(found)
+}
+
+/// Moves a model's vector in the current generation's delta after its record or history changed.
+pub fn refresh_delta(generation: &Generation, model: &ModelRecord, vector: Vec<f32>) -> Result<()> {
+    let dim = vector.len();
+    let mut delta = generation.delta.write().unwrap_or_else(PoisonError::into_inner);
+    Ok(delta.insert(model.row, &Embedding::new(vector, dim)?, embed::attributes(model))?)
+}

@@ -1,0 +1,57 @@
+//! How models are shown in lists and answers.
+
+use super::dataset::hex;
+use crate::Result;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use tans_storage::{ModelRecord, Store, TaskId};
+
+/// A model in short.
+#[derive(Clone, Debug, Serialize)]
+pub struct ModelSummary {
+    /// Name.
+    pub model: String,
+    /// Content address.
+    pub id: String,
+    /// Parameters.
+    pub params: u64,
+    /// Multiply-accumulate operations of one sample.
+    pub macs: u64,
+    /// SPDX expression.
+    pub license: Option<String>,
+    /// Labels.
+    pub tags: BTreeMap<String, String>,
+    /// Names of the tasks it was trained on.
+    pub source_tasks: Vec<String>,
+    /// `stored`, `reference`, or the reason why it cannot be run.
+    pub status: String,
+}
+
+/// Names of tasks; one that was removed meanwhile is shown by its id.
+pub fn task_names(store: &Store, tasks: &[TaskId]) -> Result<Vec<String>> {
+    let mut names = Vec::with_capacity(tasks.len());
+    for &id in tasks {
+        names.push(store.task(id)?.map_or_else(|| hex(&id.0), |task| task.name));
+    }
+    Ok(names)
+}
+
+/// The summary of a record.
+pub fn summary(store: &Store, model: ModelRecord) -> Result<ModelSummary> {
+    let source_tasks = task_names(store, &model.seen)?;
+    let status = match (&model.graph, model.not_runnable) {
+        (_, Some(reason)) => reason,
+        (None, None) => "reference".to_owned(),
+        (Some(_), None) => "stored".to_owned(),
+    };
+    Ok(ModelSummary {
+        model: model.name,
+        id: model.id.to_string(),
+        params: model.cost.params,
+        macs: model.cost.macs,
+        license: model.license,
+        tags: model.tags,
+        source_tasks,
+        status,
+    })
+}

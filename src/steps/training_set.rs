@@ -1,0 +1,47 @@
+//! Everything in the zoo that encoders can learn from.
+
+use super::embed::evidence_kind;
+use super::{benchmark, f16_to_f32, family, task_sample};
+use crate::train::{TrainingModel, TrainingPair, TrainingSet, TrainingTask};
+use crate::Result;
+use std::collections::HashMap;
+use tans_storage::{Store, TaskId};
+
+/// Reads tasks, models and the latest pairs.
+pub fn load(store: &Store) -> Result<TrainingSet> {
+    let mut set = TrainingSet::default();
+    let mut task_index: HashMap<TaskId, usize> = HashMap::new();
+    for task in store.tasks()? {
+        task_index.insert(task.id, set.tasks.len());
+        set.tasks.push(TrainingTask {
+            id: task.id.0,
+            family: family(&task),
+            sample: task_sample(store, &task)?,
+            prior: benchmark::prior(&task.name)
+                .filter(|_| task.benchmark)
+                .map(|prior| (prior.mean, prior.sd)),
+        });
+    }
+    let mut model_index: HashMap<u64, usize> = HashMap::new();
+    for model in store.models()? {
+        let model = model?;
+        model_index.insert(model.row, set.models.len());
+        let numbers = model.architecture.map_or_else(Vec::new, |space| space.numbers);
+        set.models.push(TrainingModel {
+            row: model.row,
+            numbers,
+            topology: model.topology,
+            signature: store.signature(model.row)?.map(|bits| f16_to_f32(&bits)),
+            params: model.cost.params,
+            seen: model.seen.iter().filter_map(|id| task_index.get(id).copied()).collect(),
+        });
+    }
+    for pair in store.pairs()? {
+        let known = (task_index.get(&pair.task), model_index.get(&pair.model));
+        if let (Some(&task), Some(&model)) = known {
+            let (kind, accuracy) = (evidence_kind(pair.kind), pair.accuracy);
+            set.pairs.push(TrainingPair { task, model, kind, accuracy });
+        }
+    }
+    Ok(set)
+}
