@@ -4,11 +4,60 @@
 //! fine-tunes and retrains its encoders. It is a library inside the caller's process: it never prints, exits or reads
 //! the environment, and it is not a server.
 
-pub mod data;
-pub mod encoder;
-pub mod graph;
+mod data;
+mod db;
+mod encoder;
+mod error;
+mod graph;
 mod ops;
-pub mod rows;
-pub mod sample;
+mod options;
+mod progress;
+mod rows;
+mod sample;
+mod state;
 mod steps;
-pub mod train;
+mod train;
+
+pub use db::Database;
+pub use error::{Error, Result};
+#[cfg(feature = "torch")]
+pub use graph::exec::{Device, Optimizer};
+pub use graph::formats::Limits;
+pub use graph::input::{ChannelOrder, InputHints};
+pub use graph::Error as GraphError;
+pub use ops::check::{CheckReport, Finding};
+pub use ops::edit::EditOptions;
+#[cfg(feature = "torch")]
+pub use ops::encode::EncodeReport;
+pub use ops::evaluate::EvaluateOptions;
+pub use ops::export::ExportReport;
+#[cfg(feature = "torch")]
+pub use ops::finetune::{FinetuneOptions, FinetuneReport};
+#[cfg(feature = "torch")]
+pub use ops::ingest::{IngestOptions, Ingested};
+pub use ops::init::{InitOptions, InitReport};
+pub use ops::list::{ListOptions, SortBy};
+#[cfg(feature = "torch")]
+pub use ops::measure::{MeasureBy, MeasureOptions, MeasureReport, Measurement};
+pub use ops::query::{Hit, QueryOptions, QueryReport, QueryTimes};
+pub use ops::record::RecordReport;
+pub use ops::reindex::ReindexReport;
+pub use ops::show::{KnownResult, ShowReport};
+pub use ops::stats::StatsReport;
+pub use ops::task::{TaskOptions, TaskSummary};
+pub use ops::train::{Gate, TrainOptions, TrainReport};
+pub use options::OpenOptions;
+pub use progress::{unobserved, Observer, Progress};
+pub use rows::Rows;
+pub use sample::Image;
+pub use steps::benchmark::Benchmark;
+pub use steps::dataset::{DatasetSource, SampleOptions};
+#[cfg(feature = "torch")]
+pub use steps::fit::EpochReport;
+pub use steps::summary::ModelSummary;
+#[cfg(feature = "torch")]
+pub use steps::tuning::TuningOptions;
+pub use tans_index::Filter;
+pub use tans_storage::Error as StorageError;
+pub use train::evaluate::{Evaluation, MethodRow};
+pub use train::{FitOptions, Recipe};

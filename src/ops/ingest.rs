@@ -6,7 +6,7 @@ use crate::graph::{spaces, Graph};
 use crate::state::State;
 use crate::steps::admit::{self, Admitted, Bench, NewModel};
 use crate::steps::benchmark::Benchmark;
-use crate::steps::{reference, summary};
+use crate::steps::results::{self, NewReference};
 use crate::{Error, Observer, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -155,7 +155,7 @@ fn file(
     let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let mut new = new_model(stem, options);
     if let Some(task) = &options.task {
-        let task = reference::task(state, task)?;
+        let task = results::task(state, task)?;
         new.seen.push(task);
         new.results.extend(options.accuracy.map(|value| (task, PairKind::Reported, value)));
     } else if options.accuracy.is_some() {
@@ -309,21 +309,26 @@ fn reference_line(
     options: &IngestOptions,
     params: Option<u64>,
 ) -> Result<Ingested> {
-    let mut new = new_model(uri.to_owned(), options);
+    let mut new = NewReference {
+        name: options.name.clone().unwrap_or_else(|| uri.to_owned()),
+        uri: uri.to_owned(),
+        license: options.license.clone(),
+        tags: options.tags.clone(),
+        params,
+        ..NewReference::default()
+    };
     if let Some(task) = &options.task {
-        let task = reference::task(state, task)?;
+        let task = results::task(state, task)?;
         new.results.extend(options.accuracy.map(|value| (task, PairKind::Reported, value)));
         new.seen.push(task);
     }
-    let (record, is_new) = reference::model(state, uri, new, params)?;
-    let status = if is_new { "stored" } else { "already stored" };
-    let summary = summary::summary(&state.store, record)?;
+    let (record, is_new) = results::model(state, new)?;
     Ok(Ingested {
         source: uri.to_owned(),
-        model: Some(summary.model),
-        status,
+        model: Some(record.name),
+        status: if is_new { "stored" } else { "already stored" },
         note: None,
-        params: summary.params,
-        macs: summary.macs,
+        params: record.cost.params,
+        macs: record.cost.macs,
     })
 }

@@ -2,7 +2,7 @@
 
 use super::benchmark::{self, Benchmark};
 use super::dataset::Samples;
-use super::{admit_name, embed, probe, search};
+use super::{admit_name, embed, probe, results};
 use crate::encoder::signature;
 use crate::graph::cost::{self, GraphCost};
 use crate::graph::exec::{Device, Network};
@@ -13,7 +13,7 @@ use crate::state::State;
 use crate::{Error, Observer, Result};
 use std::collections::BTreeMap;
 use tans_storage::{
-    Architecture, Batch, Cost, Dtype, ModelId, ModelRecord, NewTensor, PairKind, TaskId, TensorId,
+    Architecture, Cost, Dtype, ModelId, ModelRecord, NewTensor, PairKind, TaskId, TensorId,
     WeightRef,
 };
 
@@ -98,7 +98,7 @@ pub fn admit(
     admit_name::refuse_taken(&state.store, &new.name)?;
     let measured = measure(state, bench, graph, input, new.benchmark, observer)?;
     let mut record = record(id, &canonical, contract, graph, &measured, &new);
-    let results: Vec<embed::Known> =
+    let known: Vec<embed::Known> =
         measured.probes.iter().chain(&new.results).copied().collect();
     let signature = measured.signature;
 
@@ -114,32 +114,8 @@ pub fn admit(
         bytes: (*weight.bytes).as_ref(),
     }));
     state.store.put_tensors(&tensors)?;
-    commit(state, &mut record, signature.as_deref(), &results)?;
+    results::commit_new(state, &mut record, signature.as_deref(), &known)?;
     Ok(Admitted::Stored(record))
-}
-
-/// Writes the record with signature, results and embedding; the delta follows. The caller holds the commit lock.
-pub fn commit(
-    state: &State,
-    record: &mut ModelRecord,
-    signature: Option<&[f32]>,
-    results: &[embed::Known],
-) -> Result<()> {
-    let generation = state.generation();
-    record.row = state.store.next_row()?;
-    let context = embed::Context::load(&state.store, &generation.encoders)?;
-    let vector = context.embed_with(record, signature, results)?;
-    let mut batch = Batch::new();
-    batch.put_model(record);
-    if let Some(signature) = signature {
-        batch.put_signature(record.row, &super::f32_to_f16(signature));
-    }
-    for &(task, kind, accuracy) in results {
-        batch.put_pair(task, record.row, kind, accuracy);
-    }
-    batch.put_embedding(generation.record.encoder, record.row, &vector);
-    state.store.commit(batch)?;
-    search::refresh_delta(&generation, record, vector)
 }
 
 fn identity(canonical: &onnx::Canonical, contract: &[u8]) -> ModelId {

@@ -1,4 +1,4 @@
-//! References: models and tasks of which the zoo knows a name and results, but has no weights or rows.
+//! Results and the vectors they move; references: models and tasks of which the zoo knows a name and results only.
 
 use super::admit_name;
 use super::embed::{self, Known};

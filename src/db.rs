@@ -1,0 +1,266 @@
+//! The handle on a zoo: one method per operation.
+
+use crate::ops::{check, edit, evaluate, export, init, list, query, record, reindex, remove, show, stats, task, train};
+#[cfg(feature = "torch")]
+use crate::ops::{encode, finetune, ingest, measure};
+use crate::state::State;
+use crate::{DatasetSource, Observer, OpenOptions, Result};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A zoo, open in this process. Cheap to clone; every method takes `&self` and may be called from any thread.
+///
+/// # Examples
+/// ```no_run
+/// use tans::{Database, DatasetSource, OpenOptions, QueryOptions, unobserved};
+///
+/// let zoo = Database::open("zoo".as_ref(), OpenOptions::default())?;
+/// let dataset = DatasetSource::parse("photos/");
+/// let answer = zoo.query(&dataset, &QueryOptions::default(), &mut unobserved)?;
+/// for hit in answer.hits {
+///     println!("{} {} {:.3}", hit.rank, hit.model, hit.predicted_accuracy);
+/// }
+/// # Ok::<(), tans::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Database {
+    state: Arc<State>,
+}
+
+impl Database {
+    /// Makes a zoo in a new or empty directory and opens it for writing.
+    ///
+    /// # Errors
+    /// If something is at `path`, or the starter bundle is not one; nothing is left behind then.
+    pub fn init(
+        path: &Path,
+        options: &init::InitOptions,
+        open: OpenOptions,
+    ) -> Result<(Self, init::InitReport)> {
+        let (state, report) = init::run(path, options, open)?;
+        Ok((Self { state: Arc::new(state) }, report))
+    }
+
+    /// Opens a zoo.
+    ///
+    /// # Errors
+    /// If `path` is not a zoo, is of a newer format, or (unless `read_only`) is open for writing elsewhere.
+    pub fn open(path: &Path, options: OpenOptions) -> Result<Self> {
+        Ok(Self { state: Arc::new(State::open(path, options)?) })
+    }
+
+    /// Which stored networks should be fine-tuned on this dataset?
+    ///
+    /// # Errors
+    /// For k = 0, a dataset that cannot be used, or rows of another backbone.
+    pub fn query(
+        &self,
+        source: &DatasetSource,
+        options: &query::QueryOptions,
+        observer: Observer<'_>,
+    ) -> Result<query::QueryReport> {
+        query::run(&self.state, source, options, observer)
+    }
+
+    /// Takes a network file, a folder of them, a manifest (`.jsonl`) or a generated network into the zoo.
+    ///
+    /// # Errors
+    /// For a single network, why it was refused; of several, each refusal is a line of the report.
+    #[cfg(feature = "torch")]
+    pub fn ingest(
+        &self,
+        source: &str,
+        options: &ingest::IngestOptions,
+        observer: Observer<'_>,
+    ) -> Result<Vec<ingest::Ingested>> {
+        ingest::run(&self.state, source, options, observer)
+    }
+
+    /// Remembers a dataset as a task: feature rows, never images.
+    ///
+    /// # Errors
+    /// For a dataset that cannot be used or a name that another task has.
+    #[cfg(feature = "torch")]
+    pub fn add_task(
+        &self,
+        name: &str,
+        source: &DatasetSource,
+        options: &task::TaskOptions,
+        observer: Observer<'_>,
+    ) -> Result<task::TaskSummary> {
+        task::add(&self.state, name, source, options, observer)
+    }
+
+    /// All tasks by name.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn tasks(&self) -> Result<Vec<task::TaskSummary>> {
+        task::list(&self.state)
+    }
+
+    /// Forgets a task and the results on it.
+    ///
+    /// # Errors
+    /// If no task has that name.
+    pub fn remove_task(&self, name: &str) -> Result<()> {
+        task::remove(&self.state, name)
+    }
+
+    /// Records a result that was made elsewhere; unknown names become references.
+    ///
+    /// # Errors
+    /// For an accuracy outside 0..=1.
+    pub fn record(&self, model: &str, task: &str, accuracy: f32) -> Result<record::RecordReport> {
+        record::one(&self.state, model, task, accuracy)
+    }
+
+    /// Records a CSV file of results (columns `model`, `dataset`, `accuracy`); all of it is checked first.
+    ///
+    /// # Errors
+    /// Names the line that is wrong; nothing is recorded then.
+    pub fn record_file(&self, path: &Path, observer: Observer<'_>) -> Result<record::RecordReport> {
+        record::file(&self.state, path, observer)
+    }
+
+    /// Changes a model's name, license or tags.
+    ///
+    /// # Errors
+    /// If there is no such model, or the new name is taken.
+    pub fn edit(&self, model: &str, options: &edit::EditOptions) -> Result<()> {
+        edit::run(&self.state, model, options)
+    }
+
+    /// Writes a dataset's feature rows into a file that `query` takes instead of images.
+    ///
+    /// # Errors
+    /// For a dataset that cannot be used or a file that cannot be written.
+    #[cfg(feature = "torch")]
+    pub fn encode(
+        &self,
+        source: &DatasetSource,
+        output: &Path,
+        options: &crate::SampleOptions,
+        observer: Observer<'_>,
+    ) -> Result<encode::EncodeReport> {
+        encode::run(&self.state, source, output, options, observer)
+    }
+
+    /// Learns new encoders and installs them if they are better on held-out tasks.
+    ///
+    /// # Errors
+    /// `Error::Refused` if they are not, with the difference.
+    pub fn train(
+        &self,
+        options: &train::TrainOptions,
+        observer: Observer<'_>,
+    ) -> Result<train::TrainReport> {
+        train::run(&self.state, options, observer)
+    }
+
+    /// Embeds every model again with the running encoders and builds the segment anew.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn reindex(&self) -> Result<reindex::ReindexReport> {
+        reindex::run(&self.state)
+    }
+
+    /// Fine-tunes a model (or a generated network, `SPACE:CONFIG`) and stores the result as a new model.
+    ///
+    /// # Errors
+    /// For a model that cannot be run, a dataset that cannot be used, or a name that is taken.
+    #[cfg(feature = "torch")]
+    pub fn finetune(
+        &self,
+        model: &str,
+        source: &DatasetSource,
+        options: &finetune::FinetuneOptions,
+        observer: Observer<'_>,
+    ) -> Result<finetune::FinetuneReport> {
+        finetune::run(&self.state, model, source, options, observer)
+    }
+
+    /// Measures the named models (all stored ones when `models` is empty) on a dataset and records the results.
+    ///
+    /// # Errors
+    /// When a single model is named and cannot be run; a dataset that cannot be used.
+    #[cfg(feature = "torch")]
+    pub fn measure(
+        &self,
+        models: &[String],
+        source: &DatasetSource,
+        options: &measure::MeasureOptions,
+        observer: Observer<'_>,
+    ) -> Result<measure::MeasureReport> {
+        measure::run(&self.state, models, source, options, observer)
+    }
+
+    /// How good the first pick is on tasks that nothing was learned from.
+    ///
+    /// # Errors
+    /// If too few tasks have measured models.
+    pub fn evaluate(
+        &self,
+        options: &evaluate::EvaluateOptions,
+        observer: Observer<'_>,
+    ) -> Result<crate::train::evaluate::Evaluation> {
+        evaluate::run(&self.state, options, observer)
+    }
+
+    /// The models that match a filter.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn list(&self, options: &list::ListOptions) -> Result<Vec<crate::ModelSummary>> {
+        list::run(&self.state, options)
+    }
+
+    /// Everything that is known of one model.
+    ///
+    /// # Errors
+    /// If no model has that name.
+    pub fn show(&self, model: &str) -> Result<show::ShowReport> {
+        show::run(&self.state, model)
+    }
+
+    /// Removes all of the named models, or none if one of them is not there.
+    ///
+    /// # Errors
+    /// If one of the names is unknown.
+    pub fn remove(&self, models: &[String]) -> Result<()> {
+        remove::run(&self.state, models)
+    }
+
+    /// Writes a model as ONNX or safetensors, by the suffix of `output`.
+    ///
+    /// # Errors
+    /// For a reference model, or a file that cannot be written.
+    pub fn export(&self, model: &str, output: &Path) -> Result<export::ExportReport> {
+        export::model(&self.state, model, output)
+    }
+
+    /// Writes the whole zoo as a starter bundle for `init`; float weights become f16.
+    ///
+    /// # Errors
+    /// If the store cannot be read or the file cannot be written.
+    pub fn export_starter(&self, output: &Path) -> Result<export::ExportReport> {
+        export::starter(&self.state, output)
+    }
+
+    /// Proves every checksum, reference and tensor hash.
+    ///
+    /// # Errors
+    /// Only if the check itself cannot run; damage is in the report.
+    pub fn check(&self) -> Result<check::CheckReport> {
+        check::run(&self.state)
+    }
+
+    /// Counts and sizes.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn stats(&self) -> Result<stats::StatsReport> {
+        stats::run(&self.state)
+    }
+}

@@ -1,0 +1,132 @@
+//! Measures stored models on a dataset and records the results.
+
+use crate::state::State;
+use crate::steps::admit;
+use crate::steps::dataset::{self, DatasetSource, SampleOptions, Samples};
+use crate::steps::tuning::{self, TuningOptions};
+use crate::steps::{self, probe, results};
+use crate::{Error, Observer, Result};
+use serde::Serialize;
+use tans_storage::{Batch, ModelRecord, PairKind, TaskRecord};
+
+/// How accuracy is measured.
+#[derive(Clone, Debug, Default)]
+pub enum MeasureBy {
+    /// Ridge probe of penultimate features: seconds.
+    #[default]
+    Probe,
+    /// Fine-tuning; the tuned weights are thrown away.
+    Finetune(TuningOptions),
+}
+
+/// Options of `measure`.
+#[derive(Clone, Debug, Default)]
+pub struct MeasureOptions {
+    /// How.
+    pub by: MeasureBy,
+    /// How much of the dataset is used.
+    pub sample: SampleOptions,
+}
+
+/// One measurement.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measurement {
+    /// Name of the model.
+    pub model: String,
+    /// Name of the task.
+    pub task: String,
+    /// `probe` or `finetune`.
+    pub kind: &'static str,
+    /// Top-1 accuracy on the test part, 0..=1.
+    pub accuracy: f32,
+    /// Images of the test part.
+    pub test_images: usize,
+}
+
+/// Answer of `measure`.
+#[derive(Clone, Debug, Serialize)]
+pub struct MeasureReport {
+    /// One per model that could be run, in the order asked.
+    pub measurements: Vec<Measurement>,
+    /// (model, reason) of the others.
+    pub unmeasured: Vec<(String, String)>,
+    /// (file, reason) of images that could not be read.
+    pub skipped: Vec<(String, String)>,
+}
+
+/// Measures the named models, or every stored model when `models` is empty.
+///
+/// # Errors
+/// When a single model is named and cannot be run.
+pub(crate) fn run(
+    state: &State,
+    models: &[String],
+    source: &DatasetSource,
+    options: &MeasureOptions,
+    observer: Observer<'_>,
+) -> Result<MeasureReport> {
+    let chosen = choose(state, models)?;
+    let samples = dataset::samples(source, &options.sample)?;
+    let (task, is_new) = dataset::task_of(state, &samples, options.sample.seed, &mut *observer)?;
+    if is_new {
+        let mut batch = Batch::new();
+        batch.put_task(&task);
+        let _ordered = state.lock_commits();
+        state.store.commit(batch)?;
+    }
+    let mut report =
+        MeasureReport { measurements: Vec::new(), unmeasured: Vec::new(), skipped: Vec::new() };
+    for (done, model) in chosen.iter().enumerate() {
+        crate::progress::report(&mut *observer, "measuring", &model.name, done, chosen.len())?;
+        match measure_one(state, model, &samples, &task, (options, &mut *observer)) {
+            Ok(measurement) => report.measurements.push(measurement),
+            Err(error @ (Error::Input(_) | Error::Graph(_))) if models.len() != 1 => {
+                report.unmeasured.push((model.name.clone(), error.to_string()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    report.skipped = samples.skipped;
+    Ok(report)
+}
+
+fn choose(state: &State, names: &[String]) -> Result<Vec<ModelRecord>> {
+    if names.is_empty() {
+        let mut all = state.store.models()?.collect::<tans_storage::Result<Vec<_>>>()?;
+        all.retain(|model| model.graph.is_some());
+        return Ok(all);
+    }
+    names.iter().map(|name| steps::model(&state.store, name)).collect()
+}
+
+fn measure_one(
+    state: &State,
+    model: &ModelRecord,
+    samples: &Samples,
+    task: &TaskRecord,
+    (options, observer): (&MeasureOptions, Observer<'_>),
+) -> Result<Measurement> {
+    let (accuracy, kind) = match &options.by {
+        MeasureBy::Probe => {
+            let network = admit::load_runnable(state, model)?;
+            let classes = samples.class_names.len();
+            let probed = probe::probe(&network, classes, &samples.train, &samples.test)?;
+            (probed.test_accuracy, PairKind::Probe)
+        }
+        MeasureBy::Finetune(tuning) => {
+            admit::load_runnable(state, model)?;
+            let (graph, input) = admit::load_network(state, model)?;
+            let device = state.options.device;
+            let tuned = tuning::tune(&graph, &input, samples, tuning, device, observer)?;
+            (tuned.test_accuracy, PairKind::Finetune)
+        }
+    };
+    results::record_results(state, model, &[(task.id, kind, accuracy)])?;
+    Ok(Measurement {
+        model: model.name.clone(),
+        task: task.name.clone(),
+        kind: steps::kind_name(kind),
+        accuracy,
+        test_images: samples.test.images.len(),
+    })
+}
