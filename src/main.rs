@@ -1,2 +1,9 @@
-//! stub
-fn main() {}
+//! The `tans` command: parses arguments, calls the library, turns errors into exit codes.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,0 +1,71 @@
+//! `tans evaluate`
+
+use super::Context;
+use anyhow::Result;
+use std::path::PathBuf;
+use tans::{EvaluateOptions, MethodRow};
+
+/// How good the first pick is on tasks that nothing was learned from
+#[derive(clap::Args)]
+pub struct Evaluate {
+    /// The zoo's directory
+    zoo: PathBuf,
+    /// Hold out this many folds of families; default: one family at a time
+    #[arg(long)]
+    folds: Option<usize>,
+    /// Leave out tans2021, which is trained anew for every fold
+    #[arg(long)]
+    closed_form_only: bool,
+    /// Epochs of tans2021
+    #[arg(long, default_value_t = EvaluateOptions::default().epochs)]
+    epochs: usize,
+    /// Seed
+    #[arg(long, default_value_t = EvaluateOptions::default().seed)]
+    seed: u64,
+}
+
+impl Evaluate {
+    pub fn run(&self, context: &Context) -> Result<bool> {
+        let options = EvaluateOptions {
+            folds: self.folds,
+            closed_form_only: self.closed_form_only,
+            epochs: self.epochs,
+            seed: self.seed,
+        };
+        let zoo = context.read(&self.zoo)?;
+        let evaluation = zoo.evaluate(&options, &mut context.output.progress())?;
+        if context.output.json {
+            evaluation.rows.iter().try_for_each(|row| context.output.object(row))?;
+            return Ok(true);
+        }
+        context.output.line(&format!(
+            "{} held-out tasks; best network {:.3}, mean network {:.3}; losses in accuracy points",
+            evaluation.tasks.len(),
+            evaluation.best_accuracy,
+            evaluation.mean_accuracy
+        ))?;
+        let header = [
+            "method", ">loss", "90 % interval", ">best of 5", ">Spearman", ">tau", ">MAE",
+            ">cover", ">against static", "90 % interval",
+        ];
+        context.output.table(&header, evaluation.rows.iter().map(row).collect())?;
+        Ok(true)
+    }
+}
+
+fn row(row: &MethodRow) -> Vec<String> {
+    let optional = |value: Option<f32>| value.map_or("-".into(), |value| format!("{value:.2}"));
+    let interval = |[lo, hi]: [f32; 2]| format!("{lo:.2}..{hi:.2}");
+    vec![
+        row.method.clone(),
+        format!("{:.2}", row.loss),
+        interval(row.loss_interval),
+        format!("{:.2}", row.best5),
+        format!("{:.3}", row.spearman),
+        format!("{:.3}", row.tau),
+        optional(row.mae),
+        optional(row.cover),
+        row.against_static.map_or("-".into(), |(difference, _)| format!("{difference:+.2}")),
+        row.against_static.map_or("-".into(), |(_, bounds)| interval(bounds)),
+    ]
+}

@@ -1,0 +1,42 @@
+//! `tans export`
+
+use super::{units, Context};
+use anyhow::Result;
+use std::path::PathBuf;
+
+/// Write a model as ONNX or safetensors, or the whole zoo as a starter bundle
+#[derive(clap::Args)]
+pub struct Export {
+    /// The zoo's directory
+    zoo: PathBuf,
+    /// Name of the model
+    #[arg(required_unless_present = "starter", conflicts_with = "starter")]
+    model: Option<String>,
+    /// Write every model, task and result as a starter bundle for `tans init --starter`
+    #[arg(long)]
+    starter: bool,
+    /// The file to write: .onnx or .safetensors; with --starter .tar
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+impl Export {
+    pub fn run(&self, context: &Context) -> Result<bool> {
+        let zoo = context.read(&self.zoo)?;
+        let report = match &self.model {
+            Some(model) => zoo.export(model, &self.output)?,
+            None => zoo.export_starter(&self.output)?,
+        };
+        if context.output.json {
+            context.output.object(&report)?;
+        } else {
+            context.output.line(&format!(
+                "{}: {} models, {}",
+                report.output.display(),
+                report.models,
+                units::short_bytes(report.bytes)
+            ))?;
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,36 @@
+//! The filter flags that `query` and `list` share.
+
+use super::units;
+
+/// Conditions on the models; all must hold.
+#[derive(clap::Args)]
+pub struct FilterFlags {
+    /// At most this many parameters, such as 5M
+    #[arg(long, value_name = "N", value_parser = units::count)]
+    max_params: Option<u64>,
+    /// At most this many multiply-accumulate operations a sample, such as 200M
+    #[arg(long, value_name = "N", value_parser = units::count)]
+    max_macs: Option<u64>,
+    /// At most this measured latency, such as 5ms
+    #[arg(long, value_name = "TIME", value_parser = units::milliseconds)]
+    max_latency: Option<f32>,
+    /// One of these licenses (SPDX), separated by commas
+    #[arg(long, value_name = "SPDX", value_delimiter = ',')]
+    license: Vec<String>,
+    /// A tag that the model must have, as key=value; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = units::tag)]
+    tag: Vec<(String, String)>,
+}
+
+impl FilterFlags {
+    /// The library's filter.
+    pub fn filter(&self) -> tans::Filter {
+        tans::Filter {
+            params_max: self.max_params,
+            macs_max: self.max_macs,
+            latency_ms_max: self.max_latency,
+            licenses: self.license.clone(),
+            tags: self.tag.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+        }
+    }
+}

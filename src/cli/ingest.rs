@@ -1,0 +1,153 @@
+//! `tans ingest`
+
+use super::{units, Context};
+use anyhow::Result;
+use std::path::PathBuf;
+use tans::{Benchmark, ChannelOrder, IngestOptions, InputHints, Limits};
+
+/// Take trained networks into the zoo
+#[derive(clap::Args)]
+pub struct Ingest {
+    /// The zoo's directory
+    zoo: PathBuf,
+    /// ONNX files, folders of them, manifests (.jsonl), or the built-in backbone:efficientnet-lite0
+    #[arg(required = true, value_name = "FILE|FOLDER|MANIFEST.jsonl")]
+    sources: Vec<String>,
+    /// Name of the model; default: the file's
+    #[arg(long)]
+    name: Option<String>,
+    /// Task that the network was trained on; an unknown name becomes a reference
+    #[arg(long)]
+    task: Option<String>,
+    /// Its accuracy on that task, in 0..1
+    #[arg(long, requires = "task")]
+    accuracy: Option<f32>,
+    /// License (SPDX)
+    #[arg(long)]
+    license: Option<String>,
+    /// A tag as key=value; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = units::tag)]
+    tag: Vec<(String, String)>,
+    /// Size of the input, as CHANNELSxHEIGHTxWIDTH
+    #[arg(long, value_name = "CxHxW", value_parser = units::shape)]
+    input: Option<(usize, usize, usize)>,
+    /// Subtracted from each channel after scaling
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
+    mean: Option<Vec<f32>>,
+    /// Each channel is divided by this
+    #[arg(long, value_delimiter = ',')]
+    std: Option<Vec<f32>>,
+    /// Pixels (0..255) are multiplied by this first; default 1/255
+    #[arg(long)]
+    scale: Option<f32>,
+    /// Order of the input's channels
+    #[arg(long, value_enum)]
+    channel_order: Option<Order>,
+    /// Benchmark tasks that the network is measured on
+    #[arg(long, value_enum, default_value = "quick")]
+    benchmark: BenchmarkFlag,
+    /// Most bytes of weights that a file may expand to, such as 8G
+    #[arg(long, value_name = "BYTES", value_parser = units::count)]
+    max_weight_bytes: Option<u64>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Order {
+    Rgb,
+    Bgr,
+    Grey,
+}
+
+/// How many benchmark tasks a new network is measured on.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum BenchmarkFlag {
+    /// None
+    None,
+    /// Eight tasks of 100 images
+    Quick,
+}
+
+impl BenchmarkFlag {
+    /// The library's word.
+    pub fn benchmark(self) -> Benchmark {
+        match self {
+            Self::None => Benchmark::None,
+            Self::Quick => Benchmark::Quick,
+        }
+    }
+}
+
+impl Ingest {
+    fn options(&self) -> IngestOptions {
+        let mut limits = Limits::default();
+        limits.weight_bytes_max = self.max_weight_bytes.unwrap_or(limits.weight_bytes_max);
+        IngestOptions {
+            name: self.name.clone(),
+            task: self.task.clone(),
+            accuracy: self.accuracy,
+            license: self.license.clone(),
+            tags: self.tag.iter().cloned().collect(),
+            input: InputHints {
+                shape: self.input,
+                mean: self.mean.clone(),
+                std: self.std.clone(),
+                scale: self.scale,
+                order: self.channel_order.map(|order| match order {
+                    Order::Rgb => ChannelOrder::Rgb,
+                    Order::Bgr => ChannelOrder::Bgr,
+                    Order::Grey => ChannelOrder::Grey,
+                }),
+            },
+            benchmark: self.benchmark.benchmark(),
+            limits,
+        }
+    }
+
+    pub fn run(&self, context: &Context) -> Result<bool> {
+        if self.name.is_some() && self.sources.len() > 1 {
+            let found = self.sources.len();
+            let message = format!("--name: expected one network, found {found}");
+            return Err(tans::Error::Input(message).into());
+        }
+        let zoo = context.write(&self.zoo)?;
+        let options = self.options();
+        let mut refused = 0;
+        for source in &self.sources {
+            let ingested = match zoo.ingest(source, &options, &mut context.output.progress()) {
+                Ok(ingested) => ingested,
+                Err(error) if self.sources.len() == 1 => return Err(error.into()),
+                Err(error) => {
+                    super::output::complain(&error.into());
+                    refused += 1;
+                    continue;
+                }
+            };
+            for network in ingested {
+                refused += usize::from(network.model.is_none());
+                self.show(context, &network)?;
+            }
+        }
+        if refused > 0 {
+            let message = format!("{refused} networks were refused, the others are stored");
+            return Err(tans::Error::Input(message).into());
+        }
+        Ok(true)
+    }
+
+    fn show(&self, context: &Context, network: &tans::Ingested) -> Result<()> {
+        if context.output.json {
+            return context.output.object(network);
+        }
+        let what = match (&network.model, network.status) {
+            (Some(model), "already stored") => format!("already stored as {model}"),
+            (Some(model), status) => format!(
+                "{status} as {model} ({} parameters, {} MACs)",
+                units::short_count(network.params),
+                units::short_count(network.macs)
+            ),
+            (None, status) => status.to_owned(),
+        };
+        let note = network.note.as_ref().map_or(String::new(), |note| format!("; {note}"));
+        context.output.line(&format!("{}: {what}{note}", network.source))
+    }
+}

@@ -1,0 +1,35 @@
+//! `tans init`
+
+use super::Context;
+use anyhow::Result;
+use std::path::PathBuf;
+use tans::{Database, InitOptions};
+
+/// Make a zoo in a new or empty directory
+#[derive(clap::Args)]
+pub struct Init {
+    /// The zoo's directory
+    zoo: PathBuf,
+    /// Fill it from a starter bundle (assets/starter.tar, or one made by `tans export --starter`)
+    #[arg(long, value_name = "FILE")]
+    starter: Option<PathBuf>,
+}
+
+impl Init {
+    pub fn run(&self, context: &Context) -> Result<bool> {
+        let options = InitOptions { starter: self.starter.clone() };
+        let (_, report) = Database::init(&self.zoo, &options, context.options(false))?;
+        if context.output.json {
+            context.output.object(&report)?;
+        } else {
+            context.output.line(&format!(
+                "{}: {} models, {} tasks, {} measured accuracies",
+                report.zoo.display(),
+                report.models,
+                report.tasks,
+                report.pairs
+            ))?;
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,75 @@
+//! `tans measure`
+
+use super::finetune::TuningFlags;
+use super::sample::SampleFlags;
+use super::Context;
+use anyhow::Result;
+use std::path::PathBuf;
+use tans::{DatasetSource, MeasureBy, MeasureOptions};
+
+/// Measure stored models on a dataset and record the results
+#[derive(clap::Args)]
+pub struct Measure {
+    /// The zoo's directory
+    zoo: PathBuf,
+    /// Name of the model (left out with --all), then the dataset
+    #[arg(required = true, num_args = 1..=2, value_name = "MODEL DATASET")]
+    what: Vec<String>,
+    /// Measure every stored model
+    #[arg(long)]
+    all: bool,
+    /// How: a ridge probe of penultimate features, or fine-tuning
+    #[arg(long, value_enum, default_value = "probe")]
+    by: ByFlag,
+    #[command(flatten)]
+    tuning: TuningFlags,
+    #[command(flatten)]
+    sample: SampleFlags,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum ByFlag {
+    Probe,
+    Finetune,
+}
+
+impl Measure {
+    pub fn run(&self, context: &Context) -> Result<bool> {
+        let (models, dataset) = match (&self.what[..], self.all) {
+            ([dataset], true) => (Vec::new(), dataset),
+            ([model, dataset], false) => (vec![model.clone()], dataset),
+            _ => {
+                let message = "expected MODEL DATASET, or --all DATASET".to_owned();
+                return Err(tans::Error::Input(message).into());
+            }
+        };
+        let options = MeasureOptions {
+            by: match self.by {
+                ByFlag::Probe => MeasureBy::Probe,
+                ByFlag::Finetune => MeasureBy::Finetune(self.tuning.options()),
+            },
+            sample: self.sample.options(),
+        };
+        let zoo = context.write(&self.zoo)?;
+        let source = DatasetSource::parse(dataset);
+        let report = zoo.measure(&models, &source, &options, &mut context.output.progress())?;
+        context.output.skipped(&report.skipped);
+        for (model, reason) in &report.unmeasured {
+            context.output.note(&format!("{model} was not measured: {reason}"));
+        }
+        if context.output.json {
+            report.measurements.iter().try_for_each(|row| context.output.object(row))?;
+            return Ok(true);
+        }
+        let rows = report.measurements.iter().map(|row| {
+            vec![
+                row.model.clone(),
+                row.task.clone(),
+                row.kind.to_owned(),
+                format!("{:.3}", row.accuracy),
+            ]
+        });
+        context.output.table(&["model", "task", "kind", ">accuracy"], rows.collect())?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,183 @@
+//! The command line: one file per command, over the public API of the library.
+
+mod check;
+mod edit;
+mod encode;
+mod evaluate;
+mod export;
+mod filter;
+mod finetune;
+mod ingest;
+mod init;
+mod list;
+mod measure;
+mod output;
+mod query;
+mod record;
+mod reindex;
+mod remove;
+mod sample;
+mod show;
+mod stats;
+mod task;
+mod train;
+mod units;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use output::Output;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tans::{Database, Device, OpenOptions, StorageError};
+
+/// An embedded model-zoo database: which stored network should I fine-tune on my dataset?
+///
+/// DATASET is an image folder with one subfolder per class, an .npz with arrays x and y, an .npy pair, an IDX pair,
+/// feature rows made by `tans encode`, or task:NAME for a stored task.
+#[derive(Parser)]
+#[command(name = "tans", version, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Args)]
+struct Global {
+    /// Print one JSON object per line on standard output, and nothing else there
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print no hints, timings or progress on standard error
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// Where networks run: auto, cpu or cuda:N
+    #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
+    device: Device,
+    /// Log warnings and more (-vv) on standard error
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Init(init::Init),
+    Ingest(ingest::Ingest),
+    #[command(subcommand)]
+    Task(task::Task),
+    Record(record::Record),
+    Edit(edit::Edit),
+    Query(query::Query),
+    Encode(encode::Encode),
+    Train(train::Train),
+    Reindex(reindex::Reindex),
+    Measure(measure::Measure),
+    Finetune(finetune::Finetune),
+    Evaluate(evaluate::Evaluate),
+    List(list::List),
+    Show(show::Show),
+    Export(export::Export),
+    Remove(remove::Remove),
+    Check(check::Check),
+    Stats(stats::Stats),
+}
+
+/// What every command gets.
+struct Context {
+    output: Output,
+    device: Device,
+}
+
+impl Context {
+    fn options(&self, read_only: bool) -> OpenOptions {
+        OpenOptions { read_only, cache_dir: cache_dir(), device: self.device }
+    }
+
+    /// Opens a zoo beside a writer, if there is one.
+    fn read(&self, zoo: &Path) -> Result<Database> {
+        Ok(Database::open(zoo, self.options(true))?)
+    }
+
+    /// Opens a zoo as its one writer.
+    fn write(&self, zoo: &Path) -> Result<Database> {
+        Ok(Database::open(zoo, self.options(false))?)
+    }
+}
+
+/// The user's cache folder for backbone rows.
+fn cache_dir() -> Option<PathBuf> {
+    let base = std::env::var_os("XDG_CACHE_HOME")
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))?;
+    Some(base.join("tans").join("features"))
+}
+
+/// `Ok(false)`: the answer is no.
+fn run(command: &Command, context: &Context) -> Result<bool> {
+    match command {
+        Command::Init(command) => command.run(context),
+        Command::Ingest(command) => command.run(context),
+        Command::Task(command) => command.run(context),
+        Command::Record(command) => command.run(context),
+        Command::Edit(command) => command.run(context),
+        Command::Query(command) => command.run(context),
+        Command::Encode(command) => command.run(context),
+        Command::Train(command) => command.run(context),
+        Command::Reindex(command) => command.run(context),
+        Command::Measure(command) => command.run(context),
+        Command::Finetune(command) => command.run(context),
+        Command::Evaluate(command) => command.run(context),
+        Command::List(command) => command.run(context),
+        Command::Show(command) => command.run(context),
+        Command::Export(command) => command.run(context),
+        Command::Remove(command) => command.run(context),
+        Command::Check(command) => command.run(context),
+        Command::Stats(command) => command.run(context),
+    }
+}
+
+/// Parses, runs and maps the outcome to an exit code: 0 done, 1 the answer is no, 2 bad usage or input, 3 the zoo or
+/// disk failed.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version arrive here as well. A closed pipe is no failure.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let Global { json, quiet, device, verbose } = arguments.global;
+    output::log(verbose);
+    let context = Context { output: Output::new(json, quiet), device };
+    match run(&arguments.command, &context) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<tans::Error>() {
+        Some(tans::Error::Refused(_)) => 1,
+        Some(tans::Error::Storage(storage)) => match storage {
+            StorageError::NotAZoo { .. }
+            | StorageError::AlreadyExists { .. }
+            | StorageError::ReadOnly
+            | StorageError::Invalid(_) => 2,
+            _ => 3,
+        },
+        Some(tans::Error::Index(_)) => 3,
+        _ => 2,
+    }
+}

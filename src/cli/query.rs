@@ -1,0 +1,103 @@
+//! `tans query`
+
+use super::filter::FilterFlags;
+use super::sample::SampleFlags;
+use super::{units, Context};
+use anyhow::Result;
+use std::path::PathBuf;
+use tans::{DatasetSource, QueryOptions, QueryReport};
+
+/// Which stored networks should be fine-tuned on this dataset?
+#[derive(clap::Args)]
+pub struct Query {
+    /// The zoo's directory
+    zoo: PathBuf,
+    /// The dataset
+    dataset: String,
+    /// Number of answers
+    #[arg(short, default_value_t = QueryOptions::default().k)]
+    k: usize,
+    #[command(flatten)]
+    filter: FilterFlags,
+    /// Probe this many of the first candidates on the dataset and rank them again
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    rerank: usize,
+    #[command(flatten)]
+    sample: SampleFlags,
+}
+
+impl Query {
+    pub fn run(&self, context: &Context) -> Result<bool> {
+        let options = QueryOptions {
+            k: self.k,
+            filter: self.filter.filter(),
+            rerank: self.rerank,
+            sample: self.sample.options(),
+        };
+        let zoo = context.read(&self.zoo)?;
+        let source = DatasetSource::parse(&self.dataset);
+        let report = zoo.query(&source, &options, &mut context.output.progress())?;
+        context.output.skipped(&report.skipped);
+        if context.output.json {
+            report.hits.iter().try_for_each(|hit| context.output.object(hit))?;
+        } else if !report.hits.is_empty() {
+            show(context, &report)?;
+        }
+        if report.zoo_is_empty {
+            context.output.note("the zoo holds no model yet; `tans ingest` takes some in");
+        } else if report.hits.is_empty() {
+            context.output.note("no model matches the filter");
+        }
+        remark(context, &report);
+        Ok(true)
+    }
+}
+
+fn show(context: &Context, report: &QueryReport) -> Result<()> {
+    let probed = report.hits.iter().any(|hit| hit.probed_accuracy.is_some());
+    let mut header = vec![
+        ">rank", "model", ">cosine", ">predicted", "90 % interval", "source task", ">params",
+        ">MACs", "license",
+    ];
+    if probed {
+        header.insert(5, ">probed");
+    }
+    let rows = report.hits.iter().map(|hit| {
+        let mut row = vec![
+            hit.rank.to_string(),
+            hit.model.clone(),
+            format!("{:.3}", hit.cosine),
+            format!("{:.3}", hit.predicted_accuracy),
+            format!("{:.2}..{:.2}", hit.interval[0], hit.interval[1]),
+            hit.source_tasks.join(", "),
+            units::short_count(hit.params),
+            units::short_count(hit.macs),
+            hit.license.clone().unwrap_or_else(|| "-".into()),
+        ];
+        if probed {
+            let accuracy = hit.probed_accuracy;
+            row.insert(5, accuracy.map_or("-".into(), |accuracy| format!("{accuracy:.3}")));
+        }
+        row
+    });
+    context.output.table(&header, rows.collect())
+}
+
+fn remark(context: &Context, report: &QueryReport) {
+    let times = &report.times_ms;
+    let similar: Vec<String> =
+        report.nearest_tasks.iter().map(|(name, kernel)| format!("{name} ({kernel:.2})")).collect();
+    if !similar.is_empty() {
+        context.output.note(&format!("most similar tasks: {}", similar.join(", ")));
+    }
+    context.output.note(&format!(
+        "backbone {:.1} ms; dataset {:.1} ms, encode {:.2} ms, lookup {:.2} ms, re-rank {:.1} ms; generation {} ({})",
+        times.backbone,
+        times.dataset,
+        times.encode,
+        times.lookup,
+        times.rerank,
+        report.generation,
+        report.recipe
+    ));
+}

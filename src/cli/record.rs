@@ -1,0 +1,45 @@
+//! `tans record`
+
+use super::Context;
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+
+/// Record results that were made elsewhere; unknown models and tasks become references
+#[derive(clap::Args)]
+pub struct Record {
+    /// The zoo's directory
+    zoo: PathBuf,
+    /// MODEL TASK ACCURACY, or one CSV file with columns model, dataset, accuracy
+    #[arg(required = true, num_args = 1..=3, value_name = "MODEL TASK ACCURACY | FILE.csv")]
+    what: Vec<String>,
+}
+
+impl Record {
+    pub fn run(&self, context: &Context) -> Result<bool> {
+        let zoo = context.write(&self.zoo)?;
+        let report = match &self.what[..] {
+            [file] => zoo.record_file(Path::new(file), &mut context.output.progress())?,
+            [model, task, accuracy] => {
+                let value = accuracy.parse().map_err(|_| {
+                    tans::Error::Input(format!("accuracy: expected a number in 0..1, found {accuracy:?}"))
+                })?;
+                zoo.record(model, task, value)?
+            }
+            other => {
+                let found = other.len();
+                let message =
+                    format!("expected MODEL TASK ACCURACY or one CSV file, found {found} arguments");
+                return Err(tans::Error::Input(message).into());
+            }
+        };
+        if context.output.json {
+            context.output.object(&report)?;
+        } else {
+            context.output.line(&format!(
+                "{} results recorded; new references: {} models, {} tasks",
+                report.pairs, report.new_models, report.new_tasks
+            ))?;
+        }
+        Ok(true)
+    }
+}

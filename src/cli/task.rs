@@ -1,0 +1,87 @@
+//! `tans task`
+
+use super::sample::SampleFlags;
+use super::Context;
+use anyhow::Result;
+use std::path::PathBuf;
+use tans::{DatasetSource, TaskOptions, TaskSummary};
+
+/// Tasks: datasets as the zoo remembers them
+#[derive(clap::Subcommand)]
+pub enum Task {
+    /// Remember a dataset: feature rows, never images
+    Add {
+        /// The zoo's directory
+        zoo: PathBuf,
+        /// Name of the task
+        name: String,
+        /// The dataset
+        dataset: String,
+        /// Tasks of one family share images or sources and are held out together
+        #[arg(long)]
+        family: Option<String>,
+        /// Store it as a benchmark task
+        #[arg(long, hide = true)]
+        benchmark: bool,
+        #[command(flatten)]
+        sample: SampleFlags,
+    },
+    /// Show the tasks
+    List {
+        /// The zoo's directory
+        zoo: PathBuf,
+    },
+    /// Forget a task and the results on it
+    Remove {
+        /// The zoo's directory
+        zoo: PathBuf,
+        /// Name of the task
+        name: String,
+    },
+}
+
+impl Task {
+    pub fn run(&self, context: &Context) -> Result<bool> {
+        match self {
+            Self::Add { zoo, name, dataset, family, benchmark, sample } => {
+                let options = TaskOptions {
+                    family: family.clone(),
+                    benchmark: *benchmark,
+                    sample: sample.options(),
+                };
+                let zoo = context.write(zoo)?;
+                let source = DatasetSource::parse(dataset);
+                let progress = &mut context.output.progress();
+                let added = zoo.add_task(name, &source, &options, progress)?;
+                context.output.skipped(&added.skipped);
+                show(context, &[added])?;
+            }
+            Self::List { zoo } => show(context, &context.read(zoo)?.tasks()?)?,
+            Self::Remove { zoo, name } => context.write(zoo)?.remove_task(name)?,
+        }
+        Ok(true)
+    }
+}
+
+fn show(context: &Context, tasks: &[TaskSummary]) -> Result<()> {
+    if context.output.json {
+        return tasks.iter().try_for_each(|task| context.output.object(task));
+    }
+    let rows = tasks.iter().map(|task| {
+        let kind = match (task.benchmark, task.reference) {
+            (true, _) => "benchmark",
+            (false, true) => "reference",
+            (false, false) => "stored",
+        };
+        vec![
+            task.task.clone(),
+            task.family.clone(),
+            kind.to_owned(),
+            task.classes.to_string(),
+            task.rows.to_string(),
+            task.pairs.to_string(),
+        ]
+    });
+    let header = ["task", "family", "kind", ">classes", ">rows", ">results"];
+    context.output.table(&header, rows.collect())
+}

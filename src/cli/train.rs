@@ -1,0 +1,62 @@
+//! `tans train`
+
+use super::Context;
+use anyhow::Result;
+use std::path::PathBuf;
+use tans::{FitOptions, Recipe, TrainOptions};
+
+/// Learn new encoders from everything the zoo knows, and install them if they are better
+#[derive(clap::Args)]
+pub struct Train {
+    /// The zoo's directory
+    zoo: PathBuf,
+    /// How encoders are learned
+    #[arg(long, value_enum, default_value = "default")]
+    recipe: RecipeFlag,
+    /// Epochs of a recipe that iterates
+    #[arg(long, default_value_t = FitOptions::default().epochs)]
+    epochs: usize,
+    /// Seed
+    #[arg(long, default_value_t = FitOptions::default().seed)]
+    seed: u64,
+    /// Install even if they are not better
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum RecipeFlag {
+    Default,
+    Tans2021,
+}
+
+impl Train {
+    pub fn run(&self, context: &Context) -> Result<bool> {
+        let recipe = match self.recipe {
+            RecipeFlag::Default => Recipe::Default,
+            RecipeFlag::Tans2021 => Recipe::Tans2021,
+        };
+        let fit =
+            FitOptions { recipe, epochs: self.epochs, seed: self.seed, ..FitOptions::default() };
+        let zoo = context.write(&self.zoo)?;
+        let options = TrainOptions { fit, force: self.force };
+        let report = zoo.train(&options, &mut context.output.progress())?;
+        if context.output.json {
+            context.output.object(&report)?;
+            return Ok(true);
+        }
+        context.output.line(&format!(
+            "generation {} ({}): {} models, learned from {} tasks and {} results",
+            report.generation, report.recipe, report.models, report.tasks, report.pairs
+        ))?;
+        if let Some(gate) = &report.gate {
+            context.output.line(&format!(
+                "first pick's loss on {} held-out tasks, accuracy points: {:.2} (running recipe {:.2}, static list {:.2})",
+                gate.tasks, gate.loss, gate.running_loss, gate.static_loss
+            ))?;
+        } else {
+            context.output.note("too few tasks have measured models to judge the encoders");
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,95 @@
+//! Numbers as people write them: 5M, 200k, 5ms.
+
+/// Parses a count with an optional k, M or G.
+pub fn count(text: &str) -> Result<u64, String> {
+    let (digits, factor) = match text.chars().last() {
+        Some('k' | 'K') => (&text[..text.len() - 1], 1e3),
+        Some('m' | 'M') => (&text[..text.len() - 1], 1e6),
+        Some('g' | 'G' | 'b' | 'B') => (&text[..text.len() - 1], 1e9),
+        _ => (text, 1.0),
+    };
+    match digits.parse::<f64>() {
+        Ok(value) if value.is_finite() && value >= 0.0 => Ok((value * factor).round() as u64),
+        _ => Err(format!("expected a count such as 5000000, 5M or 200k, found {text:?}")),
+    }
+}
+
+/// Parses a duration in milliseconds, such as 5ms or 0.2s.
+pub fn milliseconds(text: &str) -> Result<f32, String> {
+    let (digits, factor) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(digits), _) => (digits, 1.0),
+        (None, Some(digits)) => (digits, 1e3),
+        (None, None) => (text, 1.0),
+    };
+    match digits.trim().parse::<f32>() {
+        Ok(value) if value.is_finite() && value > 0.0 => Ok(value * factor),
+        _ => Err(format!("expected a time such as 5ms or 0.2s, found {text:?}")),
+    }
+}
+
+/// Parses key=value.
+pub fn tag(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("expected key=value, found {text:?}")),
+    }
+}
+
+/// Parses CxHxW, such as 3x224x224.
+pub fn shape(text: &str) -> Result<(usize, usize, usize), String> {
+    let sides: Vec<usize> = text.split('x').filter_map(|side| side.parse().ok()).collect();
+    match sides[..] {
+        [channels, height, width] if sides.iter().all(|&side| side > 0) => {
+            Ok((channels, height, width))
+        }
+        _ => Err(format!(
+            "expected CHANNELSxHEIGHTxWIDTH such as 3x224x224, found {text:?}"
+        )),
+    }
+}
+
+/// 1234567 as 1.23M.
+pub fn short_count(value: u64) -> String {
+    match value {
+        0..1_000 => value.to_string(),
+        1_000..1_000_000 => format!("{:.1}k", value as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.2}M", value as f64 / 1e6),
+        _ => format!("{:.2}G", value as f64 / 1e9),
+    }
+}
+
+/// Bytes as 1.2 MB.
+pub fn short_bytes(value: u64) -> String {
+    match value {
+        0..1_000 => format!("{value} B"),
+        1_000..1_000_000 => format!("{:.1} kB", value as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", value as f64 / 1e6),
+        _ => format!("{:.2} GB", value as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{count, milliseconds, shape, short_count};
+
+    #[test]
+    fn counts_take_the_usual_suffixes_and_nothing_else() {
+        assert_eq!(count("5M"), Ok(5_000_000));
+        assert_eq!(count("1.5k"), Ok(1_500));
+        assert_eq!(count("42"), Ok(42));
+        for wrong in ["", "M", "-1", "5 apples", "NaN"] {
+            assert!(count(wrong).is_err(), "{wrong:?} was taken for a count");
+        }
+        assert_eq!(short_count(78_300), "78.3k");
+    }
+
+    #[test]
+    fn times_and_shapes_are_read_as_written() {
+        assert_eq!(milliseconds("5ms"), Ok(5.0));
+        assert_eq!(milliseconds("0.2s"), Ok(200.0));
+        assert!(milliseconds("-5ms").is_err());
+        assert_eq!(shape("3x48x192"), Ok((3, 48, 192)));
+        assert!(shape("3x0x192").is_err());
+        assert!(shape("224x224").is_err());
+    }
+}
