@@ -105,6 +105,12 @@ impl Weight {
     pub fn data(&self) -> &[u8] {
         (*self.bytes).as_ref()
     }
+    /// Bytes that type and shape ask for; `None` if that overflows.
+    pub fn byte_size(&self) -> Option<usize> {
+        let elements =
+            self.shape.iter().try_fold(1_usize, |product, &side| product.checked_mul(side));
+        Some(elements?.checked_mul(self.dtype.bitsize())?.div_ceil(8))
+    }
     /// Number of elements.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
