@@ -5,7 +5,9 @@ mod error;
 #[cfg(feature = "torch")]
 pub mod exec;
 pub mod formats;
+pub mod head;
 pub mod input;
+pub mod order;
 pub mod spaces;
 pub mod topology;
 
@@ -99,6 +101,16 @@ impl std::fmt::Debug for Weight {
 }
 
 impl Weight {
+    /// The bytes.
+    pub fn data(&self) -> &[u8] {
+        (*self.bytes).as_ref()
+    }
+    /// Bytes that type and shape ask for; `None` if that overflows.
+    pub fn byte_size(&self) -> Option<usize> {
+        let elements =
+            self.shape.iter().try_fold(1_usize, |product, &side| product.checked_mul(side));
+        Some(elements?.checked_mul(self.dtype.bitsize())?.div_ceil(8))
+    }
     /// Number of elements.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
@@ -113,4 +125,58 @@ impl Weight {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         Self { dtype: Dtype::I64, shape: shape.to_vec(), bytes: Arc::new(bytes) }
     }
+}
+
+impl Graph {
+    /// Looks for NaN and infinities in every floating-point weight, subgraphs and tensor attributes included.
+    ///
+    /// An infinite weight of one element passes: exporters write the open bound of a clip or a mask that way.
+    ///
+    /// # Errors
+    /// `Error::NotFinite` for the first weight that holds such values.
+    pub fn check_finite(&self) -> Result<(), Error> {
+        self.weights.iter().try_for_each(|(name, weight)| check_weight(name, weight))?;
+        for node in &self.nodes {
+            for (name, attribute) in &node.attributes {
+                match attribute {
+                    Attribute::Tensor(weight) => check_weight(name, weight)?,
+                    Attribute::Graph(graph) => graph.check_finite()?,
+                    Attribute::Int(_)
+                    | Attribute::Float(_)
+                    | Attribute::String(_)
+                    | Attribute::Ints(_)
+                    | Attribute::Floats(_)
+                    | Attribute::Strings(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_weight(name: &str, weight: &Weight) -> Result<(), Error> {
+    let (count, nan) = not_finite(weight);
+    let is_bound = count == 1 && !nan && weight.elements() == 1;
+    if count == 0 || is_bound {
+        return Ok(());
+    }
+    Err(Error::NotFinite { name: name.to_owned(), count })
+}
+
+/// How many values are NaN or infinite, and whether one is NaN.
+fn not_finite(weight: &Weight) -> (usize, bool) {
+    let bytes = weight.data();
+    match weight.dtype {
+        Dtype::F32 => count_not_finite(bytes, |b: [u8; 4]| f32::from_le_bytes(b).into()),
+        Dtype::F64 => count_not_finite(bytes, f64::from_le_bytes),
+        Dtype::F16 => count_not_finite(bytes, |b: [u8; 2]| half::f16::from_le_bytes(b).into()),
+        Dtype::BF16 => count_not_finite(bytes, |b: [u8; 2]| half::bf16::from_le_bytes(b).into()),
+        _ => (0, false),
+    }
+}
+
+fn count_not_finite<const N: usize>(bytes: &[u8], value: fn([u8; N]) -> f64) -> (usize, bool) {
+    let (chunks, _) = bytes.as_chunks::<N>();
+    let bad = || chunks.iter().map(|chunk| value(*chunk)).filter(|value| !value.is_finite());
+    (bad().count(), bad().any(f64::is_nan))
 }

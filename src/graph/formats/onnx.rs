@@ -1,7 +1,19 @@
 //! ONNX: reading, writing and the canonical form that a model's identity rests on.
 
+mod canonical;
+mod read;
+mod tensor;
+#[cfg(test)]
+mod tests;
+mod write;
+
 use super::Limits;
 use crate::graph::{Error, Graph, Weight};
+
+/// The messages of `assets/onnx/onnx.proto`.
+mod proto {
+    include!(concat!(env!("OUT_DIR"), "/onnx.rs"));
+}
 
 /// A parsed file.
 #[derive(Debug)]
@@ -13,6 +25,7 @@ pub struct OnnxFile {
 }
 
 /// A graph without weight bytes, and its weights in order of use: what identity is computed from and what the zoo stores.
+#[derive(Debug)]
 pub struct Canonical {
     /// Deterministic GraphProto bytes.
     pub graph: Vec<u8>,
@@ -21,21 +34,45 @@ pub struct Canonical {
 }
 
 /// Parses ONNX bytes (weights in external files are refused with the advice to embed them).
-pub fn read(_bytes: &[u8], _limits: &Limits) -> Result<OnnxFile, Error> {
-    todo!()
+///
+/// Initialisers and Constant nodes become weights of the element type that the file has; a raw tensor is copied once.
+///
+/// # Errors
+/// `Error::Malformed` if the bytes are not a sound ONNX model: damaged, of another format, with a cycle, an unknown or
+/// twice defined value, or a tensor whose data does not fit its shape. `Error::Limit` beyond `limits`.
+/// `Error::Contract` for what ONNX allows and the zoo cannot hold: external data, local functions, sparse or string
+/// tensors.
+pub fn read(bytes: &[u8], limits: &Limits) -> Result<OnnxFile, Error> {
+    read::read(bytes, limits)
 }
 
 /// Serialises a network with embedded weights.
-pub fn write(_graph: &Graph, _metadata: &[(String, String)]) -> Result<Vec<u8>, Error> {
-    todo!()
+///
+/// # Errors
+/// `Error::Contract` or `Error::Malformed` if a weight's bytes do not fit its type and shape.
+pub fn write(graph: &Graph, metadata: &[(String, String)]) -> Result<Vec<u8>, Error> {
+    write::write(graph, metadata)
 }
 
 /// The canonical form (DESIGN: inner values renamed v0.., tensors t0.. in order of use, no docs, fixed topological order).
-pub fn canonical(_graph: &Graph) -> Result<Canonical, Error> {
-    todo!()
+///
+/// The bytes depend on the function, on the names and declared shapes of inputs and outputs, and on the operator sets
+/// in use; not on other names, on the order of nodes and weights, or on nodes and weights that no output needs.
+///
+/// # Errors
+/// `Error::Malformed` if a value is read that nothing defines.
+pub fn canonical(graph: &Graph) -> Result<Canonical, Error> {
+    canonical::canonical(graph)
 }
 
 /// Rebuilds a network from its canonical form. Weight `i` becomes `t{i}`.
-pub fn from_canonical(_graph: &[u8], _weights: Vec<Weight>) -> Result<Graph, Error> {
-    todo!()
+///
+/// # Errors
+/// `Error::Malformed` if the bytes are damaged or the weights do not have the stated types and shapes.
+pub fn from_canonical(graph: &[u8], weights: Vec<Weight>) -> Result<Graph, Error> {
+    canonical::from_canonical(graph, weights)
+}
+
+fn malformed(what: String) -> Error {
+    Error::Malformed { format: "ONNX", what }
 }
