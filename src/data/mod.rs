@@ -1,19 +1,36 @@
 //! What users query with: image folders, npz and npy, IDX. Listing first, decoding only what is sampled.
 
+mod arrays;
+mod decode;
 mod error;
 mod folder;
 mod idx;
+mod npy;
 mod npz;
+mod rowfile;
 mod split;
+#[cfg(test)]
+mod tests;
 
 pub use error::Error;
+pub use rowfile::write_rows;
 pub use split::{Split, SplitOptions, split};
 
 use crate::rows::Rows;
 use crate::sample::Image;
+use rayon::prelude::*;
+use std::fs::{self, File};
+use std::io::{BufReader, Cursor, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+/// Most bytes of one array in memory.
+const ARRAY_BYTES_MAX: u64 = 2 << 30;
+
+/// Fewest images of a class: one to learn from, one to test.
+const CLASS_IMAGES_MIN: usize = 2;
+
 /// An opened dataset.
+#[derive(Debug)]
 pub enum Dataset {
     /// Labelled images, decoded on demand.
     Images(ImageDataset),
@@ -22,6 +39,7 @@ pub enum Dataset {
 }
 
 /// Labelled images. Nothing is decoded until `load`.
+#[derive(Debug)]
 pub struct ImageDataset {
     /// By label.
     pub class_names: Vec<String>,
@@ -29,10 +47,14 @@ pub struct ImageDataset {
     pub labels: Vec<u32>,
     /// Group of each image (images of one group never straddle a split), where the dataset has groups.
     pub groups: Option<Vec<u32>>,
+    /// Hidden files, files that are no images and links that loop, which were left out of the listing.
+    pub ignored: usize,
+    path: PathBuf,
     source: Source,
 }
 
 /// Feature rows of a known backbone.
+#[derive(Clone, Debug, PartialEq)]
 pub struct RowDataset {
     /// By label.
     pub class_names: Vec<String>,
@@ -47,7 +69,7 @@ pub struct RowDataset {
 }
 
 /// Images that were decoded, and those that could not be.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Loaded {
     /// Decoded images.
     pub images: Vec<Image>,
@@ -59,18 +81,119 @@ pub struct Loaded {
     pub skipped: Vec<(String, String)>,
 }
 
-#[expect(dead_code, reason = "skeleton")]
+#[derive(Debug)]
 enum Source {
     Files(Vec<PathBuf>),
-    Memory { width: usize, height: usize, channels: usize, pixels: Vec<u8> },
+    /// `[n, height, width, channels]`; four channels are red, green, blue, alpha.
+    Memory {
+        width: usize,
+        height: usize,
+        channels: usize,
+        pixels: Vec<u8>,
+    },
 }
 
 /// Opens an image folder, .npz, .npy pair or IDX pair.
 ///
 /// # Errors
 /// `Error` says what was expected (at least two classes with two images each) and what was found.
-pub fn open(_path: &Path) -> Result<Dataset, Error> {
-    todo!()
+pub fn open(path: &Path) -> Result<Dataset, Error> {
+    let metadata = fs::metadata(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => {
+            Error::unusable(path, "a dataset", "nothing at this path", "check the path")
+        }
+        _ => Error::io(path, error),
+    })?;
+    let dataset = if metadata.is_dir() {
+        open_folder(path)?
+    } else if metadata.is_file() {
+        open_file(path)?
+    } else {
+        return Err(not_a_dataset(path, "neither a file nor a folder"));
+    };
+    check(path, &dataset)?;
+    Ok(dataset)
+}
+
+/// Opens an .npz that is already in memory; `name` stands for the path in messages.
+///
+/// # Errors
+/// As `open`.
+pub fn open_npz_bytes(name: &str, bytes: &[u8]) -> Result<Dataset, Error> {
+    let path = Path::new(name);
+    let dataset = npz::open(path, Cursor::new(bytes))?;
+    check(path, &dataset)?;
+    Ok(dataset)
+}
+
+fn open_folder(path: &Path) -> Result<Dataset, Error> {
+    if npz::is_pair_folder(path) {
+        return npz::open_folder(path);
+    }
+    match idx::images_in(path)? {
+        Some(images) => idx::open(&images).map(Dataset::Images),
+        None => folder::open(path).map(Dataset::Images),
+    }
+}
+
+/// By content: suffixes lie.
+fn open_file(path: &Path) -> Result<Dataset, Error> {
+    let file = File::open(path).map_err(|error| Error::io(path, error))?;
+    let mut start = Vec::new();
+    file.take(64).read_to_end(&mut start).map_err(|error| Error::io(path, error))?;
+    if start.starts_with(b"PK") {
+        let file = File::open(path).map_err(|error| Error::io(path, error))?;
+        npz::open(path, BufReader::new(file))
+    } else if start.starts_with(b"\x93NUMPY") {
+        npz::open_pair(path)
+    } else if start.starts_with(&idx::IMAGES_MAGIC) || start.starts_with(&idx::GZIP_MAGIC) {
+        idx::open(path).map(Dataset::Images)
+    } else if start.is_empty() {
+        Err(not_a_dataset(path, "an empty file"))
+    } else if decode::is_image(&start) {
+        Err(not_a_dataset(path, "a single image"))
+    } else {
+        Err(not_a_dataset(path, "a file of another kind"))
+    }
+}
+
+fn not_a_dataset(path: &Path, found: &str) -> Error {
+    Error::unusable(
+        path,
+        "a folder with one subfolder per class, an .npz, an .npy pair or an IDX pair",
+        found,
+        "name the folder or file of a labelled dataset",
+    )
+}
+
+fn check(path: &Path, dataset: &Dataset) -> Result<(), Error> {
+    match dataset {
+        Dataset::Images(images) => {
+            let about = folder::about_ignored(images.ignored);
+            check_classes(path, &images.class_names, &images.labels, &about)
+        }
+        Dataset::Rows(rows) => check_classes(path, &rows.class_names, &rows.labels, ""),
+    }
+}
+
+/// At least two classes with two samples each.
+fn check_classes(path: &Path, names: &[String], labels: &[u32], about: &str) -> Result<(), Error> {
+    let mut counts = vec![0; names.len()];
+    for &label in labels {
+        counts[label as usize] += 1;
+    }
+    let small = counts.iter().position(|&count| count < CLASS_IMAGES_MIN);
+    let (found, advice) = match (labels.len(), names.len(), small) {
+        (0, _, _) => ("no sample".to_string(), "add samples"),
+        (_, 1, _) => (format!("one class, {:?}", names[0]), "add samples of other classes"),
+        (_, _, Some(label)) => {
+            let found = format!("class {:?} with {} samples", names[label], counts[label]);
+            (found, "add samples to the class or remove it")
+        }
+        (_, _, None) => return Ok(()),
+    };
+    let expected = "at least two classes with two samples each";
+    Err(Error::unusable(path, expected, found + about, advice))
 }
 
 impl ImageDataset {
@@ -83,11 +206,68 @@ impl ImageDataset {
         self.labels.is_empty()
     }
     /// At most `per_class` indices of each class, seeded, in ascending order.
-    pub fn sample(&self, _per_class: usize, _seed: u64) -> Vec<usize> {
-        todo!()
+    pub fn sample(&self, per_class: usize, seed: u64) -> Vec<usize> {
+        split::sample(&self.labels, per_class, seed)
     }
-    /// Decodes the images at `indices`; unreadable ones are skipped and reported.
-    pub fn load(&self, _indices: &[usize]) -> Loaded {
-        todo!()
+    /// Decodes the images at `indices`, in that order; unreadable ones are skipped and reported.
+    pub fn load(&self, indices: &[usize]) -> Loaded {
+        let decoded: Vec<_> = indices.par_iter().map(|&index| self.image(index)).collect();
+        let mut loaded =
+            Loaded { groups: self.groups.as_ref().map(|_| Vec::new()), ..Loaded::default() };
+        for (&index, result) in indices.iter().zip(decoded) {
+            match result {
+                Ok(image) => {
+                    loaded.images.push(image);
+                    loaded.labels.push(self.labels[index]);
+                    if let (Some(to), Some(from)) = (&mut loaded.groups, &self.groups) {
+                        to.push(from[index]);
+                    }
+                }
+                Err(reason) => loaded.skipped.push((self.name_of(index), reason)),
+            }
+        }
+        loaded
+    }
+    /// Whether what was decoded is still a dataset.
+    ///
+    /// # Errors
+    /// `Error::Unusable` if a class of this dataset has fewer than two decoded images; it names the first skipped file.
+    pub fn check_loaded(&self, loaded: &Loaded) -> Result<(), Error> {
+        let about = match loaded.skipped.first() {
+            Some((name, reason)) => {
+                format!(" ({} images were skipped, first {name}: {reason})", loaded.skipped.len())
+            }
+            None => String::new(),
+        };
+        check_classes(&self.path, &self.class_names, &loaded.labels, &about)
+    }
+
+    fn image(&self, index: usize) -> Result<Image, String> {
+        match &self.source {
+            Source::Files(paths) => {
+                let path = paths.get(index).ok_or("no image has this index")?;
+                decode::decode_file(path)
+            }
+            Source::Memory { width, height, channels, pixels } => {
+                let length = width * height * channels;
+                let start = index.checked_mul(length).ok_or("no image has this index")?;
+                let image = pixels.get(start..).and_then(|rest| rest.get(..length));
+                let image = image.ok_or("no image has this index")?;
+                let image = match channels {
+                    4 => decode::on_white(*width, *height, *channels, image),
+                    _ => Image::new(*width, *height, *channels, image.to_vec()),
+                };
+                image.ok_or_else(|| "expected at least 1x1 pixels".into())
+            }
+        }
+    }
+
+    fn name_of(&self, index: usize) -> String {
+        match &self.source {
+            Source::Files(paths) => {
+                paths.get(index).map_or(index.to_string(), |path| path.display().to_string())
+            }
+            Source::Memory { .. } => index.to_string(),
+        }
     }
 }
