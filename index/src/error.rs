@@ -43,6 +43,17 @@ pub enum Error {
         /// What was expected and found.
         what: String,
     },
+    /// The segment file was written by another version of this crate. It is derived data: build it
+    /// again.
+    #[error("{path} has segment format {found}, expected {expected}: build it again")]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version that this crate reads.
+        expected: u32,
+        /// The file's.
+        found: u32,
+    },
     /// The operating system failed.
     #[error("{action} {path}: {source}")]
     Io {

@@ -1,6 +1,7 @@
 //! Attribute columns and the filters over them.
 
-/// What a filter can ask about one vector. Unknown values are `None` and never match a limit on them.
+/// What a filter can ask about one vector. Unknown values are `None` and never match a limit on
+/// them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Attributes {
     /// Parameters.
@@ -32,11 +33,39 @@ pub struct Filter {
 
 impl Filter {
     /// Whether every condition holds.
-    pub fn matches(&self, _attributes: &Attributes) -> bool {
-        todo!()
+    ///
+    /// # Examples
+    /// ```
+    /// use tans_index::{Attributes, Filter};
+    /// let small = Filter { params_max: Some(5_000_000), ..Filter::default() };
+    /// assert!(small.matches(&Attributes { params: Some(900), ..Attributes::default() }));
+    /// assert!(!small.matches(&Attributes::default()));
+    /// ```
+    pub fn matches(&self, attributes: &Attributes) -> bool {
+        within(attributes.params, self.params_max)
+            && within(attributes.macs, self.macs_max)
+            && within(attributes.latency_ms, self.latency_ms_max)
+            && (self.licenses.is_empty()
+                || attributes.license.as_ref().is_some_and(|id| self.licenses.contains(id)))
+            && self.tags.iter().all(|tag| attributes.tags.contains(tag))
     }
+
     /// Whether there is no condition.
     pub fn is_empty(&self) -> bool {
-        todo!()
+        let Filter { params_max, macs_max, latency_ms_max, licenses, tags } = self;
+        params_max.is_none()
+            && macs_max.is_none()
+            && latency_ms_max.is_none()
+            && licenses.is_empty()
+            && tags.is_empty()
+    }
+}
+
+/// Whether `value` keeps to `limit`; without a limit everything does, with one nothing unknown.
+pub(crate) fn within<T: PartialOrd>(value: Option<T>, limit: Option<T>) -> bool {
+    match (value, limit) {
+        (_, None) => true,
+        (None, Some(_)) => false,
+        (Some(value), Some(limit)) => value <= limit,
     }
 }

@@ -1,23 +1,30 @@
-//! Nearest neighbours by cosine over `f32` vectors with `u64` keys: an HNSW builder, an immutable memory-mapped
-//! segment, an exact scan, and a delta for fresh vectors.
+//! Nearest neighbours by cosine over `f32` vectors with `u64` keys: an HNSW builder, an immutable
+//! memory-mapped segment, an exact scan, and a delta for fresh vectors.
 //!
-//! This crate knows vectors, keys and attribute columns. It knows no records, no RocksDB and no torch; whoever wants
-//! models back uses the `tans` crate on top.
+//! This crate knows vectors, keys and attribute columns. It knows no records, no RocksDB and no
+//! torch; whoever wants models back uses the `tans` crate on top.
 
 mod builder;
+mod columns;
 mod delta;
 mod embedding;
 mod error;
 mod filter;
+mod flat;
+mod format;
 mod map;
+mod merge;
+mod repair;
 mod search;
 mod segment;
 mod simd;
+mod walk;
 
 pub use builder::{BuildOptions, BuildReport, Entry, build_segment};
 pub use delta::Delta;
-pub use embedding::Embedding;
+pub use embedding::{DIM_MAX, Embedding};
 pub use error::{Error, Result};
 pub use filter::{Attributes, Filter};
+pub use merge::merged_entries;
 pub use search::{Neighbour, SearchOptions, search};
 pub use segment::Segment;

@@ -1,38 +1,206 @@
 //! The immutable, memory-mapped segment file.
 
-use crate::Result;
-use std::path::Path;
+use crate::columns::Columns;
+use crate::format::{self, Extent, HEADER_LEN, Header, NO_LINK, SECTIONS, Section, corrupt};
+use crate::map::{Map, Plain, view};
+use crate::walk::Graph;
+use crate::{Attributes, BuildOptions, Embedding, Entry, Result};
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 /// An open segment.
-pub struct Segment {}
+pub struct Segment {
+    path: PathBuf,
+    map: Map,
+    header: Header,
+    extents: [Extent; SECTIONS],
+}
 
 impl Segment {
-    /// Maps a segment file and proves its structure.
-    pub fn open(_path: &Path) -> Result<Self> {
-        todo!()
+    /// Maps a segment file and proves its structure: the header's checksum, the place and length
+    /// of each section, and that every neighbour, offset and string number stays inside its
+    /// table. After that no search can leave the file, whatever the sections hold; whether they
+    /// hold what was written is for [`Segment::verify`].
+    ///
+    /// # Errors
+    /// `Error::Io`, `Error::Corrupt`, or `Error::Version` for a file of another format version.
+    pub fn open(path: &Path) -> Result<Self> {
+        let map = Map::open(path)?;
+        let (header, extents) = format::read(path, map.bytes())?;
+        let segment = Self { path: path.to_path_buf(), map, header, extents };
+        segment.check_alignment()?;
+        segment.check_graph()?;
+        let columns = segment.columns().check();
+        columns.map_err(|what| segment.damaged(Section::Flags, what))?;
+        Ok(segment)
     }
+
     /// Number of vectors.
     pub fn len(&self) -> usize {
-        todo!()
+        self.header.count as usize
     }
+
     /// Whether it holds no vector.
     pub fn is_empty(&self) -> bool {
-        todo!()
+        self.header.count == 0
     }
-    /// Dimensions of its vectors.
+
+    /// Dimensions of its vectors; 0 for a segment that was built of none.
     pub fn dim(&self) -> usize {
-        todo!()
+        self.header.dim as usize
     }
+
     /// Fingerprint of the encoders whose vectors it holds.
     pub fn fingerprint(&self) -> [u8; 32] {
-        todo!()
+        self.header.fingerprint
     }
+
+    /// The options with which it was built.
+    pub fn build_options(&self) -> BuildOptions {
+        BuildOptions {
+            m: self.header.m as usize,
+            ef_construction: self.header.ef_construction as usize,
+            threads: self.header.threads as usize,
+            seed: self.header.seed,
+        }
+    }
+
     /// All keys, ascending by position.
     pub fn keys(&self) -> &[u64] {
-        todo!()
+        self.section(Section::Keys)
     }
-    /// Proves every checksum.
+
+    /// Bytes of the file.
+    pub fn file_bytes(&self) -> u64 {
+        self.map.bytes().len() as u64
+    }
+
+    /// The attributes at a position below `len()`, `None` elsewhere.
+    pub fn attributes(&self, position: usize) -> Option<Attributes> {
+        (position < self.len()).then(|| self.columns().attributes(position))
+    }
+
+    /// Key, vector and attributes at a position below `len()`, `None` elsewhere.
+    ///
+    /// # Errors
+    /// `Error::Corrupt` if the vector is not of length 1.
+    pub fn entry(&self, position: usize) -> Result<Option<Entry>> {
+        let Some(attributes) = self.attributes(position) else { return Ok(None) };
+        let vectors: &[f32] = self.section(Section::Vectors);
+        let values = vectors[position * self.header.stride()..][..self.dim()].to_vec();
+        let vector = Embedding::from_unit(values)
+            .map_err(|error| self.damaged(Section::Vectors, &error.to_string()))?;
+        Ok(Some(Entry { key: self.keys()[position], vector, attributes }))
+    }
+
+    /// Proves every checksum, and that the gaps between sections are zeros.
+    ///
+    /// # Errors
+    /// `Error::Corrupt` with the offset of the first section that is not as it was written.
     pub fn verify(&self) -> Result<()> {
-        todo!()
+        let bytes = self.map.bytes();
+        let mut end = HEADER_LEN;
+        for section in Section::ALL {
+            let Extent { range, checksum } = &self.extents[section.index()];
+            if bytes[end..range.start].iter().any(|&byte| byte != 0) {
+                return Err(corrupt(&self.path, end, "expected zeros before a section".into()));
+            }
+            let found = crc32c::crc32c(&bytes[range.clone()]);
+            if found != *checksum {
+                let what = format!("expected checksum {checksum:08x}, found {found:08x}");
+                return Err(self.damaged(section, &what));
+            }
+            end = range.end;
+        }
+        Ok(())
     }
+
+    pub(crate) fn graph(&self) -> Graph<'_> {
+        Graph {
+            links: self.section(Section::Links),
+            level_counts: self.section(Section::LevelCounts),
+            upper: self.section(Section::UpperLinks),
+            vectors: self.section(Section::Vectors),
+            m: self.header.m as usize,
+            stride: self.header.stride(),
+            count: self.len(),
+        }
+    }
+
+    pub(crate) fn columns(&self) -> Columns<'_> {
+        Columns {
+            flags: self.section(Section::Flags),
+            params: self.section(Section::Params),
+            macs: self.section(Section::Macs),
+            latency: self.section(Section::Latency),
+            license: self.section(Section::License),
+            tag_offsets: self.section(Section::TagOffsets),
+            tags: self.section(Section::Tags),
+            string_offsets: self.section(Section::StringOffsets),
+            strings: self.section(Section::Strings),
+        }
+    }
+
+    /// A section's numbers. `open` proved place and alignment, so that the empty slice for a
+    /// section that is not where it should be is never seen.
+    fn section<T: Plain>(&self, section: Section) -> &[T] {
+        let range = self.extents[section.index()].range.clone();
+        self.map.bytes().get(range).and_then(view).unwrap_or_default()
+    }
+
+    /// Sections start at multiples of 64 and a mapping at a page: this holds on every system that
+    /// maps files, and if it did not, `section` would hand out empty slices.
+    fn check_alignment(&self) -> Result<()> {
+        if self.map.bytes().as_ptr().align_offset(8) != 0 {
+            return Err(corrupt(&self.path, 0, "expected a mapping at a page".into()));
+        }
+        Ok(())
+    }
+
+    fn check_graph(&self) -> Result<()> {
+        let graph = self.graph();
+        let count = self.header.count as u32;
+        // Positions are ordered by level: each level holds a part of the points of the one below.
+        let below = std::iter::once(&count).chain(graph.level_counts);
+        if below.zip(graph.level_counts).any(|(below, level)| level > below || *level == 0) {
+            return Err(self.damaged(Section::LevelCounts, "level counts that rise or are 0"));
+        }
+        let rows: usize = graph.level_counts.iter().map(|&count| count as usize).sum();
+        if graph.upper.len() != rows * graph.m {
+            let what = format!("expected {rows} rows, found {} links", graph.upper.len());
+            return Err(self.damaged(Section::UpperLinks, &what));
+        }
+        if !all_below(graph.links, count) {
+            return Err(self.damaged(Section::Links, "a neighbour that does not exist"));
+        }
+        let mut start = 0;
+        for &level_count in graph.level_counts {
+            let end = start + level_count as usize * graph.m;
+            if !all_below(&graph.upper[start..end], level_count) {
+                return Err(self.damaged(Section::UpperLinks, "a neighbour not of this level"));
+            }
+            start = end;
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, section: Section, what: &str) -> crate::Error {
+        let start = self.extents[section.index()].range.start;
+        corrupt(&self.path, start, format!("section {section:?}: {what}"))
+    }
+}
+
+impl fmt::Debug for Segment {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, map: _, header, extents: _ } = self;
+        out.debug_struct("Segment").field("path", path).field("header", header).finish()
+    }
+}
+
+/// Whether every link leads to a position below `count` or is unused. It has no early way out,
+/// because the compiler turns it into wide comparisons this way.
+fn all_below(links: &[u32], count: u32) -> bool {
+    links.chunks(4096).all(|chunk| {
+        chunk.iter().fold(true, |holds, &link| holds & (link < count || link == NO_LINK))
+    })
 }

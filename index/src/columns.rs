@@ -1,0 +1,213 @@
+//! Attribute columns of a segment: how they are laid out, proven and asked.
+
+use crate::filter::within;
+use crate::{Attributes, Error, Filter, Result};
+use std::collections::BTreeMap;
+
+const HAS_PARAMS: u8 = 1;
+const HAS_MACS: u8 = 2;
+const HAS_LATENCY: u8 = 4;
+const HAS_LICENSE: u8 = 8;
+
+/// Columns in memory, before they are written.
+#[derive(Default)]
+pub(crate) struct ColumnData {
+    pub(crate) flags: Vec<u8>,
+    pub(crate) params: Vec<u64>,
+    pub(crate) macs: Vec<u64>,
+    pub(crate) latency: Vec<f32>,
+    pub(crate) license: Vec<u32>,
+    pub(crate) tag_offsets: Vec<u32>,
+    pub(crate) tags: Vec<u32>,
+    pub(crate) string_offsets: Vec<u32>,
+    pub(crate) strings: Vec<u8>,
+}
+
+impl ColumnData {
+    /// Lays out the attributes of all points, in the order of their positions.
+    pub(crate) fn new<'a>(rows: impl Iterator<Item = &'a Attributes> + Clone) -> Result<Self> {
+        let mut numbers: BTreeMap<&str, u32> = BTreeMap::new();
+        for row in rows.clone() {
+            let words = row.license.iter().chain(&row.tags);
+            numbers.extend(words.map(|word| (word.as_str(), 0)));
+        }
+        let mut data = Self { tag_offsets: vec![0], string_offsets: vec![0], ..Self::default() };
+        for (number, (word, slot)) in numbers.iter_mut().enumerate() {
+            *slot = fits("distinct strings", number)?;
+            data.strings.extend(word.as_bytes());
+            data.string_offsets.push(fits("bytes of strings", data.strings.len())?);
+        }
+        for row in rows {
+            data.push(row, &numbers)?;
+        }
+        Ok(data)
+    }
+
+    fn push(&mut self, row: &Attributes, numbers: &BTreeMap<&str, u32>) -> Result<()> {
+        let Attributes { params, macs, latency_ms, license, tags } = row;
+        let number = |word: &String| numbers.get(word.as_str()).copied().unwrap_or_default();
+        let flag = |known: bool, flag: u8| if known { flag } else { 0 };
+        self.flags.push(
+            flag(params.is_some(), HAS_PARAMS)
+                | flag(macs.is_some(), HAS_MACS)
+                | flag(latency_ms.is_some(), HAS_LATENCY)
+                | flag(license.is_some(), HAS_LICENSE),
+        );
+        self.params.push(params.unwrap_or_default());
+        self.macs.push(macs.unwrap_or_default());
+        self.latency.push(latency_ms.unwrap_or_default());
+        self.license.push(license.as_ref().map(number).unwrap_or_default());
+        let mut tags: Vec<u32> = tags.iter().map(number).collect();
+        tags.sort_unstable();
+        tags.dedup();
+        self.tags.extend(tags);
+        self.tag_offsets.push(fits("tags", self.tags.len())?);
+        Ok(())
+    }
+}
+
+fn fits(name: &'static str, number: usize) -> Result<u32> {
+    u32::try_from(number).map_err(|_| Error::Option {
+        name,
+        expected: "fewer than 2^32 in one segment".into(),
+        found: number.to_string(),
+    })
+}
+
+/// Columns of an open segment.
+#[derive(Clone, Copy)]
+pub(crate) struct Columns<'a> {
+    pub(crate) flags: &'a [u8],
+    pub(crate) params: &'a [u64],
+    pub(crate) macs: &'a [u64],
+    pub(crate) latency: &'a [f32],
+    pub(crate) license: &'a [u32],
+    pub(crate) tag_offsets: &'a [u32],
+    pub(crate) tags: &'a [u32],
+    pub(crate) string_offsets: &'a [u32],
+    pub(crate) strings: &'a [u8],
+}
+
+/// A filter whose strings were looked up in one segment's table.
+pub(crate) struct Compiled {
+    params_max: Option<u64>,
+    macs_max: Option<u64>,
+    latency_ms_max: Option<f32>,
+    /// Numbers of the licenses that the segment knows; `None` without a condition.
+    licenses: Option<Vec<u32>>,
+    /// Numbers of the tags; `None` if the segment lacks one of them, so that nothing matches.
+    tags: Option<Vec<u32>>,
+}
+
+impl<'a> Columns<'a> {
+    /// Proves that all offsets and numbers stay inside their tables, and names the first that
+    /// does not. The lengths of the columns were proven before.
+    pub(crate) fn check(&self) -> std::result::Result<(), &'static str> {
+        let string_count = self.string_offsets.len().saturating_sub(1);
+        if !covers(self.string_offsets, self.strings.len()) {
+            return Err("offsets of strings do not cover the strings");
+        }
+        if (0..string_count).any(|number| self.string(number as u32).is_none()) {
+            return Err("a string is not UTF-8");
+        }
+        if !covers(self.tag_offsets, self.tags.len()) {
+            return Err("offsets of tags do not cover the tags");
+        }
+        let known = |number: &u32| (*number as usize) < string_count;
+        if !self.tags.iter().all(known) {
+            return Err("a tag names no string");
+        }
+        let licenses = self.flags.iter().zip(self.license);
+        if !licenses.into_iter().all(|(flags, id)| flags & HAS_LICENSE == 0 || known(id)) {
+            return Err("a license names no string");
+        }
+        let all = HAS_PARAMS | HAS_MACS | HAS_LATENCY | HAS_LICENSE;
+        if self.flags.iter().any(|flags| flags & !all != 0) {
+            return Err("an unknown flag is set");
+        }
+        Ok(())
+    }
+
+    /// Looks the filter's strings up once.
+    pub(crate) fn compile(&self, filter: &Filter) -> Compiled {
+        let Filter { params_max, macs_max, latency_ms_max, licenses, tags } = filter;
+        let known = licenses.iter().filter_map(|license| self.number(license)).collect();
+        Compiled {
+            params_max: *params_max,
+            macs_max: *macs_max,
+            latency_ms_max: *latency_ms_max,
+            licenses: (!licenses.is_empty()).then_some(known),
+            tags: tags.iter().map(|tag| self.number(tag)).collect(),
+        }
+    }
+
+    /// Whether the point at `position` matches.
+    #[inline]
+    pub(crate) fn matches(&self, filter: &Compiled, position: usize) -> bool {
+        let flags = self.flags[position];
+        let known = |flag: u8| flags & flag != 0;
+        let params = known(HAS_PARAMS).then(|| self.params[position]);
+        let macs = known(HAS_MACS).then(|| self.macs[position]);
+        let latency = known(HAS_LATENCY).then(|| self.latency[position]);
+        let license = || known(HAS_LICENSE).then(|| self.license[position]);
+        within(params, filter.params_max)
+            && within(macs, filter.macs_max)
+            && within(latency, filter.latency_ms_max)
+            && filter
+                .licenses
+                .as_ref()
+                .is_none_or(|ids| license().is_some_and(|license| ids.contains(&license)))
+            && filter.tags.as_ref().is_some_and(|wanted| {
+                wanted.is_empty() || wanted.iter().all(|tag| self.tags_of(position).contains(tag))
+            })
+    }
+
+    /// The attributes of the point at `position`.
+    pub(crate) fn attributes(&self, position: usize) -> Attributes {
+        let known = |flag: u8| self.flags[position] & flag != 0;
+        let string = |number: u32| self.string(number).unwrap_or_default().to_string();
+        let mut tags: Vec<String> = self.tags_of(position).iter().map(|&tag| string(tag)).collect();
+        tags.sort_unstable();
+        Attributes {
+            params: known(HAS_PARAMS).then(|| self.params[position]),
+            macs: known(HAS_MACS).then(|| self.macs[position]),
+            latency_ms: known(HAS_LATENCY).then(|| self.latency[position]),
+            license: known(HAS_LICENSE).then(|| string(self.license[position])),
+            tags,
+        }
+    }
+
+    fn tags_of(&self, position: usize) -> &'a [u32] {
+        let range = self.tag_offsets[position] as usize..self.tag_offsets[position + 1] as usize;
+        &self.tags[range]
+    }
+
+    /// The number of a string. Strings ascend, so that this is a binary search; a damaged table
+    /// may give a wrong number, which only `verify` can tell.
+    fn number(&self, wanted: &str) -> Option<u32> {
+        let (mut low, mut high) = (0, self.string_offsets.len().saturating_sub(1) as u32);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.string(middle)?.cmp(wanted) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+                std::cmp::Ordering::Equal => return Some(middle),
+            }
+        }
+        None
+    }
+
+    fn string(&self, number: u32) -> Option<&'a str> {
+        let number = number as usize;
+        let start = *self.string_offsets.get(number)? as usize;
+        let end = *self.string_offsets.get(number + 1)? as usize;
+        std::str::from_utf8(self.strings.get(start..end)?).ok()
+    }
+}
+
+/// Whether `offsets` start at 0, never fall, and end at `len`.
+fn covers(offsets: &[u32], len: usize) -> bool {
+    offsets.first() == Some(&0)
+        && offsets.last().is_some_and(|&last| last as usize == len)
+        && offsets.is_sorted()
+}

@@ -1,0 +1,105 @@
+//! A graph in memory, laid out as in the file but still open for changes; 8-bit codes.
+
+use crate::format::NO_LINK;
+use crate::walk::Graph;
+
+/// What [`Graph`] looks at, owned.
+pub(crate) struct FlatGraph {
+    pub(crate) links: Vec<u32>,
+    pub(crate) level_counts: Vec<u32>,
+    pub(crate) upper: Vec<u32>,
+    pub(crate) m: usize,
+    pub(crate) count: usize,
+}
+
+impl FlatGraph {
+    /// `count` points without links, `level_counts[l - 1]` of which reach level l.
+    pub(crate) fn new(count: usize, m: usize, level_counts: Vec<u32>) -> Self {
+        let upper_rows: usize = level_counts.iter().map(|&count| count as usize).sum();
+        Self {
+            links: vec![NO_LINK; count * 2 * m],
+            level_counts,
+            upper: vec![NO_LINK; upper_rows * m],
+            m,
+            count,
+        }
+    }
+
+    /// Links a point on one level, nearest neighbours first; leaves out itself, repetitions,
+    /// points that do not reach this level, and what does not fit.
+    pub(crate) fn set_row(&mut self, level: usize, from: u32, links: &[u32]) {
+        let reach = match level {
+            0 => self.count as u32,
+            _ => self.level_counts.get(level - 1).copied().unwrap_or(0),
+        };
+        if from >= reach {
+            return;
+        }
+        let row = self.row_mut(level, from);
+        let mut len = 0;
+        for &link in links {
+            if len < row.len() && link != from && link < reach && !row[..len].contains(&link) {
+                row[len] = link;
+                len += 1;
+            }
+        }
+    }
+
+    fn row_mut(&mut self, level: usize, from: u32) -> &mut [u32] {
+        let from = from as usize;
+        if level == 0 {
+            return &mut self.links[from * 2 * self.m..][..2 * self.m];
+        }
+        let below = &self.level_counts[..level - 1];
+        let start: usize = below.iter().map(|&count| count as usize).sum();
+        &mut self.upper[(start + from) * self.m..][..self.m]
+    }
+
+    /// The row of a point at level 0, with its unused end.
+    pub(crate) fn links_mut(&mut self, from: u32) -> &mut [u32] {
+        self.row_mut(0, from)
+    }
+
+    /// The graph over these vectors, for a walk.
+    pub(crate) fn over<'a>(&'a self, vectors: &'a [f32], stride: usize) -> Graph<'a> {
+        Graph {
+            links: &self.links,
+            level_counts: &self.level_counts,
+            upper: &self.upper,
+            vectors,
+            m: self.m,
+            stride,
+            count: self.count,
+        }
+    }
+}
+
+/// Each row in 8 bits: codes in -127..=127, and for each row what a code of 1 stands for.
+pub(crate) fn quantise(vectors: &[f32], stride: usize) -> (Vec<i8>, Vec<f32>) {
+    let mut codes = Vec::with_capacity(vectors.len());
+    let mut scales = Vec::with_capacity(vectors.len() / stride.max(1));
+    for row in vectors.chunks_exact(stride.max(1)) {
+        let largest = row.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+        // A unit vector has a largest component; the guard is for rows of zeros.
+        let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+        codes.extend(row.iter().map(|value| (value / scale).round() as i8));
+        scales.push(scale);
+    }
+    (codes, scales)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quantise;
+
+    #[test]
+    fn codes_stand_for_their_components() {
+        let row: Vec<f32> = (0..32).map(|at| (at as f32 - 9.0) / 104.6).collect();
+        let (codes, scales) = quantise(&row, 16);
+        assert_eq!(scales.len(), 2);
+        for (at, value) in row.iter().enumerate() {
+            let scale = scales[at / 16];
+            assert!((f32::from(codes[at]) * scale - value).abs() <= scale * 0.501, "{at}");
+        }
+    }
+}
