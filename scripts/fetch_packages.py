@@ -54,7 +54,7 @@ PACKAGES: Dict[str, Package] = {
         "scikit-image==0.26.0",
         r"skimage/data/[^/]+\.(png|jpg)",
         "f6d8bdb5dbc710876179b92de63b251c0963f933c4e9ec7cd9a15220aeae95b6",
-        "BSD-3-Clause; photos CC0 or public domain, see its data/README.txt",
+        "BSD-3-Clause",
     ),
 }
 
