@@ -84,6 +84,7 @@ pub struct Loaded {
 #[derive(Debug)]
 enum Source {
     Files(Vec<PathBuf>),
+    Images(Vec<Image>),
     /// `[n, height, width, channels]`; four channels are red, green, blue, alpha.
     Memory {
         width: usize,
@@ -197,6 +198,32 @@ fn check_classes(path: &Path, names: &[String], labels: &[u32], about: &str) -> 
 }
 
 impl ImageDataset {
+    /// A dataset of images in memory; labels may be any numbers and become 0, 1, ... in their order.
+    ///
+    /// # Errors
+    /// `Error::Unusable` unless there is one label per image and two classes with two images each.
+    pub fn from_images(name: &str, images: Vec<Image>, labels: &[u32]) -> Result<Self, Error> {
+        let path = PathBuf::from(name);
+        if images.len() != labels.len() {
+            let expected = format!("a label for each of {} images", images.len());
+            let found = format!("{} labels", labels.len());
+            return Err(Error::unusable(&path, &expected, &found, "pass as many labels as images"));
+        }
+        let mut values = labels.to_vec();
+        values.sort_unstable();
+        values.dedup();
+        let dense = |label| values.partition_point(|value| value < label) as u32;
+        let dataset = Self {
+            class_names: values.iter().map(u32::to_string).collect(),
+            labels: labels.iter().map(dense).collect(),
+            groups: None,
+            ignored: 0,
+            path,
+            source: Source::Images(images),
+        };
+        check_classes(&dataset.path, &dataset.class_names, &dataset.labels, "")?;
+        Ok(dataset)
+    }
     /// Number of images.
     pub fn len(&self) -> usize {
         self.labels.len()
@@ -244,6 +271,9 @@ impl ImageDataset {
 
     fn image(&self, index: usize) -> Result<Image, String> {
         match &self.source {
+            Source::Images(images) => {
+                images.get(index).cloned().ok_or_else(|| "no image has this index".into())
+            }
             Source::Files(paths) => {
                 let path = paths.get(index).ok_or("no image has this index")?;
                 decode::decode_file(path)
@@ -267,7 +297,7 @@ impl ImageDataset {
             Source::Files(paths) => {
                 paths.get(index).map_or(index.to_string(), |path| path.display().to_string())
             }
-            Source::Memory { .. } => index.to_string(),
+            Source::Memory { .. } | Source::Images(_) => index.to_string(),
         }
     }
 }

@@ -1,9 +1,13 @@
 //! The built-in benchmark tasks: small open image sets on which new networks are measured.
 
 #[cfg(feature = "torch")]
-use super::dataset::{self, DatasetSource, SampleOptions, Samples};
+use super::dataset::{self, SampleOptions, Samples};
 #[cfg(feature = "torch")]
-use crate::Result;
+use crate::data::{self, Dataset, ImageDataset};
+#[cfg(feature = "torch")]
+use crate::sample::Image;
+#[cfg(feature = "torch")]
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// Names start with this.
@@ -40,29 +44,42 @@ pub fn prior(name: &str) -> Option<Prior> {
 }
 
 #[cfg(feature = "torch")]
-const IMAGES: [(&str, &[u8]); 8] = include!("../../assets/benchmark/images.in");
+const IMAGES: [(&str, &[u8]); 8] = [
+    ("char_hiragana", include_bytes!("../../assets/benchmark/char_hiragana.npz")),
+    ("char_latin_lower", include_bytes!("../../assets/benchmark/char_latin_lower.npz")),
+    ("clipart_food", include_bytes!("../../assets/benchmark/clipart_food.npz")),
+    ("fashion_mnist", include_bytes!("../../assets/benchmark/fashion_mnist.npz")),
+    ("font_style", include_bytes!("../../assets/benchmark/font_style.npz")),
+    ("icons_colour", include_bytes!("../../assets/benchmark/icons_colour.npz")),
+    ("icons_devices", include_bytes!("../../assets/benchmark/icons_devices.npz")),
+    ("icons_weather_nature", include_bytes!("../../assets/benchmark/icons_weather_nature.npz")),
+];
 
-/// Decoded and split images of the benchmark tasks, by name. Splits are those of `tasks.tar`.
+/// Decoded and split images of the benchmark tasks, by name; the splits are those of `tasks.tar`.
 #[cfg(feature = "torch")]
 pub fn images() -> Result<Vec<(String, Samples)>> {
     IMAGES
         .iter()
-        .map(|(name, npz)| {
-            let loaded = crate::data::open_npz_bytes(name, npz)?.load_all();
-            let source = DatasetSource::Images {
-                name: (*name).to_owned(),
-                images: loaded.images,
-                labels: loaded.labels,
-            };
-            let samples = dataset::samples(&source, &SampleOptions::default())?;
-            Ok((format!("{PREFIX}{name}"), samples))
+        .map(|&(name, npz)| {
+            let dataset = images_of(name, npz)?;
+            let task = format!("{PREFIX}{name}");
+            let samples =
+                dataset::load_samples(task.clone(), &dataset, &SampleOptions::default())?;
+            Ok((task, samples))
         })
         .collect()
 }
 
+#[cfg(feature = "torch")]
+fn images_of(name: &str, npz: &[u8]) -> Result<ImageDataset> {
+    match data::open_npz_bytes(name, npz)? {
+        Dataset::Images(images) => Ok(images),
+        Dataset::Rows(_) => Err(Error::input(format!("{name}: expected images, found rows"))),
+    }
+}
+
 /// The 128 fixed images that signatures are computed on.
 #[cfg(feature = "torch")]
-pub fn probe_images() -> Result<Vec<crate::sample::Image>> {
-    let npz = include_bytes!("../../assets/probe.npz");
-    Ok(crate::data::open_npz_bytes("probe", npz)?.load_all().images)
+pub fn probe_images() -> Result<Vec<Image>> {
+    data::open_npz_images("probe", include_bytes!("../../assets/probe.npz")).map_err(Error::from)
 }

@@ -99,14 +99,11 @@ pub fn samples(source: &DatasetSource, options: &SampleOptions) -> Result<Sample
         ))),
         DatasetSource::Path(path) => {
             let dataset = open_images(path)?;
-            let loaded = dataset.load(&dataset.sample(options.per_class, options.seed));
-            let name = dataset_name(path);
-            split_samples(name, dataset.class_names, loaded, options)
+            load_samples(dataset_name(path), &dataset, options)
         }
         DatasetSource::Images { name, images, labels } => {
-            let dataset = ImageDataset::from_images(images.clone(), labels.clone())?;
-            let loaded = dataset.load(&dataset.sample(options.per_class, options.seed));
-            split_samples(name.clone(), dataset.class_names, loaded, options)
+            let dataset = ImageDataset::from_images(name, images.clone(), labels)?;
+            load_samples(name.clone(), &dataset, options)
         }
     }
 }
@@ -117,21 +114,15 @@ pub fn dataset_name(path: &Path) -> String {
     path.file_stem().map_or_else(|| "dataset".into(), |stem| stem.to_string_lossy().into_owned())
 }
 
-fn split_samples(
+/// Samples, decodes and splits an opened dataset of images.
+pub fn load_samples(
     name: String,
-    class_names: Vec<String>,
-    loaded: data::Loaded,
+    dataset: &ImageDataset,
     options: &SampleOptions,
 ) -> Result<Samples> {
-    let classes = loaded.labels.iter().collect::<std::collections::BTreeSet<_>>().len();
-    if classes < 2 {
-        let reason = loaded.skipped.first().map_or(String::new(), |(file, why)| {
-            format!("; {} images were unreadable, the first: {file}: {why}", loaded.skipped.len())
-        });
-        return Err(Error::input(format!(
-            "{name}: expected readable images of at least two classes, found {classes}{reason}"
-        )));
-    }
+    check_options(options)?;
+    let loaded = dataset.load(&dataset.sample(options.per_class, options.seed));
+    dataset.check_loaded(&loaded)?;
     let split_options = SplitOptions { train_share: options.train_share, seed: options.seed };
     let split = data::split(&loaded.labels, loaded.groups.as_deref(), &split_options);
     let part = |indices: &[usize]| Part {
@@ -143,7 +134,25 @@ fn split_samples(
         train.images.iter().chain(&test.images).map(Image::hash).collect();
     let labels: Vec<u32> = train.labels.iter().chain(&test.labels).copied().collect();
     let task = TaskId::of_images(&image_hashes, &labels);
-    Ok(Samples { name, class_names, train, test, task, image_hashes, skipped: loaded.skipped })
+    let class_names = dataset.class_names.clone();
+    let skipped = loaded.skipped;
+    Ok(Samples { name, class_names, train, test, task, image_hashes, skipped })
+}
+
+fn check_options(options: &SampleOptions) -> Result<()> {
+    if options.per_class < 2 {
+        return Err(Error::input(format!(
+            "samples per class: expected at least 2, found {}",
+            options.per_class
+        )));
+    }
+    if !(options.train_share > 0.0 && options.train_share < 1.0) {
+        return Err(Error::input(format!(
+            "training share: expected a fraction between 0 and 1, found {}",
+            options.train_share
+        )));
+    }
+    Ok(())
 }
 
 /// A task record to be: what `store_task` needs.

@@ -10,6 +10,9 @@ mod tests;
 use super::input::{ChannelOrder, InputContract, Layout};
 use super::{Error, Graph};
 
+/// The spaces that `generate` knows.
+pub const NAMES: [&str; 3] = ["small", "mobilenetv3", "efficientnet_lite"];
+
 /// Largest number of classes that a generated head may have.
 const CLASSES_MAX: usize = 100_000;
 
