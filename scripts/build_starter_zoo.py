@@ -102,7 +102,8 @@ def starter_sets():
     """The datasets, made first where missing."""
     import numpy as np
 
-    made = subprocess.run([sys.executable, os.path.join(packages.root(), "scripts/starter_data.py")])
+    script = os.path.join(packages.root(), "scripts", "starter_data.py")
+    made = subprocess.run([sys.executable, script])
     if made.returncode:
         packages.fail("the starter datasets could not be made: see above")
     sets = []

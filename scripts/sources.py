@@ -137,7 +137,9 @@ def draw_file(path, side):
 
 # ------------------------------------------------------------------------------------------- fonts
 
-FREE_FONT = re.compile(r"OFL|SIL|Apache|MIT|Expat|BSD|CC0|public.domain|^PD$|Vera|ISC|^CC-BY-[34]", re.I)
+FREE_FONT = re.compile(
+    r"OFL|SIL|Apache|MIT|Expat|BSD|CC0|public.domain|^PD$|Vera|ISC|^CC-BY-[34]", re.I
+)
 COPYLEFT = re.compile(r"GPL|-SA|MPL|EPL|GFDL", re.I)
 
 
