@@ -61,8 +61,7 @@ def in_venv(requirements):
     stamp = os.path.join(venv, ".complete")
     wanted = "\n".join(requirements)
     if not os.path.exists(stamp) or open(stamp).read() != wanted:
-        if not os.path.exists(python):
-            call([sys.executable, "-m", "venv", venv], cache(), "install python3-venv")
+        call([sys.executable, "-m", "venv", "--clear", venv], cache(), "install python3-venv")
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         call(install + list(requirements), cache(), "check the network and the package index")
         with open(stamp, "w") as file:

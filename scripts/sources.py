@@ -137,7 +137,9 @@ def draw_file(path, side):
 
 # ------------------------------------------------------------------------------------------- fonts
 
-FREE_FONT = re.compile(r"OFL|SIL|Apache|MIT|Expat|BSD|CC0|public.domain|^PD$|Vera|ISC|^CC-BY-[34]", re.I)
+FREE_FONT = re.compile(
+    r"OFL|SIL|Apache|MIT|Expat|BSD|CC0|public.domain|^PD$|Vera|ISC|^CC-BY-[34]", re.I
+)
 COPYLEFT = re.compile(r"GPL|-SA|MPL|EPL|GFDL", re.I)
 
 
@@ -314,9 +316,9 @@ FREE_ICONS = {
 class Icons:
     """SVG icons of all permissive sets in @iconify/json, by what they show. No emoji sets."""
 
-    def __init__(self, version, concepts, random_sets):
+    def __init__(self, version, concepts, weight_set):
         self.shown = {False: collections.defaultdict(list), True: collections.defaultdict(list)}
-        self.random = {name: [] for name in random_sets}
+        self.weight_set, self.weighted = weight_set, []
         self.credits = {}
         members = packages.npm_members("@iconify/json", version)
         texts = {n: d for n, d in members if n.startswith("package/json/") or "collections.j" in n}
@@ -345,8 +347,8 @@ class Icons:
             shows = "-".join(w for w in name.split("-") if w not in STYLE_WORDS)
             if shows in concepts:
                 self.shown[colour][shows].append((group, svg(icons, icon)))
-            elif group in self.random:
-                self.random[group].append((name, svg(icons, icon)))
+            elif group == self.weight_set:
+                self.weighted.append((name, svg(icons, icon)))
 
 
 def svg(icons, icon):
@@ -381,22 +383,13 @@ def icon_items(icons, classes, side, colour=False):
     ]
 
 
-def icon_set_items(icons, sets, side):
-    """Icons of any content; the label is the set."""
-    return [
-        Item(group, group, lambda d=document: draw_svg(d, side, "L"))
-        for group in sets
-        for _, document in icons.random[group]
-    ]
-
-
-def icon_weight_items(icons, group, weights, side):
+def icon_weight_items(icons, weights, side):
     """Icons of one set that has each icon in several weights; the label is the weight.
 
     The group is the thing shown, so that no thing is seen in both halves of a split by group.
     """
     items = []
-    for name, document in icons.random[group]:
+    for name, document in icons.weighted:
         stem, _, last = name.rpartition("-")
         label, shows = (last, stem) if last in weights else ("regular", name)
         items.append(Item(label, shows, lambda d=document: draw_svg(d, side, "L")))

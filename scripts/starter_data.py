@@ -18,6 +18,8 @@ import packages
 
 REQUIREMENTS = ("numpy==1.26.4", "pillow==11.3.0", "fonttools==4.60.1", "resvg-py==0.5.0")
 SEED = 2026
+# The icon set that has each icon in six weights.
+WEIGHT_SET = "ph"
 # Two sets are one family where they share more than this part of the smaller set's images.
 SHARED_EXACT_MAX, SHARED_HASH_MAX = 0.10, 0.30
 
@@ -53,9 +55,8 @@ class Shelf:
             specs = {**self.wanted["sets"], **self.wanted["queries"]}.values()
             of_kind = lambda *kinds: (s for s in specs if s["kind"] in kinds)
             concepts = {c for s in of_kind("icons", "icons_colour") for c in classes(s)}
-            free_sets = {c for s in of_kind("icon_sets") for c in classes(s)} | {"ph"}
             version = self.wanted["versions"]["@iconify/json"]
-            self._icons = sources.Icons(version, concepts, free_sets)
+            self._icons = sources.Icons(version, concepts, WEIGHT_SET)
         return self._icons
 
     def items(self, spec):
@@ -66,8 +67,7 @@ class Shelf:
         makers = {
             "icons": lambda: sources.icon_items(self.icons(), names, side),
             "icons_colour": lambda: sources.icon_items(self.icons(), names, side, colour=True),
-            "icon_sets": lambda: sources.icon_set_items(self.icons(), names, side),
-            "icon_weights": lambda: sources.icon_weight_items(self.icons(), "ph", names, side),
+            "icon_weights": lambda: sources.icon_weight_items(self.icons(), names, side),
             "glyphs": lambda: sources.glyphs(self.fonts(), spec["classes"], side),
             "font_styles": lambda: sources.font_styles(self.fonts(), side),
             "font_kinds": lambda: sources.font_kinds(self.fonts(), side),
@@ -86,7 +86,7 @@ class Shelf:
         """Whom to thank for the images of these groups."""
         kind = spec["kind"]
         if kind == "icon_weights":
-            return [self.icons().credits["ph"]]
+            return [self.icons().credits[WEIGHT_SET]]
         if kind.startswith("icon"):
             return [self.icons().credits[group] for group in groups]
         if kind.startswith(("glyph", "font")):
@@ -137,19 +137,17 @@ def print_families(paths, family_of):
     return wrong
 
 
-def check_held_out(paths):
-    """Fails where a set holds an image of a query example."""
-    import numpy as np
+def held_out():
+    """The digests of the query examples: no set may hold one of their images."""
     from PIL import Image
     import sources
 
     base = os.path.join(packages.root(), "assets", "queries")
-    pictures = sources.files_under(base, (".png",))
-    kept = {sources.digest(sources.with_channels(Image.open(p))): p for p in pictures}
-    for name, path in paths.items():
-        for image in np.load(path)["x"]:
-            if sources.digest(image) in kept:
-                packages.fail(f"{name}: holds {kept[sources.digest(image)]}, a query example")
+    pictures = (Image.open(path) for path in sources.files_under(base, (".png",)))
+    digests = {sources.digest(sources.with_channels(picture)) for picture in pictures}
+    if not digests:
+        packages.fail("assets/queries is empty: run scripts/build_benchmark.py first")
+    return digests
 
 
 def main():
@@ -157,7 +155,7 @@ def main():
     import sources
 
     wanted = table()
-    shelf, paths = Shelf(wanted), {}
+    shelf, paths, forbidden = Shelf(wanted), {}, held_out()
     unknown = [name for name in sys.argv[1:] if name not in wanted["sets"]]
     if unknown:
         packages.fail(f"no set {unknown[0]} in scripts/starter.json")
@@ -166,7 +164,7 @@ def main():
         paths[name] = os.path.join(folder(), f"{name}.npz")
         if not os.path.exists(paths[name]):
             items = shelf.items(spec)
-            made = sources.collect(items, classes(spec), spec["cap"], SEED)
+            made = sources.collect(items, classes(spec), spec["cap"], SEED, forbidden)
             packages.write_npz(paths[name], made.arrays())
             counts, groups = made.counts(), len(made.group_names)
             print(
@@ -174,7 +172,6 @@ def main():
                 f"{len(counts):2} classes of {counts.min()}-{counts.max()}, {groups} groups",
                 flush=True,
             )
-    check_held_out(paths)
     families = {name: wanted["sets"][name]["family"] for name in paths}
     print(f"{len(paths)} sets in {len(set(families.values()))} families; sets that share images:")
     wrong = print_families(paths, families)
