@@ -127,6 +127,23 @@ pub fn open_npz_bytes(name: &str, bytes: &[u8]) -> Result<Dataset, Error> {
     Ok(dataset)
 }
 
+/// The images of an .npz in memory that has no labels (array `x`).
+///
+/// # Errors
+/// `Error::Unusable` if there is no such array, or an image of it cannot be used.
+pub fn open_npz_images(name: &str, bytes: &[u8]) -> Result<Vec<Image>, Error> {
+    let path = Path::new(name);
+    let dataset = npz::open_images(path, Cursor::new(bytes))?;
+    let loaded = dataset.load(&(0..dataset.len()).collect::<Vec<_>>());
+    match loaded.skipped.first() {
+        None => Ok(loaded.images),
+        Some((index, reason)) => {
+            let found = format!("image {index}: {reason}");
+            Err(Error::unusable(path, "images", found, "save uint8 [n, height, width, 3]"))
+        }
+    }
+}
+
 fn open_folder(path: &Path) -> Result<Dataset, Error> {
     if npz::is_pair_folder(path) {
         return npz::open_folder(path);

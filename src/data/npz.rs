@@ -1,7 +1,7 @@
 //! Named numpy arrays: npz archives and folders of npy files.
 
 use super::npy::{self, Array, Place};
-use super::{Dataset, Error, arrays};
+use super::{Dataset, Error, ImageDataset, arrays};
 use std::fs::{self, File};
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;
@@ -15,12 +15,26 @@ pub(super) fn open(path: &Path, reader: impl Read + Seek) -> Result<Dataset, Err
     let mut archive = ZipArchive::new(reader).map_err(|error| damaged(path, "archive", error))?;
     let names: Vec<String> =
         archive.file_names().filter_map(|name| name.strip_suffix(".npy")).map(Into::into).collect();
-    let mut read = |name: &str, bytes_max: u64| {
-        let mut entry =
-            archive.by_name(&format!("{name}.npy")).map_err(|error| damaged(path, name, error))?;
-        npy::read(&mut entry, &Place { path, name, bytes_max })
-    };
-    arrays::dataset(path, &names, &mut read)
+    arrays::dataset(path, &names, &mut |name, bytes_max| {
+        read_member(path, &mut archive, name, bytes_max)
+    })
+}
+
+/// The unlabelled images of an npz archive in memory.
+pub(super) fn open_images(path: &Path, reader: impl Read + Seek) -> Result<ImageDataset, Error> {
+    let mut archive = ZipArchive::new(reader).map_err(|error| damaged(path, "archive", error))?;
+    arrays::images(path, &mut |name, bytes_max| read_member(path, &mut archive, name, bytes_max))
+}
+
+fn read_member(
+    path: &Path,
+    archive: &mut ZipArchive<impl Read + Seek>,
+    name: &str,
+    bytes_max: u64,
+) -> Result<Array, Error> {
+    let mut entry =
+        archive.by_name(&format!("{name}.npy")).map_err(|error| damaged(path, name, error))?;
+    npy::read(&mut entry, &Place { path, name, bytes_max })
 }
 
 fn damaged(path: &Path, part: &str, error: zip::result::ZipError) -> Error {
