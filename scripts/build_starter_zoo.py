@@ -48,10 +48,10 @@ class Tans:
         self.run("init", zoo, "--starter", starter)
 
     def models(self, zoo):
-        return {line["name"] for line in self.json("list", zoo)}
+        return {line["model"] for line in self.json("list", zoo)}
 
     def tasks(self, zoo):
-        return {line["name"] for line in self.json("task", "list", zoo)}
+        return {line["task"] for line in self.json("task", "list", zoo)}
 
     def task_add(self, zoo, entry):
         self.run("task", "add", zoo, entry.name, entry.file, "--family", entry.family)
