@@ -9,6 +9,8 @@ pub mod head;
 pub mod input;
 pub mod order;
 pub mod spaces;
+#[cfg(test)]
+mod tests;
 pub mod topology;
 
 pub use error::Error;

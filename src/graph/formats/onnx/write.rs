@@ -13,12 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const MODEL_BYTES_MAX: usize = i32::MAX as usize;
 
 pub(super) fn write(graph: &Graph, metadata: &[(String, String)]) -> Result<Vec<u8>, Error> {
-    let mut proto = graph_proto(graph, Data::Embedded)?;
-    for input in &mut proto.input {
-        // Readers insist on a type for each input; images are floats unless the file said otherwise.
-        let float = type_proto::Tensor { elem_type: Some(1), shape: None };
-        input.r#type.get_or_insert(TypeProto { tensor_type: Some(float) });
-    }
+    let proto = graph_proto(graph, Data::Embedded)?;
     let opsets = opsets_in_use(graph);
     let model = ModelProto {
         ir_version: Some(ir_version(opsets.get("").copied().unwrap_or(1))),
