@@ -1,6 +1,9 @@
 //! Where networks run.
 
 use crate::graph::Error;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::path::Path;
+use std::sync::OnceLock;
 
 /// A device, by the user's word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -16,7 +19,134 @@ pub enum Device {
 
 impl std::str::FromStr for Device {
     type Err = Error;
-    fn from_str(_text: &str) -> Result<Self, Error> {
-        todo!()
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let wrong = || {
+            Error::Contract(format!(
+                "device: expected auto, cpu or cuda:N (such as cuda:0), found {text:?}"
+            ))
+        };
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            other => {
+                let ordinal = other.strip_prefix("cuda:").ok_or_else(wrong)?;
+                let digits = !ordinal.is_empty() && ordinal.bytes().all(|byte| byte.is_ascii_digit());
+                let ordinal = ordinal.parse().map_err(|_| wrong())?;
+                if digits { Ok(Self::Cuda(ordinal)) } else { Err(wrong()) }
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Auto => write!(f, "auto"),
+            Self::Cpu => write!(f, "cpu"),
+            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
+}
+
+impl Device {
+    /// Turns the user's word into a device that is there.
+    pub(crate) fn resolve(self) -> Result<tch::Device, Error> {
+        match self {
+            Self::Cpu => Ok(tch::Device::Cpu),
+            Self::Auto => {
+                let there = cuda(None).is_ok() && tch::Cuda::is_available();
+                Ok(if there { tch::Device::Cuda(0) } else { tch::Device::Cpu })
+            }
+            Self::Cuda(ordinal) => {
+                cuda(None).map_err(|why| {
+                    Error::Contract(format!("device cuda:{ordinal} cannot be used: {why}"))
+                })?;
+                let count = tch::Cuda::device_count().max(0) as usize;
+                if ordinal >= count {
+                    return Err(Error::Contract(format!(
+                        "device: expected one of {count} CUDA devices, found cuda:{ordinal}; \
+                         CUDA must be named before the first network runs"
+                    )));
+                }
+                Ok(tch::Device::Cuda(ordinal))
+            }
+        }
+    }
+}
+
+/// Loads the CUDA part of libtorch from the `lib` folder of an installed PyTorch 2.11.0.
+///
+/// To be called before the first network is loaded: libtorch looks for its CUDA hooks once.
+///
+/// # Errors
+/// `Error::Contract` if the library cannot be loaded.
+pub fn load_cuda(folder: &Path) -> Result<(), Error> {
+    cuda(Some(folder)).map_err(Error::Contract)
+}
+
+/// Sets the number of threads of every computation in this process. Without a call libtorch uses all cores.
+///
+/// # Errors
+/// `Error::Contract` unless `threads` is 1..=1024.
+pub fn set_threads(threads: usize) -> Result<(), Error> {
+    if !(1..=1024).contains(&threads) {
+        return Err(Error::Contract(format!("threads: expected 1..=1024, found {threads}")));
+    }
+    tch::set_num_threads(threads as i32);
+    Ok(())
+}
+
+/// The library must be in the process before libtorch is first asked for CUDA, hence one try only.
+fn cuda(folder: Option<&Path>) -> Result<(), String> {
+    static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
+    LOADED.get_or_init(|| open_library(folder)).clone()
+}
+
+fn open_library(folder: Option<&Path>) -> Result<(), String> {
+    const LIBRARY: &str = "libtorch_cuda.so";
+    let path = folder.map_or_else(|| LIBRARY.into(), |folder| folder.join(LIBRARY));
+    let name = CString::new(path.to_string_lossy().as_bytes()).map_err(|error| error.to_string())?;
+    // SAFETY: `name` is a NUL-terminated string that lives through the call. The library's initialisers register
+    // CUDA with libtorch and touch nothing of ours; it is never closed.
+    let handle = unsafe { dlopen(name.as_ptr(), RTLD_NOW | RTLD_GLOBAL) };
+    if handle.is_null() { Err(last_error()) } else { Ok(()) }
+}
+
+fn last_error() -> String {
+    // SAFETY: dlerror returns NULL or a NUL-terminated string that stays valid until the next dl call of this thread.
+    unsafe {
+        let message = dlerror();
+        if message.is_null() {
+            return "the library could not be loaded".to_string();
+        }
+        CStr::from_ptr(message).to_string_lossy().into_owned()
+    }
+}
+
+const RTLD_NOW: c_int = 2;
+#[cfg(target_os = "linux")]
+const RTLD_GLOBAL: c_int = 0x100;
+#[cfg(not(target_os = "linux"))]
+const RTLD_GLOBAL: c_int = 8;
+
+// SAFETY: the signatures are those of dlfcn.h.
+unsafe extern "C" {
+    fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
+    fn dlerror() -> *mut c_char;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Device;
+
+    #[test]
+    fn words_name_devices_and_nothing_else_does() {
+        assert_eq!("auto".parse::<Device>().expect("auto"), Device::Auto);
+        assert_eq!("cuda:11".parse::<Device>().expect("cuda:11"), Device::Cuda(11));
+        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:+1", "cuda:x", "CPU", "cuda:99999999999999999999"] {
+            let error = wrong.parse::<Device>().expect_err(wrong).to_string();
+            assert!(error.contains("expected auto, cpu or cuda:N"), "{wrong}: {error}");
+        }
     }
 }

@@ -1,9 +1,15 @@
 //! Executes networks on libtorch, with autograd.
 
+
 pub mod device;
+mod fuse;
 pub mod network;
-pub mod trainer;
+mod ops;
+
+mod plan;
+mod tensor;
+
 
 pub use device::Device;
 pub use network::{Head, Network};
-pub use trainer::{Optimizer, Trainer, TrainerOptions};
+

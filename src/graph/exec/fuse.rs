@@ -1,0 +1,96 @@
+//! Folds batch normalisation into the convolution before it: the same function, one pass over memory less.
+
+use crate::graph::{Attribute, Graph, Node, Weight};
+use half::{bf16, f16};
+use safetensors::Dtype;
+use std::collections::HashMap;
+
+/// A graph that computes the same values in inference; values named in `keep` stay what they are.
+pub(super) fn batch_norms(graph: &Graph, keep: &[&str]) -> Graph {
+    let mut fused = graph.clone();
+    let mut uses: HashMap<&str, usize> = HashMap::new();
+    for name in graph.nodes.iter().flat_map(|node| &node.inputs) {
+        *uses.entry(name).or_default() += 1;
+    }
+    let producers: HashMap<&str, usize> = graph
+        .nodes
+        .iter()
+        .enumerate()
+        .flat_map(|(index, node)| node.outputs.iter().map(move |name| (name.as_str(), index)))
+        .collect();
+    let mut dropped = vec![false; graph.nodes.len()];
+    for (index, norm) in graph.nodes.iter().enumerate() {
+        let Some(input) = norm.inputs.first().filter(|_| norm.op == "BatchNormalization") else {
+            continue;
+        };
+        let Some(&conv) = producers.get(input.as_str()) else { continue };
+        let outside = keep.contains(&input.as_str())
+            || graph.outputs.iter().any(|output| &output.name == input);
+        if outside || uses.get(input.as_str()) != Some(&1) || norm.outputs.len() != 1 {
+            continue;
+        }
+        let Some((weight, bias)) = folded(graph, &graph.nodes[conv], norm) else { continue };
+        let names = [format!("{}/folded.w", norm.outputs[0]), format!("{}/folded.b", norm.outputs[0])];
+        fused.nodes[conv].inputs.truncate(1);
+        fused.nodes[conv].inputs.extend(names.clone());
+        fused.nodes[conv].outputs = norm.outputs.clone();
+        let [weight_name, bias_name] = names;
+        fused.weights.insert(weight_name, weight);
+        fused.weights.insert(bias_name, bias);
+        dropped[index] = true;
+    }
+    let mut dropped = dropped.into_iter();
+    fused.nodes.retain(|_| !dropped.next().unwrap_or(false));
+    let used: std::collections::HashSet<String> =
+        fused.nodes.iter().flat_map(|node| node.inputs.iter().cloned()).collect();
+    fused.weights.retain(|name, _| used.contains(name));
+    fused
+}
+
+/// W' = W s and b' = (b - mean) s + beta with s = gamma / sqrt(var + epsilon), per output channel.
+fn folded(graph: &Graph, conv: &Node, norm: &Node) -> Option<(Weight, Weight)> {
+    if conv.op != "Conv" || norm.inputs.len() != 5 {
+        return None;
+    }
+    let values = |name: &String| graph.weights.get(name).and_then(floats);
+    let shape = &graph.weights.get(conv.inputs.get(1)?)?.shape;
+    let mut weight = values(conv.inputs.get(1)?)?;
+    let channels = *shape.first().filter(|&&channels| channels > 0)?;
+    let mut bias = match conv.inputs.get(2).filter(|name| !name.is_empty()) {
+        Some(name) => values(name)?,
+        None => vec![0.0; channels],
+    };
+    let [gamma, beta, mean, variance] = [1, 2, 3, 4].map(|index| values(&norm.inputs[index]));
+    let (gamma, beta, mean, variance) = (gamma?, beta?, mean?, variance?);
+    let lengths = [bias.len(), gamma.len(), beta.len(), mean.len(), variance.len()];
+    if lengths.iter().any(|&length| length != channels) {
+        return None;
+    }
+    let epsilon = match norm.attributes.get("epsilon") {
+        Some(Attribute::Float(epsilon)) => *epsilon,
+        _ => 1e-5,
+    };
+    let row = weight.len() / channels;
+    for channel in 0..channels {
+        let scale = gamma[channel] / (variance[channel] + epsilon).sqrt();
+        weight[channel * row..(channel + 1) * row].iter_mut().for_each(|value| *value *= scale);
+        bias[channel] = (bias[channel] - mean[channel]) * scale + beta[channel];
+    }
+    Some((Weight::from_f32(shape, &weight), Weight::from_f32(&[channels], &bias)))
+}
+
+/// Values of a floating-point weight; `None` for another type or a wrong number of bytes.
+pub(super) fn floats(weight: &Weight) -> Option<Vec<f32>> {
+    let bytes: &[u8] = (*weight.bytes).as_ref();
+    let values: Vec<f32> = match weight.dtype {
+        Dtype::F32 => {
+            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+        }
+        Dtype::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+        Dtype::BF16 => {
+            bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+        }
+        _ => return None,
+    };
+    (values.len() == weight.elements()).then_some(values)
+}

@@ -1,0 +1,135 @@
+//! Convolutions over one to three spatial dimensions.
+
+use super::{Call, Fault, Outputs, spatial};
+use tch::Tensor;
+
+/// Geometry of a sliding window.
+pub(super) struct Window {
+    pub kernel: Vec<i64>,
+    pub stride: Vec<i64>,
+    pub dilation: Vec<i64>,
+    /// Cells before each spatial dimension.
+    pub before: Vec<i64>,
+    /// Cells after each spatial dimension.
+    pub after: Vec<i64>,
+}
+
+impl Window {
+    /// Reads the attributes; `auto_pad` is resolved against the input's size.
+    pub fn read(call: &Call<'_>, size: &[i64], kernel: Vec<i64>) -> Result<Self, Fault> {
+        let rank = kernel.len();
+        let stride = spatial(call.ints("strides"), rank, 1)?;
+        let dilation = spatial(call.ints("dilations"), rank, 1)?;
+        if kernel.iter().chain(&stride).chain(&dilation).any(|&side| !(1..=1 << 20).contains(&side)) {
+            return Err(Fault::Failed(format!(
+                "expected kernel, strides and dilations of at least 1, found {kernel:?}, {stride:?}, {dilation:?}"
+            )));
+        }
+        let mut window = Self { kernel, stride, dilation, before: Vec::new(), after: Vec::new() };
+        match call.text("auto_pad", "NOTSET") {
+            "NOTSET" | "" => {
+                let pads = spatial(call.ints("pads"), 2 * rank, 0)?;
+                window.before = pads[..rank].to_vec();
+                window.after = pads[rank..].to_vec();
+            }
+            "VALID" => {
+                window.before = vec![0; rank];
+                window.after = vec![0; rank];
+            }
+            "SAME_UPPER" => window.pad_same(size, false),
+            "SAME_LOWER" => window.pad_same(size, true),
+            other => return Err(Fault::Unsupported(format!("auto_pad {other:?}"))),
+        }
+        Ok(window)
+    }
+
+    /// The output has ceil(input / stride) cells; an odd cell of padding goes to the end, or to the start if `lower`.
+    fn pad_same(&mut self, size: &[i64], lower: bool) {
+        for (index, &side) in size.iter().enumerate() {
+            let stride = self.stride[index];
+            let reach = (self.kernel[index] - 1) * self.dilation[index] + 1;
+            let total = ((side + stride - 1) / stride - 1) * stride + reach - side;
+            let total = total.max(0);
+            let small = total / 2;
+            let (before, after) = if lower { (total - small, small) } else { (small, total - small) };
+            self.before.push(before);
+            self.after.push(after);
+        }
+    }
+
+    /// Whether both sides of each dimension are padded alike, as libtorch wants it.
+    pub fn is_symmetric(&self) -> bool {
+        self.before == self.after && self.before.iter().all(|&pad| pad >= 0)
+    }
+
+    /// Pads explicitly, last dimension first as libtorch counts.
+    pub fn pad(&self, x: &Tensor, value: f64) -> Result<Tensor, Fault> {
+        let pads = self.before.iter().zip(&self.after).rev();
+        let pads: Vec<i64> = pads.flat_map(|(&before, &after)| [before, after]).collect();
+        Ok(x.f_pad(&pads, "constant", value)?)
+    }
+}
+
+/// Sizes after batch and channels; at least one, at most three.
+pub(super) fn spatial_size(x: &Tensor) -> Result<Vec<i64>, Fault> {
+    let size = x.size();
+    if !(3..=5).contains(&size.len()) {
+        return Err(Fault::Failed(format!("expected [n, c, spatial...], found {size:?}")));
+    }
+    Ok(size[2..].to_vec())
+}
+
+pub(super) fn conv(call: &Call<'_>) -> Outputs {
+    let (x, weight, bias) = (call.input(0)?, call.input(1)?, call.optional(2));
+    let size = spatial_size(x)?;
+    let kernel = spatial_size(weight)?;
+    if kernel.len() != size.len() {
+        return Err(Fault::Failed(format!("weight {:?} for input {:?}", weight.size(), x.size())));
+    }
+    let window = Window::read(call, &size, kernel)?;
+    let zero = vec![0; size.len()];
+    let groups = call.int("group", 1);
+    let (stride, dilation) = (&window.stride, &window.dilation);
+    let y = if window.is_symmetric() {
+        x.f_convolution(weight, bias, stride, &window.before, dilation, false, &zero, groups)?
+    } else {
+        let x = window.pad(x, 0.0)?;
+        x.f_convolution(weight, bias, stride, &zero, dilation, false, &zero, groups)?
+    };
+    Ok(vec![y])
+}
+
+pub(super) fn conv_transpose(call: &Call<'_>) -> Outputs {
+    let (x, weight, bias) = (call.input(0)?, call.input(1)?, call.optional(2));
+    let size = spatial_size(x)?;
+    let rank = size.len();
+    let mut window = Window::read(call, &size, spatial_size(weight)?)?;
+    let extra = spatial(call.ints("output_padding"), rank, 0)?;
+    let shape = call.ints("output_shape");
+    let auto = call.text("auto_pad", "NOTSET");
+    if auto.starts_with("SAME") || shape.is_some() {
+        for index in 0..rank {
+            let wanted = match shape {
+                Some(shape) if shape.len() == rank => shape[index],
+                Some(shape) => return Err(Fault::Failed(format!("output_shape {shape:?}"))),
+                None => size[index] * window.stride[index],
+            };
+            let reach = (window.kernel[index] - 1) * window.dilation[index] + 1;
+            let total = (size[index] - 1) * window.stride[index] + extra[index] + reach - wanted;
+            let (small, large) = (total / 2, total - total / 2);
+            let upper = auto == "SAME_UPPER";
+            window.before[index] = if upper { small } else { large };
+            window.after[index] = if upper { large } else { small };
+        }
+    }
+    // The whole output is computed and then cropped: padding may differ between the sides.
+    let zero = vec![0; rank];
+    let groups = call.int("group", 1);
+    let (stride, dilation) = (&window.stride, &window.dilation);
+    let full = x.f_convolution(weight, bias, stride, &zero, dilation, true, &zero, groups)?;
+    let crop: Vec<i64> = (0..rank)
+        .rev()
+        .flat_map(|index| [-window.before[index], extra[index] - window.after[index]])
+        .collect();
+    Ok(vec![full.f_pad(&crop, "constant", 0.0)?])
+}
