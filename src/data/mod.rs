@@ -1,4 +1,5 @@
-//! What users query with: image folders, npz and npy, IDX. Listing first, decoding only what is sampled.
+//! What users query with: image folders, npz and npy, IDX. Listing first, decoding only what is
+//! sampled.
 
 mod arrays;
 mod decode;
@@ -10,6 +11,7 @@ mod npz;
 mod rowfile;
 mod split;
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 mod tests;
 
 pub use error::Error;
@@ -45,9 +47,9 @@ pub struct ImageDataset {
     pub class_names: Vec<String>,
     /// One per image.
     pub labels: Vec<u32>,
-    /// Group of each image (images of one group never straddle a split), where the dataset has groups.
+    /// Group of each image (`split` keeps groups whole where it can), where the dataset has groups.
     pub groups: Option<Vec<u32>>,
-    /// Hidden files, files that are no images and links that loop, which were left out of the listing.
+    /// Hidden files, files that are no images and links that loop: left out of the listing.
     pub ignored: usize,
     path: PathBuf,
     source: Source,
@@ -275,7 +277,8 @@ impl ImageDataset {
     /// Whether what was decoded is still a dataset.
     ///
     /// # Errors
-    /// `Error::Unusable` if a class of this dataset has fewer than two decoded images; it names the first skipped file.
+    /// `Error::Unusable` if a class of this dataset has fewer than two decoded images; it names the
+    /// first skipped file.
     pub fn check_loaded(&self, loaded: &Loaded) -> Result<(), Error> {
         let about = match loaded.skipped.first() {
             Some((name, reason)) => {

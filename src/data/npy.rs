@@ -47,7 +47,8 @@ impl Place<'_> {
     }
 }
 
-/// Reads a whole array. Memory grows with the bytes that really come, never with what the header claims.
+/// Reads a whole array. Memory grows with the bytes that really come, never with what the header
+/// claims.
 pub(super) fn read(mut reader: &mut dyn Read, place: &Place<'_>) -> Result<Array, Error> {
     let header = read_header(reader, place)?;
     let swap = header.descr.starts_with('>');

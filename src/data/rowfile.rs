@@ -97,7 +97,8 @@ fn read_scalars(path: &Path, read: &mut ReadArray<'_>) -> Result<[Option<f32>; 1
 /// Writes rows as an npz; the same rows give the same bytes.
 ///
 /// # Errors
-/// `InvalidInput` if the labels do not fit rows and class names, or a row is not finite; otherwise what `out` reports.
+/// `InvalidInput` if the labels do not fit rows and class names, or a row is not finite; otherwise
+/// what `out` reports.
 pub fn write_rows(dataset: &RowDataset, out: &mut dyn Write) -> io::Result<()> {
     let RowDataset { class_names, labels, rows, scalars, backbone } = dataset;
     check(dataset).map_err(|found| io::Error::new(io::ErrorKind::InvalidInput, found))?;

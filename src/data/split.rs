@@ -37,8 +37,8 @@ const ROUNDS_MAX: usize = 20;
 /// Splits stratified by label; with three or more groups, whole groups go to one side.
 ///
 /// Every class with at least two samples is on both sides (a class that groups would leave on one
-/// side is split by sample); without groups, a class with one sample is in the training part. Groups of
-/// another length than the labels are not used.
+/// side is split by sample); without groups, a class with one sample is in the training part.
+/// Groups of another length than the labels are not used.
 pub fn split(labels: &[u32], groups: Option<&[u32]>, options: &SplitOptions) -> Split {
     let share = match options.train_share {
         share if share.is_finite() => f64::from(share.clamp(0.0, 1.0)),
@@ -66,7 +66,8 @@ pub fn split(labels: &[u32], groups: Option<&[u32]>, options: &SplitOptions) -> 
     Split { train, test }
 }
 
-/// At most `per_class` indices of each label, ascending. A larger `per_class` keeps the smaller choice.
+/// At most `per_class` indices of each label, ascending. A larger `per_class` keeps the smaller
+/// choice.
 pub(super) fn sample(labels: &[u32], per_class: usize, seed: u64) -> Vec<usize> {
     let mut chosen = Vec::new();
     for (label, mut samples) in members_of(labels) {
@@ -94,7 +95,8 @@ fn stream(seed: u64, label: u32) -> ChaCha8Rng {
     rng
 }
 
-/// Fisher-Yates. Written out, because stored results depend on its order and a library's may change.
+/// Fisher-Yates. Written out, because stored results depend on its order and a library's may
+/// change.
 fn shuffle(items: &mut [usize], rng: &mut ChaCha8Rng) {
     for last in (1..items.len()).rev() {
         let other = rng.next_u64() % (last as u64 + 1);
