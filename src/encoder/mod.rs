@@ -2,12 +2,15 @@
 
 #[cfg(feature = "torch")]
 pub mod backbone;
-mod closed_form;
+pub(crate) mod basis;
+pub(crate) mod closed_form;
 mod error;
+pub(crate) mod linalg;
 pub mod metrics;
+pub(crate) mod predictor;
 pub mod ridge;
 pub mod signature;
-mod tans2021;
+pub(crate) mod tans2021;
 pub mod task;
 
 pub use closed_form::ClosedForm;
@@ -15,6 +18,7 @@ pub use error::Error;
 pub use tans2021::Tans2021;
 pub use task::{SCALARS, TaskSample};
 
+use crate::rows::Rows;
 use serde::{Deserialize, Serialize};
 
 /// Which measurement an accuracy comes from; accuracies are standardised within (task, kind).
@@ -41,6 +45,8 @@ pub struct TaskEncoding {
     pub accuracy_sd: f32,
     /// (index into the basis, kernel value) of the nearest training tasks, nearest first.
     pub nearest: Vec<(usize, f32)>,
+    /// Coordinates among the training tasks, with which results on this dataset enter a model's vector (`default`).
+    pub features: Vec<f32>,
 }
 
 /// One known result of a model.
@@ -89,29 +95,87 @@ pub enum Encoders {
 impl Encoders {
     /// Dimension of every vector.
     pub fn dim(&self) -> usize {
-        todo!()
+        match self {
+            Self::Default(recipe) => recipe.dim(),
+            Self::Tans2021(_) => tans2021::DIM,
+        }
     }
+
     /// `default` or `tans2021`.
     pub fn recipe(&self) -> &'static str {
-        todo!()
+        match self {
+            Self::Default(_) => "default",
+            Self::Tans2021(_) => "tans2021",
+        }
     }
+
     /// Task ids of the training tasks, in the order that `TaskEncoding::nearest` counts.
     pub fn basis(&self) -> &[[u8; 32]] {
-        todo!()
+        match self {
+            Self::Default(recipe) => recipe.tasks(),
+            Self::Tans2021(recipe) => &recipe.tasks,
+        }
     }
+
     /// E_Q: a dataset's vector and expected accuracies.
     ///
     /// # Errors
     /// `Error` if the rows' dimension differs from the backbone's or fewer than two classes are present.
-    pub fn encode_task(&self, _sample: &TaskSample) -> Result<TaskEncoding, Error> {
-        todo!()
+    pub fn encode_task(&self, sample: &TaskSample) -> Result<TaskEncoding, Error> {
+        match self {
+            Self::Default(recipe) => recipe.encode_task(sample),
+            Self::Tans2021(recipe) => recipe.encode_task(sample),
+        }
     }
+
     /// E_M: a model's unit vector. A model of which nothing is known gets the neutral vector.
-    pub fn encode_model(&self, _model: &ModelEvidence<'_>) -> Vec<f32> {
-        todo!()
+    ///
+    /// `default` uses every result in `history` that it can standardise. Results on tasks that the model itself has
+    /// seen flatter it: leave them out wherever `FitOptions::seen_pairs` is off, unless nothing else is known of it.
+    pub fn encode_model(&self, model: &ModelEvidence<'_>) -> Vec<f32> {
+        match self {
+            Self::Default(recipe) => recipe.encode_model(model),
+            Self::Tans2021(recipe) => recipe.encode_model(model),
+        }
     }
+
     /// S: the accuracy that a cosine stands for.
-    pub fn predict(&self, _task: &TaskEncoding, _cosine: f32) -> Prediction {
-        todo!()
+    pub fn predict(&self, task: &TaskEncoding, cosine: f32) -> Prediction {
+        match self {
+            Self::Default(recipe) => recipe.predict(task, cosine),
+            Self::Tans2021(recipe) => recipe.predict(task, cosine),
+        }
+    }
+}
+
+/// An accuracy with its interval, within 0..=1.
+fn prediction(accuracy: f32, half_width: f32) -> Prediction {
+    let accuracy = if accuracy.is_nan() { 0.5 } else { accuracy.clamp(0.0, 1.0) };
+    let half_width = if half_width.is_nan() { 1.0 } else { half_width };
+    let interval = [(accuracy - half_width).max(0.0), (accuracy + half_width).min(1.0)];
+    Prediction { accuracy, interval }
+}
+
+/// # Errors
+/// `Error::Input` unless there are two classes, two finite rows and one label below `classes` for each.
+fn check_rows(rows: &Rows, labels: &[u32], classes: usize) -> Result<(), Error> {
+    let refuse = |what, expected: &str, found: String| {
+        Err(Error::Input { what, expected: expected.into(), found })
+    };
+    if classes < 2 {
+        return refuse("classes", "at least 2", classes.to_string());
+    }
+    if rows.len() < 2 {
+        return refuse("feature rows", "at least 2", rows.len().to_string());
+    }
+    if labels.len() != rows.len() {
+        return refuse("labels", "one for each row", format!("{} for {}", labels.len(), rows.len()));
+    }
+    if let Some(label) = labels.iter().find(|&&label| label as usize >= classes) {
+        return refuse("labels", "numbers below the number of classes", label.to_string());
+    }
+    match rows.values().iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(at) => refuse("feature rows", "finite numbers", format!("NaN or infinity at {at}")),
     }
 }

@@ -1,8 +1,19 @@
 //! Leave-tasks-out evaluation: how good is the first pick on tasks never seen?
 
-use super::{FitOptions, TrainingSet};
-use crate::encoder::Error;
+use super::{FitOptions, Recipe, TrainingSet, closed_form};
+use crate::encoder::linalg::quantile;
+use crate::encoder::metrics::{ranking, spearman, weighted_tau};
+use crate::encoder::{Encoders, Error, Evidence, Kind, TaskEncoding};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use std::ops::ControlFlow;
+
+/// Tasks with fewer candidates say nothing about picking.
+const CANDIDATES_MIN: usize = 3;
+/// Resamples of the bootstrap.
+const RESAMPLES: usize = 1000;
+/// Methods that need no recipe, in the order of their rows.
+const BASELINES: [&str; 4] = ["random", "params", "static", "nearest"];
 
 /// One method's figures, averaged over held-out tasks. Accuracy points are 0..100 where named so, fractions elsewhere.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -43,11 +54,341 @@ pub struct Evaluation {
 }
 
 /// Holds out each family in turn (folds of families when `folds` is given), fits on the rest, ranks the uncontaminated models.
+///
+/// Tasks without a sample cannot be asked about; tasks with fewer than three candidates are left out. Candidates are
+/// the models that have seen no task of the query's family, judged by the first of probe, finetune, reported that at
+/// least three of them have. Every recipe is fitted on the other families' tasks and pairs alone.
+/// `progress(folds done, folds)`; `Break` cancels.
+///
+/// # Errors
+/// As `fit`; `Error::Cancelled`.
 pub fn leave_tasks_out(
-    _set: &TrainingSet,
-    _recipes: &[FitOptions],
-    _folds: Option<usize>,
-    _progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    set: &TrainingSet,
+    recipes: &[FitOptions],
+    folds: Option<usize>,
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Evaluation, Error> {
-    todo!()
+    super::check(set)?;
+    let groups = groups(set, folds);
+    let mut outcomes = Vec::new();
+    for (done, group) in groups.iter().enumerate() {
+        if progress(done, groups.len()).is_break() {
+            return Err(Error::Cancelled);
+        }
+        let queries: Vec<Query> = group.iter().filter_map(|&task| Query::new(set, task)).collect();
+        if queries.is_empty() {
+            continue;
+        }
+        let fold = Fold::fit(set, group, recipes, &mut || progress(done, groups.len()))?;
+        for query in queries {
+            outcomes.push(fold.judge(set, query)?);
+        }
+    }
+    outcomes.sort_by_key(|outcome| outcome.task);
+    // The last call only reports: everything is done.
+    let _ = progress(groups.len(), groups.len());
+    let seed = recipes.first().map_or(0, |options| options.seed);
+    Ok(summary(&outcomes, recipes, seed))
+}
+
+/// Tasks that are held out together: families, dealt in turn into `folds` where given.
+fn groups(set: &TrainingSet, folds: Option<usize>) -> Vec<Vec<usize>> {
+    let mut families: Vec<(&str, Vec<usize>)> = Vec::new();
+    for (index, task) in set.tasks.iter().enumerate() {
+        match families.iter_mut().find(|(family, _)| *family == task.family) {
+            Some((_, members)) => members.push(index),
+            None => families.push((&task.family, vec![index])),
+        }
+    }
+    let count = folds.unwrap_or(families.len()).clamp(1, families.len().max(1));
+    // With one fold nothing would be left to learn from.
+    let count = count.max(2.min(families.len()));
+    let mut out = vec![Vec::new(); count];
+    for (index, (_, members)) in families.into_iter().enumerate() {
+        out[index % count].extend(members);
+    }
+    out
+}
+
+/// A held-out task with its candidates and their true accuracies.
+struct Query {
+    task: usize,
+    models: Vec<usize>,
+    truth: Vec<f32>,
+}
+
+impl Query {
+    fn new(set: &TrainingSet, task: usize) -> Option<Self> {
+        set.tasks[task].sample.as_ref()?;
+        let family = &set.tasks[task].family;
+        let clean = |model: usize| {
+            let mut seen = set.models[model].seen.iter().filter_map(|&seen| set.tasks.get(seen));
+            !seen.any(|seen| seen.family == *family)
+        };
+        [Kind::Probe, Kind::Finetune, Kind::Reported].into_iter().find_map(|kind| {
+            let (models, truth): (Vec<usize>, Vec<f32>) = set
+                .pairs
+                .iter()
+                .filter(|pair| pair.task == task && pair.kind == kind && clean(pair.model))
+                .map(|pair| (pair.model, pair.accuracy))
+                .unzip();
+            (models.len() >= CANDIDATES_MIN).then_some(Self { task, models, truth })
+        })
+    }
+}
+
+/// What was learned without the tasks of one group.
+struct Fold {
+    set: TrainingSet,
+    options: FitOptions,
+    /// Serves the static list and the nearest task.
+    reference: Encoders,
+    recipes: Vec<Encoders>,
+}
+
+impl Fold {
+    fn fit(
+        set: &TrainingSet,
+        group: &[usize],
+        recipes: &[FitOptions],
+        stop: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<Self, Error> {
+        let rest = without(set, group);
+        let first = recipes.first().copied().unwrap_or_default();
+        let options = FitOptions { recipe: Recipe::Default, ..first };
+        let reference = super::fit(&rest, &options, &mut |_, _, _| stop())?;
+        let fitted = recipes.iter().map(|options| match options.recipe {
+            Recipe::Default if *options == first => Ok(reference.clone()),
+            Recipe::Default | Recipe::Tans2021 => super::fit(&rest, options, &mut |_, _, _| stop()),
+        });
+        let recipes = fitted.collect::<Result<_, _>>()?;
+        Ok(Self { set: rest, options, reference, recipes })
+    }
+
+    fn judge(&self, set: &TrainingSet, query: Query) -> Result<Outcome, Error> {
+        let Some(sample) = &set.tasks[query.task].sample else {
+            return Err(Error::Numerical("a query lost its sample".into()));
+        };
+        let histories = closed_form::histories(&self.set, &self.options);
+        let located = self.reference.encode_task(sample)?;
+        let params = |&model: &usize| set.models[model].params as f32;
+        let mut scores = vec![query.models.iter().map(params).collect::<Vec<f32>>()];
+        scores.extend(self.baselines(&query, &histories, &located));
+        let mut methods = vec![Scored::random(&query.truth)];
+        methods.extend(scores.iter().map(|scores| Scored::new(scores, &query.truth)));
+        for encoders in &self.recipes {
+            methods.push(self.recipe(encoders, set, &query, &histories)?);
+        }
+        let best = query.truth.iter().copied().fold(0.0, f32::max);
+        let mean = query.truth.iter().sum::<f32>() / query.truth.len() as f32;
+        Ok(Outcome { task: query.task, best, mean, methods })
+    }
+
+    /// Scores of the static list and of the nearest task.
+    fn baselines(
+        &self,
+        query: &Query,
+        histories: &[Vec<Evidence<'_>>],
+        located: &TaskEncoding,
+    ) -> [Vec<f32>; 2] {
+        let Encoders::Default(form) = &self.reference else {
+            return [vec![0.0; query.models.len()], vec![0.0; query.models.len()]];
+        };
+        let shrink = closed_form::STANDING_SHRINK;
+        let average = |&model: &usize| {
+            let standings = form.standings(&histories[model]);
+            let sum: f32 = standings.iter().map(|standing| standing.z).sum();
+            sum / (standings.len() as f32 + shrink)
+        };
+        // Accuracies on the nearest task on which any candidate was measured; the others count as average.
+        let on = |task: [u8; 32]| -> Vec<f32> {
+            let standing = |&model: &usize| {
+                let history = histories[model].iter().filter(|evidence| evidence.task == task);
+                let evidence = history.min_by_key(|evidence| evidence.kind)?;
+                Some(form.standings(std::slice::from_ref(evidence)).pop()?.z)
+            };
+            query.models.iter().map(|model| standing(model).unwrap_or(0.0)).collect()
+        };
+        let basis = self.reference.basis();
+        let nearest = located.nearest.iter().map(|&(task, _)| on(basis[task]));
+        let nearest = nearest.into_iter().find(|scores| scores.iter().any(|&score| score != 0.0));
+        let none = || vec![0.0; query.models.len()];
+        [query.models.iter().map(average).collect(), nearest.unwrap_or_else(none)]
+    }
+
+    fn recipe(
+        &self,
+        encoders: &Encoders,
+        set: &TrainingSet,
+        query: &Query,
+        histories: &[Vec<Evidence<'_>>],
+    ) -> Result<Scored, Error> {
+        let Some(sample) = &set.tasks[query.task].sample else {
+            return Err(Error::Numerical("a query lost its sample".into()));
+        };
+        let task = encoders.encode_task(sample)?;
+        let cosine = |&model: &usize| -> f32 {
+            let known = closed_form::evidence(&self.set, model, &histories[model]);
+            encoders.encode_model(&known).iter().zip(&task.vector).map(|(a, b)| a * b).sum()
+        };
+        let cosines: Vec<f32> = query.models.iter().map(cosine).collect();
+        let mut scored = Scored::new(&cosines, &query.truth);
+        let (mut error, mut inside) = (0.0, 0);
+        for (&cosine, &truth) in cosines.iter().zip(&query.truth) {
+            let predicted = encoders.predict(&task, cosine);
+            error += (predicted.accuracy - truth).abs();
+            let [low, high] = predicted.interval;
+            inside += usize::from((low..=high).contains(&truth));
+        }
+        let count = query.truth.len() as f32;
+        scored.predicted = Some((100.0 * error / count, inside as f32 / count));
+        Ok(scored)
+    }
+}
+
+/// The set without these tasks and their pairs.
+fn without(set: &TrainingSet, group: &[usize]) -> TrainingSet {
+    let mut moved = vec![None; set.tasks.len()];
+    let mut out = TrainingSet::default();
+    for (index, task) in set.tasks.iter().enumerate() {
+        if !group.contains(&index) {
+            moved[index] = Some(out.tasks.len());
+            out.tasks.push(task.clone());
+        }
+    }
+    out.models = set.models.clone();
+    for model in &mut out.models {
+        model.seen =
+            model.seen.iter().filter_map(|&seen| moved.get(seen).copied().flatten()).collect();
+    }
+    out.pairs = set
+        .pairs
+        .iter()
+        .filter_map(|pair| Some(super::TrainingPair { task: moved[pair.task]?, ..*pair }))
+        .collect();
+    out
+}
+
+/// All methods on one task.
+struct Outcome {
+    task: usize,
+    best: f32,
+    mean: f32,
+    methods: Vec<Scored>,
+}
+
+/// One method on one task; losses in accuracy points.
+struct Scored {
+    loss: f32,
+    best5: f32,
+    spearman: f32,
+    tau: f32,
+    /// Mean absolute error in points, and cover.
+    predicted: Option<(f32, f32)>,
+}
+
+impl Scored {
+    fn new(scores: &[f32], truth: &[f32]) -> Self {
+        let best = truth.iter().copied().fold(0.0, f32::max);
+        let order = ranking(scores);
+        let reached =
+            |count: usize| order.iter().take(count).map(|&index| truth[index]).fold(0.0, f32::max);
+        Self {
+            loss: 100.0 * (best - reached(1)),
+            best5: 100.0 * (best - reached(5)),
+            spearman: spearman(scores, truth),
+            tau: weighted_tau(scores, truth),
+            predicted: None,
+        }
+    }
+
+    /// Expected figures of a random order.
+    fn random(truth: &[f32]) -> Self {
+        let mut sorted = truth.to_vec();
+        sorted.sort_by(f32::total_cmp);
+        let count = sorted.len();
+        let best = sorted.last().copied().unwrap_or(0.0);
+        let mean = sorted.iter().sum::<f32>() / count.max(1) as f32;
+        let drawn = count.min(5);
+        // The largest of the draw is at or below position i in C(i + 1, drawn) of C(count, drawn) draws.
+        let below = |position: usize| -> f64 {
+            (0..drawn)
+                .map(|j| (position + 1).saturating_sub(j) as f64 / (count - j) as f64)
+                .product()
+        };
+        let mut reached = 0.0;
+        for (position, &value) in sorted.iter().enumerate() {
+            let lower = if position == 0 { 0.0 } else { below(position - 1) };
+            reached += f64::from(value) * (below(position) - lower);
+        }
+        Self {
+            loss: 100.0 * (best - mean),
+            best5: 100.0 * (best - reached as f32),
+            spearman: 0.0,
+            tau: 0.0,
+            predicted: None,
+        }
+    }
+}
+
+fn summary(outcomes: &[Outcome], recipes: &[FitOptions], seed: u64) -> Evaluation {
+    let mut names: Vec<String> = BASELINES.iter().map(|name| (*name).to_string()).collect();
+    names.extend(recipes.iter().map(|options| match options.recipe {
+        Recipe::Default => "default".to_string(),
+        Recipe::Tans2021 => "tans2021".to_string(),
+    }));
+    let fixed = |outcome: &Outcome| outcome.methods[2].loss;
+    let reference: Vec<f32> = outcomes.iter().map(fixed).collect();
+    let row = |(index, method): (usize, String)| {
+        let of: Vec<&Scored> = outcomes.iter().map(|outcome| &outcome.methods[index]).collect();
+        let losses: Vec<f32> = of.iter().map(|scored| scored.loss).collect();
+        let differences: Vec<f32> = losses.iter().zip(&reference).map(|(a, b)| a - b).collect();
+        let predicted: Vec<(f32, f32)> = of.iter().filter_map(|scored| scored.predicted).collect();
+        let part = |take: fn(&(f32, f32)) -> f32| {
+            (!predicted.is_empty()).then(|| mean(&predicted.iter().map(take).collect::<Vec<_>>()))
+        };
+        let average = |take: fn(&Scored) -> f32| {
+            mean(&of.iter().map(|scored| take(scored)).collect::<Vec<_>>())
+        };
+        MethodRow {
+            loss: mean(&losses),
+            loss_interval: bootstrap(&losses, seed),
+            best5: average(|scored| scored.best5),
+            spearman: average(|scored| scored.spearman),
+            tau: average(|scored| scored.tau),
+            mae: part(|predicted| predicted.0),
+            cover: part(|predicted| predicted.1),
+            against_static: (method != "static" && !differences.is_empty())
+                .then(|| (mean(&differences), bootstrap(&differences, seed))),
+            method,
+            losses,
+        }
+    };
+    Evaluation {
+        tasks: outcomes.iter().map(|outcome| outcome.task).collect(),
+        best_accuracy: mean(&outcomes.iter().map(|outcome| outcome.best).collect::<Vec<_>>()),
+        mean_accuracy: mean(&outcomes.iter().map(|outcome| outcome.mean).collect::<Vec<_>>()),
+        rows: names.into_iter().enumerate().map(row).collect(),
+    }
+}
+
+fn mean(values: &[f32]) -> f32 {
+    let sum: f64 = values.iter().map(|&value| f64::from(value)).sum();
+    (sum / values.len().max(1) as f64) as f32
+}
+
+/// 90 % interval of the mean, by drawing tasks with replacement.
+fn bootstrap(values: &[f32], seed: u64) -> [f32; 2] {
+    if values.is_empty() {
+        return [0.0, 0.0];
+    }
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut means: Vec<f64> = (0..RESAMPLES)
+        .map(|_| {
+            let draw = (0..values.len()).map(|_| values[random.random_range(0..values.len())]);
+            draw.map(f64::from).sum::<f64>() / values.len() as f64
+        })
+        .collect();
+    let low = quantile(&mut means, 0.05) as f32;
+    [low, quantile(&mut means, 0.95) as f32]
 }

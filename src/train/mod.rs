@@ -1,7 +1,9 @@
 //! Pure learning: a training set in, encoders and metrics out. No database, no clock.
 
+mod basis;
 mod closed_form;
 pub mod evaluate;
+mod levels;
 #[cfg(feature = "torch")]
 mod tans2021;
 
@@ -9,6 +11,7 @@ use crate::encoder::{Encoders, Error, Kind, TaskSample};
 use std::ops::ControlFlow;
 
 /// A task to learn from.
+#[derive(Clone, Debug)]
 pub struct TrainingTask {
     /// Task id.
     pub id: [u8; 32],
@@ -21,6 +24,7 @@ pub struct TrainingTask {
 }
 
 /// A model to learn from.
+#[derive(Clone, Debug)]
 pub struct TrainingModel {
     /// Row id.
     pub row: u64,
@@ -78,13 +82,94 @@ pub struct FitOptions {
     pub epochs: usize,
     /// Seed.
     pub seed: u64,
+    /// Whether a model's results on tasks that it has seen count as well. Default false: they flatter it, and say
+    /// little of what it does elsewhere. (`tans2021` always takes its own pairs as positives.)
+    #[serde(default)]
+    pub seen_pairs: bool,
+}
+
+impl Default for FitOptions {
+    fn default() -> Self {
+        Self { recipe: Recipe::Default, epochs: 200, seed: 0, seen_pairs: false }
+    }
+}
+
+impl FitOptions {
+    fn uses(&self, set: &TrainingSet, pair: &TrainingPair) -> bool {
+        self.seen_pairs || !set.models[pair.model].seen.contains(&pair.task)
+    }
 }
 
 /// Learns encoders. `progress(epoch, epochs, loss)`; `Break` cancels.
+///
+/// The same set, options and machine give the same bytes.
+///
+/// # Errors
+/// `Error::Input` for indices out of range, accuracies outside 0..=1, a task listed twice, samples that disagree in
+/// their row dimension, or a recipe that this build cannot train; `Error::Cancelled`.
 pub fn fit(
-    _set: &TrainingSet,
-    _options: &FitOptions,
-    _progress: &mut dyn FnMut(usize, usize, f32) -> ControlFlow<()>,
+    set: &TrainingSet,
+    options: &FitOptions,
+    progress: &mut dyn FnMut(usize, usize, f32) -> ControlFlow<()>,
 ) -> Result<Encoders, Error> {
-    todo!()
+    check(set)?;
+    match options.recipe {
+        Recipe::Default => {
+            if progress(0, 1, 0.0).is_break() {
+                return Err(Error::Cancelled);
+            }
+            let form = closed_form::fit(set, options)?;
+            // Nothing is installed yet, so that a late wish to stop is honoured too.
+            if progress(1, 1, 0.0).is_break() {
+                return Err(Error::Cancelled);
+            }
+            Ok(Encoders::Default(form))
+        }
+        #[cfg(feature = "torch")]
+        Recipe::Tans2021 => tans2021::fit(set, options, progress).map(Encoders::Tans2021),
+        #[cfg(not(feature = "torch"))]
+        Recipe::Tans2021 => Err(Error::Input {
+            what: "recipe",
+            expected: "default (tans2021 is trained on libtorch: build with feature torch)".into(),
+            found: "tans2021".into(),
+        }),
+    }
 }
+
+fn check(set: &TrainingSet) -> Result<(), Error> {
+    let refuse = |what, expected: String, found: String| Err(Error::Input { what, expected, found });
+    let mut ids: Vec<[u8; 32]> = set.tasks.iter().map(|task| task.id).collect();
+    ids.sort_unstable();
+    if ids.windows(2).any(|pair| pair[0] == pair[1]) {
+        return refuse("tasks to learn from", "each once".into(), "one listed twice".into());
+    }
+    let bad = |(mean, sd): (f32, f32)| !(0.0..=1.0).contains(&mean) || !(0.0..=1.0).contains(&sd);
+    if let Some(prior) = set.tasks.iter().filter_map(|task| task.prior).find(|prior| bad(*prior)) {
+        return refuse("a task's prior", "numbers in 0..1".into(), format!("{prior:?}"));
+    }
+    for pair in &set.pairs {
+        if pair.task >= set.tasks.len() || pair.model >= set.models.len() {
+            let expected = format!("{} tasks and {} models", set.tasks.len(), set.models.len());
+            return refuse("a pair", expected, format!("task {} model {}", pair.task, pair.model));
+        }
+        if !(0.0..=1.0).contains(&pair.accuracy) {
+            return refuse("accuracy", "a number in 0..1".into(), pair.accuracy.to_string());
+        }
+    }
+    let mut numbers = set.models.iter().flat_map(|model| {
+        let signature = model.signature.as_deref().unwrap_or_default();
+        signature.iter().chain(&model.topology).chain(&model.numbers)
+    });
+    if numbers.any(|value| !value.is_finite()) {
+        return refuse("a model", "finite numbers".into(), "NaN or infinity".into());
+    }
+    let mut lengths = set.models.iter().filter_map(|m| m.signature.as_ref().map(Vec::len));
+    let first = lengths.next();
+    match lengths.find(|&length| Some(length) != first) {
+        None => Ok(()),
+        Some(other) => refuse("signatures", format!("{first:?} numbers"), other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

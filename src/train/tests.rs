@@ -1,0 +1,307 @@
+//! Learning on a synthetic world: tasks and models with hidden factors, and rows in which a task's factors show.
+
+use super::evaluate::{Evaluation, leave_tasks_out};
+use super::{FitOptions, Recipe, TrainingModel, TrainingPair, TrainingSet, TrainingTask, fit};
+use crate::encoder::{Encoders, Error, Evidence, Kind, ModelEvidence, TaskSample};
+use crate::rows::Rows;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::ops::ControlFlow;
+
+const FACTORS: usize = 3;
+
+fn normal(random: &mut ChaCha8Rng) -> f32 {
+    (0..12).map(|_| random.random_range(0.0..1.0_f32)).sum::<f32>() - 6.0
+}
+
+fn id(index: usize) -> [u8; 32] {
+    let mut id = [7; 32];
+    id[0] = (index % 251) as u8;
+    id[1] = (index / 251) as u8;
+    id
+}
+
+/// Rows of 3 classes around a centre that shows the task's factors.
+fn sample(random: &mut ChaCha8Rng, factors: &[f32], shape: (usize, usize)) -> TaskSample {
+    let (count, dim) = shape;
+    let labels: Vec<u32> = (0..count).map(|index| (index % 3) as u32).collect();
+    let classes: Vec<f32> = (0..3 * dim).map(|_| normal(random)).collect();
+    let mut values = Vec::new();
+    for &label in &labels {
+        for column in 0..dim {
+            let centre = factors[column % FACTORS] * if column % 2 == 0 { 1.5 } else { -1.0 };
+            let class = classes[label as usize * dim + column];
+            values.push(centre + 0.5 * class + 0.5 * normal(random));
+        }
+    }
+    TaskSample::measure(&Rows::new(dim, values).unwrap(), &labels, None, 0).unwrap()
+}
+
+/// A world in which a model's accuracy is the task's level + the model's own quality + how their factors agree + noise.
+fn world(tasks: usize, models: usize, shape: (usize, usize)) -> TrainingSet {
+    let mut random = ChaCha8Rng::seed_from_u64(11);
+    let mut draw = |count: usize| -> Vec<f32> { (0..count).map(|_| normal(&mut random)).collect() };
+    let task_factors = draw(tasks * FACTORS);
+    let model_factors = draw(models * FACTORS);
+    let quality = draw(models);
+    let level = draw(tasks);
+    let noise = draw(tasks * models);
+    let mut set = TrainingSet::default();
+    for task in 0..tasks {
+        let factors = &task_factors[task * FACTORS..(task + 1) * FACTORS];
+        let sample = sample(&mut random, factors, shape);
+        let family = format!("family {}", task / 2);
+        set.tasks.push(TrainingTask { id: id(task), family, sample: Some(sample), prior: None });
+    }
+    for model in 0..models {
+        let factors = &model_factors[model * FACTORS..(model + 1) * FACTORS];
+        let mut signature = vec![0.0; 16];
+        signature[model % 5] = 0.2;
+        signature[10] = 0.5 * quality[model];
+        set.models.push(TrainingModel {
+            row: model as u64,
+            numbers: Vec::new(),
+            topology: vec![1.0, model as f32],
+            signature: Some(signature),
+            params: 1000 + (model * 37 % 11) as u64,
+            seen: vec![model % tasks],
+        });
+        for task in 0..tasks {
+            let agreement: f32 =
+                (0..FACTORS).map(|k| factors[k] * task_factors[task * FACTORS + k]).sum();
+            let accuracy = 0.6
+                + 0.08 * level[task]
+                + 0.03 * quality[model]
+                + 0.04 * agreement
+                + 0.01 * noise[task * models + model];
+            let accuracy = accuracy.clamp(0.02, 0.98);
+            set.pairs.push(TrainingPair { task, model, kind: Kind::Probe, accuracy });
+        }
+    }
+    set
+}
+
+fn fitted(set: &TrainingSet) -> Encoders {
+    fit(set, &FitOptions::default(), &mut |_, _, _| ControlFlow::Continue(())).unwrap()
+}
+
+fn evaluated(set: &TrainingSet, recipes: &[FitOptions]) -> Evaluation {
+    leave_tasks_out(set, recipes, Some(8), &mut |_, _| ControlFlow::Continue(())).unwrap()
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+#[test]
+fn default_beats_static_beats_random_on_unseen_families() {
+    let set = world(40, 30, (60, 12));
+    let result = evaluated(&set, &[FitOptions::default()]);
+    let row = |name: &str| result.rows.iter().find(|row| row.method == name).unwrap();
+    let (random, fixed, learned) = (row("random"), row("static"), row("default"));
+    assert_eq!(result.tasks.len(), 40);
+    assert!(fixed.loss < 0.8 * random.loss, "{} {}", fixed.loss, random.loss);
+    assert!(learned.loss < 0.6 * fixed.loss, "{} {}", learned.loss, fixed.loss);
+    assert!(learned.spearman > fixed.spearman + 0.1, "{}", learned.spearman);
+    let (difference, [_, high]) = learned.against_static.unwrap();
+    assert!(difference < 0.0 && high < 0.0, "{difference} {high}");
+    let cover = learned.cover.unwrap();
+    assert!((0.75..=1.0).contains(&cover), "{cover}");
+    assert!(random.best5 < random.loss && learned.best5 <= learned.loss);
+}
+
+#[test]
+fn the_cosine_is_the_kernel_ridge() {
+    let set = world(12, 10, (60, 12));
+    let encoders = fitted(&set);
+    let Encoders::Default(form) = &encoders else { panic!("another recipe") };
+    let task = encoders.encode_task(set.tasks[3].sample.as_ref().unwrap()).unwrap();
+    let history: Vec<Evidence<'_>> = set
+        .pairs
+        .iter()
+        .filter(|pair| pair.model == 4)
+        .map(|pair| Evidence {
+            task: id(pair.task),
+            kind: pair.kind,
+            accuracy: pair.accuracy,
+            encoding: None,
+        })
+        .collect();
+    let model = ModelEvidence { history: &history, ..ModelEvidence::default() };
+    let standing = dot(&encoders.encode_model(&model), &task.vector) * task.scale;
+    // PILOT's own form: g + k (K + .5 I)^-1 (z - g).
+    let standings = form.standings(&history);
+    let kernel = super::basis::kernel(&form.basis);
+    let g = standings.iter().map(|s| s.z).sum::<f32>() / (standings.len() as f32 + 3.0);
+    let mut order: Vec<usize> = (0..12).collect();
+    order.sort_by_key(|&task| id(task));
+    let wide: Vec<f64> =
+        (0..144).map(|i| f64::from(kernel[order[i / 12] * 12 + order[i % 12]])).collect();
+    let right: Vec<f64> = standings.iter().map(|s| f64::from(s.z - g)).collect();
+    let dual = crate::encoder::linalg::solve_ridge(&wide, 0.5, &right).unwrap();
+    let expected: f64 =
+        f64::from(g) + (0..12).map(|i| f64::from(kernel[3 * 12 + order[i]]) * dual[i]).sum::<f64>();
+    assert!((f64::from(standing) - expected).abs() < 1e-3, "{standing} instead of {expected}");
+    assert_eq!(task.nearest[0].0, 3);
+    assert!((task.nearest[0].1 - 1.0).abs() < 1e-4);
+    let predicted = encoders.predict(&task, standing / task.scale).accuracy;
+    let by_hand = (task.accuracy_mean + task.accuracy_sd * standing).clamp(0.0, 1.0);
+    assert!((predicted - by_hand).abs() < 1e-5);
+}
+
+#[test]
+fn same_set_and_seed_give_the_same_bytes() {
+    let set = world(9, 12, (60, 600));
+    let bytes = |encoders: &Encoders| serde_json::to_vec(encoders).unwrap();
+    assert_eq!(bytes(&fitted(&set)), bytes(&fitted(&set)));
+    let stored: Encoders = serde_json::from_slice(&bytes(&fitted(&set))).unwrap();
+    let sample = set.tasks[0].sample.as_ref().unwrap();
+    assert_eq!(stored.encode_task(sample).unwrap(), fitted(&set).encode_task(sample).unwrap());
+}
+
+#[test]
+fn generation_zero_answers_and_learns_from_one_result() {
+    for tasks in [0, 1, 2, 8] {
+        let mut set = world(tasks.max(1), 0, (30, 12));
+        set.tasks.truncate(tasks);
+        for task in &mut set.tasks {
+            task.prior = Some((0.6, 0.1));
+        }
+        let encoders = fitted(&set);
+        let neutral = encoders.encode_model(&ModelEvidence::default());
+        assert_eq!(neutral.len(), encoders.dim());
+        assert!(neutral[..neutral.len() - 1].iter().all(|&value| value == 0.0));
+        let query = world(1, 0, (30, 12)).tasks.remove(0).sample.unwrap();
+        let task = encoders.encode_task(&query).unwrap();
+        assert!((dot(&task.vector, &task.vector) - 1.0).abs() < 1e-5);
+        assert_eq!(dot(&neutral, &task.vector), 0.0);
+        // A new task, outside the basis: a good result there must raise the model there.
+        let history = [Evidence {
+            task: [9; 32],
+            kind: Kind::Probe,
+            accuracy: task.accuracy_mean + 2.0 * task.accuracy_sd,
+            encoding: Some(&task),
+        }];
+        let model = ModelEvidence { history: &history, ..ModelEvidence::default() };
+        let good = encoders.encode_model(&model);
+        assert!(dot(&good, &task.vector) > 0.0, "{tasks} tasks");
+        let predicted = encoders.predict(&task, dot(&good, &task.vector));
+        assert!(predicted.accuracy > task.accuracy_mean);
+        assert!(predicted.interval[0] <= predicted.accuracy);
+    }
+}
+
+#[test]
+fn a_model_without_history_borrows_from_its_signature() {
+    let set = world(16, 40, (40, 12));
+    let encoders = fitted(&set);
+    let task = encoders.encode_task(set.tasks[0].sample.as_ref().unwrap()).unwrap();
+    let standing = |quality: f32| {
+        let mut signature = vec![0.0; 16];
+        signature[10] = 0.5 * quality;
+        let model = ModelEvidence { signature: Some(&signature), ..ModelEvidence::default() };
+        dot(&encoders.encode_model(&model), &task.vector)
+    };
+    assert!(standing(1.5) > standing(0.0) && standing(0.0) > standing(-1.5));
+    let short = ModelEvidence { signature: Some(&[1.0; 3]), ..ModelEvidence::default() };
+    assert_eq!(dot(&encoders.encode_model(&short), &task.vector), 0.0);
+}
+
+#[test]
+fn reference_tasks_count_for_the_mean_standing_only() {
+    let mut set = world(8, 6, (30, 12));
+    for task in &mut set.tasks {
+        task.sample = None;
+    }
+    let encoders = fitted(&set);
+    assert_eq!((encoders.dim(), encoders.basis().len()), (2, 0));
+    let best =
+        set.pairs.iter().filter(|p| p.task == 0).max_by(|a, b| a.accuracy.total_cmp(&b.accuracy));
+    let known = |task: [u8; 32]| {
+        [Evidence { task, kind: Kind::Probe, accuracy: best.unwrap().accuracy, encoding: None }]
+    };
+    let vector = |history: &[Evidence<'_>]| {
+        encoders.encode_model(&ModelEvidence { history, ..ModelEvidence::default() })
+    };
+    assert!(vector(&known(id(0)))[0] > 0.0);
+    assert_eq!(vector(&known([200; 32]))[0], 0.0);
+}
+
+#[test]
+fn hostile_sets_are_refused() {
+    let refused = |spoil: &dyn Fn(&mut TrainingSet)| {
+        let mut set = world(4, 4, (30, 12));
+        spoil(&mut set);
+        let result = fit(&set, &FitOptions::default(), &mut |_, _, _| ControlFlow::Continue(()));
+        assert!(matches!(result, Err(Error::Input { .. })), "{:?}", result.err());
+    };
+    refused(&|set| set.pairs[0].accuracy = 1.7);
+    refused(&|set| set.pairs[0].accuracy = f32::NAN);
+    refused(&|set| set.pairs[0].task = 99);
+    refused(&|set| set.tasks[1].id = set.tasks[0].id);
+    refused(&|set| set.models[1].signature = Some(vec![f32::NAN; 16]));
+    refused(&|set| set.models[1].signature = Some(vec![1.0; 3]));
+    refused(&|set| set.tasks[0].prior = Some((f32::NAN, 0.1)));
+    refused(&|set| set.tasks[1].sample = world(1, 0, (30, 7)).tasks.remove(0).sample);
+    let set = world(4, 4, (30, 12));
+    let encoders = fitted(&set);
+    let other = world(1, 0, (30, 7)).tasks.remove(0).sample.unwrap();
+    assert!(matches!(encoders.encode_task(&other), Err(Error::Input { .. })));
+    let stopped = fit(&set, &FitOptions::default(), &mut |_, _, _| ControlFlow::Break(()));
+    assert!(matches!(stopped, Err(Error::Cancelled)));
+    #[cfg(not(feature = "torch"))]
+    {
+        let options = FitOptions { recipe: Recipe::Tans2021, ..FitOptions::default() };
+        let refused = fit(&set, &options, &mut |_, _, _| ControlFlow::Continue(()));
+        assert!(refused.unwrap_err().to_string().contains("torch"));
+    }
+}
+
+/// Candidates that saw a task of the query's family are dropped, and with too few left the task is skipped.
+#[test]
+fn contaminated_models_are_no_candidates() {
+    let mut set = world(6, 4, (30, 12));
+    for model in &mut set.models {
+        model.seen = vec![0];
+    }
+    let result = evaluated(&set, &[FitOptions { recipe: Recipe::Default, ..Default::default() }]);
+    assert_eq!(result.tasks, [2, 3, 4, 5]);
+    let empty = evaluated(&TrainingSet::default(), &[FitOptions::default()]);
+    assert!(empty.tasks.is_empty() && empty.rows[4].losses.is_empty());
+}
+
+#[test]
+fn fit_and_encode_are_fast() {
+    let set = world(76, 86, (200, 1280));
+    let start = std::time::Instant::now();
+    let encoders = fitted(&set);
+    let fit_s = start.elapsed().as_secs_f64();
+    let sample = set.tasks[0].sample.as_ref().unwrap();
+    let view = faer::MatRef::from_row_major_slice(sample.rows.values(), 200, 1280);
+    let time = |work: &dyn Fn()| {
+        let once = || {
+            let start = std::time::Instant::now();
+            work();
+            start.elapsed().as_secs_f64()
+        };
+        (0..20).map(|_| once()).fold(f64::MAX, f64::min)
+    };
+    let gram = time(&|| {
+        std::hint::black_box(crate::encoder::linalg::product_f32(view, view.transpose()));
+    });
+    let encode = time(&|| {
+        std::hint::black_box(encoders.encode_task(sample).unwrap());
+    });
+    let model = time(&|| {
+        std::hint::black_box(encoders.encode_model(&ModelEvidence::default()));
+    });
+    let bytes = serde_json::to_vec(&encoders).map_or(0, |bytes| bytes.len());
+    let text = format!(
+        "fit {fit_s:.3} s, encode {encode:.6} s, gram {gram:.6} s, model {model:.6} s, json {bytes} B"
+    );
+    // The bounds are loose because machines are shared; the figures are in the message.
+    assert!(fit_s < 6.0 && encode < 6.0 * gram, "{text}");
+    if std::env::var_os("SHOW_TIMES").is_some() {
+        panic!("{text}");
+    }
+}
