@@ -63,7 +63,9 @@ fn parse(graph: GraphProto) -> Result<Graph, Error> {
     Ok(read(&model(graph), &Limits::default())?.graph)
 }
 
-fn identity(graph: &Graph) -> (Vec<u8>, Vec<(Dtype, Vec<usize>, Vec<u8>)>) {
+type Plain = (Dtype, Vec<usize>, Vec<u8>);
+
+fn identity(graph: &Graph) -> (Vec<u8>, Vec<Plain>) {
     let Canonical { graph, weights } = canonical(graph).expect("a sound graph");
     let weight = |(_, w): (String, Weight)| (w.dtype, w.shape.clone(), w.data().to_vec());
     (graph, weights.into_iter().map(weight).collect())
