@@ -51,7 +51,7 @@ pub(crate) fn run(state: &State, options: &ListOptions) -> Result<Vec<ModelSumma
     let mut models = Vec::new();
     for model in state.store.models()? {
         let model = model?;
-        if options.filter.matches(&embed::attributes(&model)) {
+        if options.filter.matches(&crate::state::attributes(&model)) {
             models.push(summary::summary(&state.store, model)?);
         }
     }

@@ -46,5 +46,5 @@ pub fn search(
 pub fn refresh_delta(generation: &Generation, model: &ModelRecord, vector: Vec<f32>) -> Result<()> {
     let dim = vector.len();
     let mut delta = generation.delta.write().unwrap_or_else(PoisonError::into_inner);
-    Ok(delta.insert(model.row, &Embedding::new(vector, dim)?, embed::attributes(model))?)
+    Ok(delta.insert(model.row, &Embedding::new(vector, dim)?, crate::state::attributes(model))?)
 }
