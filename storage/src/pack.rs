@@ -168,14 +168,8 @@ impl Packs {
             return Err(wrong(format!("expected {end} bytes in the file, found {}", map.len())));
         }
         // Both ends fit usize, because they lie in a map; so do the dimensions, unless one is 0.
-<<<<<<< HEAD
-        let dims = shape.iter().map(|dim| usize::try_from(*dim)).collect::<Result<Vec<_>, _>>();
-        dims.ok()
-            .and_then(|dims| MappedTensor::new(*dtype, dims, map, *offset as usize..end as usize))
-=======
         let dims: Option<Vec<usize>> = shape.iter().map(|dim| usize::try_from(*dim).ok()).collect();
         dims.and_then(|dims| MappedTensor::new(*dtype, dims, map, *offset as usize..end as usize))
->>>>>>> refs/heads/storage
             .ok_or_else(|| wrong("expected a tensor that fits its dtype and shape".to_owned()))
     }
 
@@ -218,12 +212,8 @@ fn numbers(folder: &Path) -> Result<Vec<u32>> {
     for entry in fs::read_dir(folder).map_err(io_error("cannot list", folder))? {
         let entry = entry.map_err(io_error("cannot list", folder))?;
         let name = entry.file_name();
-<<<<<<< HEAD
-        let number = name.to_str().and_then(|name| name.strip_suffix(".pack")?.parse().ok());
-=======
         let number: Option<u32> =
             name.to_str().and_then(|name| name.strip_suffix(".pack")?.parse().ok());
->>>>>>> refs/heads/storage
         numbers.extend(number);
     }
     Ok(numbers)
