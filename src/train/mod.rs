@@ -88,6 +88,16 @@ pub struct FitOptions {
     pub seen_pairs: bool,
 }
 
+impl Recipe {
+    /// The word for it on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Tans2021 => "tans2021",
+        }
+    }
+}
+
 impl Default for FitOptions {
     fn default() -> Self {
         Self { recipe: Recipe::Default, epochs: 200, seed: 0, seen_pairs: false }

@@ -34,6 +34,57 @@ impl TensorId {
     }
 }
 
+impl ModelId {
+    /// Computes the id of a network: blake3 of `tans model 1`, the length of the canonical graph as
+    /// u64 (little-endian), the graph, the number of tensors as u64, their ids in order, and the
+    /// input contract.
+    pub fn of_network(graph: &[u8], tensors: &[TensorId], input: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"tans model 1");
+        hasher.update(&(graph.len() as u64).to_le_bytes());
+        hasher.update(graph);
+        hasher.update(&(tensors.len() as u64).to_le_bytes());
+        tensors.iter().for_each(|tensor| {
+            hasher.update(&tensor.0);
+        });
+        hasher.update(input);
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// Computes the id of a reference model: blake3 of `tans model ref 1` and the URI.
+    pub fn of_reference(uri: &str) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"tans model ref 1");
+        hasher.update(uri.as_bytes());
+        Self(*hasher.finalize().as_bytes())
+    }
+}
+
+impl TaskId {
+    /// Computes the id of a dataset: blake3 of `tans task 1` and, for each image in the order of
+    /// their hashes, hash and label (u32, little-endian). The order of the images does not count.
+    pub fn of_images(hashes: &[[u8; 32]], labels: &[u32]) -> Self {
+        let mut samples: Vec<(&[u8; 32], u32)> =
+            hashes.iter().zip(labels.iter().copied()).collect();
+        samples.sort_unstable();
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"tans task 1");
+        for (hash, label) in samples {
+            hasher.update(hash);
+            hasher.update(&label.to_le_bytes());
+        }
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// Computes the id of a reference task: blake3 of `tans task ref 1` and the name.
+    pub fn of_reference(name: &str) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"tans task ref 1");
+        hasher.update(name.as_bytes());
+        Self(*hasher.finalize().as_bytes())
+    }
+}
+
 impl fmt::Display for ModelId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         hex(&self.0, f)

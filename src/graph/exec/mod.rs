@@ -8,8 +8,10 @@ mod ops;
 
 mod plan;
 mod tensor;
+pub mod trainer;
 
 
 pub use device::Device;
-pub use network::{Head, Network};
+pub use network::Network;
+pub use trainer::{Optimizer, Trainer, TrainerOptions};
 

@@ -194,6 +194,17 @@ impl Store {
             .collect()
     }
 
+    /// Newest sequence number of the op log; 0 before the first commit.
+    ///
+    /// # Errors
+    /// `Error::Corrupt` when the op log is damaged.
+    pub fn sequence(&self) -> Result<u64> {
+        match self.db.last_key(Family::Oplog)? {
+            None => Ok(0),
+            Some(key) => keys::row(&key).ok_or_else(|| record::bad_key(Family::Oplog, &key)),
+        }
+    }
+
     /// A job's resumable state.
     ///
     /// # Errors
