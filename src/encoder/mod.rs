@@ -176,7 +176,11 @@ fn check_rows(rows: &Rows, labels: &[u32], classes: usize) -> Result<(), Error> 
         return refuse("feature rows", "at least 2", rows.len().to_string());
     }
     if labels.len() != rows.len() {
-        return refuse("labels", "one for each row", format!("{} for {}", labels.len(), rows.len()));
+        return refuse(
+            "labels",
+            "one for each row",
+            format!("{} for {}", labels.len(), rows.len()),
+        );
     }
     if let Some(label) = labels.iter().find(|&&label| label as usize >= classes) {
         return refuse("labels", "numbers below the number of classes", label.to_string());

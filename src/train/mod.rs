@@ -147,7 +147,8 @@ pub fn fit(
 }
 
 fn check(set: &TrainingSet) -> Result<(), Error> {
-    let refuse = |what, expected: String, found: String| Err(Error::Input { what, expected, found });
+    let refuse =
+        |what, expected: String, found: String| Err(Error::Input { what, expected, found });
     let mut ids: Vec<[u8; 32]> = set.tasks.iter().map(|task| task.id).collect();
     ids.sort_unstable();
     if ids.windows(2).any(|pair| pair[0] == pair[1]) {

@@ -101,7 +101,17 @@ fn default_beats_static_beats_random_on_unseen_families() {
     let (random, fixed, learned) = (row("random"), row("static"), row("default"));
     assert_eq!(result.tasks.len(), 60);
     assert!(fixed.loss < 0.8 * random.loss, "{} {}", fixed.loss, random.loss);
-    assert!(learned.loss < 0.6 * fixed.loss, "{} {}: {:?}", learned.loss, fixed.loss, result.rows.iter().map(|r| (&r.method, r.loss, r.spearman, r.mae, r.cover)).collect::<Vec<_>>());
+    assert!(
+        learned.loss < 0.6 * fixed.loss,
+        "{} {}: {:?}",
+        learned.loss,
+        fixed.loss,
+        result
+            .rows
+            .iter()
+            .map(|r| (&r.method, r.loss, r.spearman, r.mae, r.cover))
+            .collect::<Vec<_>>()
+    );
     assert!(learned.spearman > fixed.spearman + 0.1, "{}", learned.spearman);
     let (difference, [_, high]) = learned.against_static.unwrap();
     assert!(difference < 0.0 && high < 0.0, "{difference} {high}");
