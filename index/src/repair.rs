@@ -29,6 +29,9 @@ pub(crate) fn repair(graph: &mut FlatGraph, vectors: &[f32], stride: usize) -> u
             repaired[lost as usize] = true;
         }
     }
+    for lost in reach.link_back(graph) {
+        repaired[lost as usize] = true;
+    }
     let everyone: Vec<u32> = (0..graph.count as u32).collect();
     // Each round looks for everyone: a link that helps one point changes the walks to others.
     for _ in 0..ROUNDS {
@@ -159,6 +162,40 @@ impl Reach {
         }
     }
 
+    /// Adds links until position 0 can be reached from everywhere: a walk that comes down into a
+    /// closed group of points would end there. Returns the points that were linked.
+    ///
+    /// Parents come before children in `order`, so that a link to the parent leads on to 0.
+    fn link_back(&mut self, graph: &mut FlatGraph) -> Vec<u32> {
+        let incoming = incoming(graph);
+        let mut leads_back = vec![false; graph.count];
+        let (mut linked, mut open) = (Vec::new(), vec![0]);
+        leads_back[0] = true;
+        for at in 0..self.order.len() {
+            let point = self.order[at];
+            if !leads_back[point as usize] {
+                // A point without a place waits for the others of its group.
+                let Some(slot) = self.loose_slot(graph, point) else { continue };
+                let parent = self.parents[point as usize];
+                graph.links_mut(point)[slot] = parent;
+                self.added.insert((point, parent));
+                leads_back[point as usize] = true;
+                linked.push(point);
+                open.push(point);
+            }
+            while let Some(to) = open.pop() {
+                for &from in &incoming[to as usize] {
+                    // A link that was replaced by a link back no longer counts, but its point
+                    // was marked when that happened.
+                    if !std::mem::replace(&mut leads_back[from as usize], true) {
+                        open.push(from);
+                    }
+                }
+            }
+        }
+        linked
+    }
+
     /// A place in a row of `from` for a link to `lost`: one that nobody needs, else that of a link
     /// of the tree, if `lost` has a place to carry that one on.
     fn slot(&self, graph: &FlatGraph, from: u32, lost: u32) -> Option<usize> {
@@ -208,4 +245,16 @@ impl Reach {
         self.order = order;
         found
     }
+}
+
+/// From where each point is linked at level 0.
+fn incoming(graph: &FlatGraph) -> Vec<Vec<u32>> {
+    let view = graph.over(&[], 0);
+    let mut incoming = vec![Vec::new(); graph.count];
+    for from in 0..graph.count as u32 {
+        for &to in view.neighbours(from) {
+            incoming[to as usize].push(from);
+        }
+    }
+    incoming
 }

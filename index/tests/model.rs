@@ -1,4 +1,5 @@
 //! Segment and delta against a plain map and brute force.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Walks and filters against brute force.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -42,9 +42,9 @@ pub fn clustered(count: usize, dim: usize, clusters: usize, seed: u64) -> Vec<En
 pub fn attributes(at: usize) -> Attributes {
     let rare = if at % 100 == 5 { vec!["rare=yes".to_string()] } else { Vec::new() };
     Attributes {
-        params: (at % 7 != 0).then_some(at as u64),
+        params: (!at.is_multiple_of(7)).then_some(at as u64),
         macs: Some(at as u64 % 1000),
-        latency_ms: (at % 2 == 0).then_some(at as f32 / 10.0),
+        latency_ms: at.is_multiple_of(2).then_some(at as f32 / 10.0),
         license: [None, Some("MIT"), Some("Apache-2.0")][at % 3].map(str::to_string),
         tags: [rare, vec![format!("third={}", at % 3)]].concat(),
     }
