@@ -2,11 +2,13 @@
 
 mod common;
 
-use common::{BACKBONE, assert_sound, model, put_blob};
+use common::{BACKBONE, assert_sound, model, put_blob, task};
 use proptest::prelude::*;
 use std::fs;
 use std::path::Path;
-use tans_storage::{Batch, Dtype, Error, Mode, NewTensor, Store, TensorId, decode, encode};
+use tans_storage::{
+    Batch, Dtype, Error, Mode, NewTensor, PairKind, Store, TaskId, TensorId, decode, encode,
+};
 
 /// A closed zoo with one model of two weights.
 fn small_zoo(zoo: &Path) -> Vec<TensorId> {
@@ -14,6 +16,8 @@ fn small_zoo(zoo: &Path) -> Vec<TensorId> {
     let ids = vec![put_blob(&store, &[1; 100]), put_blob(&store, &[2; 100])];
     let mut batch = Batch::new();
     batch.put_model(&model(0, "m", &ids));
+    batch.put_task(&task(1, "t"));
+    batch.put_pair(TaskId([1; 32]), 0, PairKind::Probe, 0.5);
     store.commit(batch).expect("commit");
     ids
 }
