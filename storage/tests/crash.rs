@@ -27,7 +27,7 @@ fn child_commits_until_killed() {
         batch.put_signature(row, &[1; 512]);
         batch.put_task(&task(1, "t"));
         batch.put_pair(TaskId([1; 32]), row, PairKind::Probe, 0.5);
-        if row > 20 && row % 7 == 0 {
+        if row > 20 && row.is_multiple_of(7) {
             batch.remove_model(row - 20);
         }
         store.commit(batch).expect("commit");
