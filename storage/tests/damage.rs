@@ -160,7 +160,7 @@ proptest! {
         let at = at.index(flipped.len());
         flipped[at] ^= 1 << bit;
         let result = decode::<tans_storage::ModelRecord>("model", &flipped);
-        prop_assert!(matches!(result, Err(Error::Corrupt { .. })), "expected damage at byte {}", at);
+        prop_assert!(matches!(result, Err(Error::Corrupt { .. })), "no damage at byte {}", at);
         let cut = decode::<tans_storage::ModelRecord>("model", &sound[..at]);
         prop_assert!(cut.is_err());
         prop_assert!(decode::<tans_storage::ModelRecord>("model", &noise).is_err());
