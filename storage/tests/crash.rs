@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::{BACKBONE, assert_sound, model, put_blob};
+use common::{BACKBONE, assert_sound, model, put_blob, task};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use tans_storage::{Batch, Mode, Store};
+use tans_storage::{Batch, Mode, PairKind, Store, TaskId};
 
 const ZOO: &str = "TANS_TEST_CRASH_ZOO";
 
@@ -25,7 +25,9 @@ fn child_commits_until_killed() {
         let mut batch = Batch::new();
         batch.put_model(&model(row, &format!("m{row}"), &[own, shared]));
         batch.put_signature(row, &[1; 512]);
-        if row > 20 && row % 7 == 0 {
+        batch.put_task(&task(1, "t"));
+        batch.put_pair(TaskId([1; 32]), row, PairKind::Probe, 0.5);
+        if row > 20 && row.is_multiple_of(7) {
             batch.remove_model(row - 20);
         }
         store.commit(batch).expect("commit");

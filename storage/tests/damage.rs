@@ -2,11 +2,13 @@
 
 mod common;
 
-use common::{BACKBONE, assert_sound, model, put_blob};
+use common::{BACKBONE, assert_sound, model, put_blob, task};
 use proptest::prelude::*;
 use std::fs;
 use std::path::Path;
-use tans_storage::{Batch, Dtype, Error, Mode, NewTensor, Store, TensorId, decode, encode};
+use tans_storage::{
+    Batch, Dtype, Error, Mode, NewTensor, PairKind, Store, TaskId, TensorId, decode, encode,
+};
 
 /// A closed zoo with one model of two weights.
 fn small_zoo(zoo: &Path) -> Vec<TensorId> {
@@ -14,6 +16,8 @@ fn small_zoo(zoo: &Path) -> Vec<TensorId> {
     let ids = vec![put_blob(&store, &[1; 100]), put_blob(&store, &[2; 100])];
     let mut batch = Batch::new();
     batch.put_model(&model(0, "m", &ids));
+    batch.put_task(&task(1, "t"));
+    batch.put_pair(TaskId([1; 32]), 0, PairKind::Probe, 0.5);
     store.commit(batch).expect("commit");
     ids
 }
@@ -156,7 +160,7 @@ proptest! {
         let at = at.index(flipped.len());
         flipped[at] ^= 1 << bit;
         let result = decode::<tans_storage::ModelRecord>("model", &flipped);
-        prop_assert!(matches!(result, Err(Error::Corrupt { .. })), "expected damage at byte {}", at);
+        prop_assert!(matches!(result, Err(Error::Corrupt { .. })), "no damage at byte {}", at);
         let cut = decode::<tans_storage::ModelRecord>("model", &sound[..at]);
         prop_assert!(cut.is_err());
         prop_assert!(decode::<tans_storage::ModelRecord>("model", &noise).is_err());

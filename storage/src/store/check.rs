@@ -101,8 +101,8 @@ impl<'a> Check<'a> {
         })?;
         self.each(Family::Sys, Self::visit_sys)?;
         self.each(Family::Tensor, Self::visit_tensor)?;
-        self.require_lookups()?;
-        self.require_sys()?;
+        self.require_lookups();
+        self.require_sys();
         self.require_tensors();
         Ok(())
     }
@@ -264,32 +264,36 @@ impl<'a> Check<'a> {
     }
 
     /// Every model and task is found by its name and id.
-    fn require_lookups(&mut self) -> Result<()> {
+    fn require_lookups(&mut self) {
         let models = self.models.iter().flat_map(|(row, (name, id))| {
             let by = [NameKey::Model(name.clone()), NameKey::ModelId(*id)];
             by.map(|key| (key, format!("row {row}")))
         });
         let tasks =
             self.tasks.iter().map(|(id, name)| (NameKey::Task(name.clone()), format!("task {id}")));
-        let mut missing = Vec::new();
+        let mut damages = Vec::new();
         for (key, what) in models.chain(tasks) {
-            if self.db.get(Family::Name, &key.to_bytes())?.is_none() {
-                let what = format!("expected a lookup of {what}, found none");
-                missing.push(record::corrupt(Family::Name, &key.to_bytes(), &what));
+            let key = key.to_bytes();
+            match self.db.get(Family::Name, &key) {
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    let what = format!("expected a lookup of {what}, found none");
+                    damages.push(record::corrupt(Family::Name, &key, &what));
+                }
+                Err(error) => damages.push(error),
             }
         }
-        missing.into_iter().for_each(|error| self.note(error));
-        Ok(())
+        damages.into_iter().for_each(|error| self.note(error));
     }
 
-    fn require_sys(&mut self) -> Result<()> {
+    fn require_sys(&mut self) {
         let newest_row = self.models.keys().next_back().copied();
         let newest_operation = self.newest_operation;
-        self.require_number(SYS_FORMAT, |found: u32| found == FORMAT_VERSION)?;
-        self.require_number(SYS_NEXT_ROW, |found: u64| newest_row.is_none_or(|row| row < found))?;
+        self.require_number(SYS_FORMAT, |found: u32| found == FORMAT_VERSION);
+        self.require_number(SYS_NEXT_ROW, |found: u64| newest_row.is_none_or(|row| row < found));
         self.require_number(SYS_SEQUENCE, |found: u64| {
             newest_operation.is_none_or(|newest| newest == found)
-        })?;
+        });
         // Damage of the record itself was found when the family was visited.
         let generation = record::get::<GenerationRecord>(self.db, Family::Sys, SYS_GENERATION);
         if let Ok(Some(generation)) = generation
@@ -298,24 +302,21 @@ impl<'a> Check<'a> {
             let what = format!("expected encoder {}, found none", generation.encoder);
             self.note(record::corrupt(Family::Sys, SYS_GENERATION, &what));
         }
-        Ok(())
     }
 
     fn require_number<T: DeserializeOwned + Copy + std::fmt::Display>(
         &mut self,
         key: &[u8],
         sound: impl Fn(T) -> bool,
-    ) -> Result<()> {
+    ) {
         match record::require::<T>(self.db, Family::Sys, key) {
             Ok(found) if sound(found) => {}
             Ok(found) => {
                 let what = format!("expected the number that the records imply, found {found}");
                 self.note(record::corrupt(Family::Sys, key, &what));
             }
-            Err(error @ Error::Corrupt { .. }) => self.note(error),
-            Err(error) => return Err(error),
+            Err(error) => self.note(error),
         }
-        Ok(())
     }
 
     /// Every referenced tensor has a record, and every record counts its references.

@@ -36,7 +36,8 @@ pub(super) struct Plan {
 /// Plans the commit of `changes` on top of what is stored.
 ///
 /// # Errors
-/// `Error::Invalid` when a change contradicts what is stored; `Error::Corrupt` when that is damaged.
+/// `Error::Invalid` when a change contradicts what is stored; `Error::Corrupt` when that is
+/// damaged.
 pub(super) fn plan(
     db: &Db,
     staged: &HashMap<TensorId, TensorRecord>,

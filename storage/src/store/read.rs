@@ -13,6 +13,9 @@ use crate::{
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLockReadGuard};
 
+/// Row ids with their vectors.
+type RowIterator<'a> = Box<dyn Iterator<Item = Result<(u64, Vec<f32>)>> + 'a>;
+
 impl Store {
     /// A stored tensor, memory-mapped.
     ///
@@ -151,10 +154,7 @@ impl Store {
     ///
     /// # Errors
     /// `Error::Corrupt`, also as an item, when a record is damaged.
-    pub fn embeddings(
-        &self,
-        encoder: u32,
-    ) -> Result<Box<dyn Iterator<Item = Result<(u64, Vec<f32>)>> + '_>> {
+    pub fn embeddings(&self, encoder: u32) -> Result<RowIterator<'_>> {
         let entries = self.db.scan(Family::Embedding, &keys::of_number(encoder), &[])?;
         Ok(Box::new(entries.map(|entry| embedding_of(entry?))))
     }
