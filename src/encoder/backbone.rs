@@ -4,7 +4,7 @@ use super::Error;
 use crate::graph::exec::{Device, Network};
 use crate::graph::input::InputContract;
 use crate::graph::spaces::efficientnet_lite::{self, Variant};
-use crate::graph::{Error as GraphError, Graph, formats::safetensors};
+use crate::graph::{Error as GraphError, Graph, Weight, formats::safetensors};
 use crate::rows::Rows;
 use crate::sample::Image;
 use std::collections::HashMap;
@@ -79,7 +79,7 @@ impl Backbone {
     }
 }
 
-/// The backbone as a network of its own: graph, weights (f16) and input contract.
+/// The backbone as a network of its own: graph, weights (widened to f32) and input contract.
 ///
 /// # Errors
 /// `Error::Graph` if the compiled-in weights do not fit the architecture.
@@ -87,7 +87,7 @@ pub fn network() -> Result<(Graph, InputContract), Error> {
     let (weights, _) = safetensors::read(WEIGHTS)?;
     let weights: HashMap<_, _> = weights.into_iter().collect();
     let variant = Variant::new(0)?;
-    let supply = |name: &str| weights.get(name).cloned();
+    let supply = |name: &str| weights.get(name).map(Weight::widened);
     let graph: Result<Graph, GraphError> = efficientnet_lite::pretrained(variant, CLASSES, &supply);
     Ok((graph?, variant.input()))
 }

@@ -124,6 +124,16 @@ impl Weight {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         Self { dtype: Dtype::F32, shape: shape.to_vec(), bytes: Arc::new(bytes) }
     }
+    /// The same weight as f32, if it is f16; any other stays as it is.
+    pub fn widened(&self) -> Self {
+        if self.dtype != Dtype::F16 {
+            return self.clone();
+        }
+        let bytes: &[u8] = (*self.bytes).as_ref();
+        let halves = bytes.chunks_exact(2).map(|two| half::f16::from_le_bytes([two[0], two[1]]));
+        let wide: Vec<u8> = halves.flat_map(|half| half.to_f32().to_le_bytes()).collect();
+        Self { dtype: Dtype::F32, shape: self.shape.clone(), bytes: Arc::new(wide) }
+    }
     /// An i64 weight from values.
     pub fn from_i64(shape: &[usize], values: &[i64]) -> Self {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();

@@ -17,6 +17,9 @@ use tans_storage::{
 /// Version of the format.
 const VERSION: u32 = 1;
 
+/// Ends the name of an f32 weight that a bundle holds as f16: it becomes f32 again, so that the network stays valid.
+const NARROWED: &str = ".f32";
+
 /// Rows of a task that a bundle carries: enough for the encoders, at a third of the size.
 const TASK_ROWS_MAX: usize = 64;
 
@@ -249,25 +252,28 @@ fn export_model(
         .weights
         .iter()
         .enumerate()
-        .map(|(position, (_, weight))| (position.to_string(), narrowed(weight)))
+        .map(|(position, (_, weight))| match narrowed(weight) {
+            Some(narrow) => (format!("{position}{NARROWED}"), narrow),
+            None => (position.to_string(), weight.clone()),
+        })
         .collect();
     append(archive, &format!("models/{index}.safetensors"), &safetensors::write(&weights, &[])?)
 }
 
-/// f32 becomes f16; values beyond its range stay as they are, so that no weight turns infinite.
-fn narrowed(weight: &Weight) -> Weight {
+/// An f32 weight as f16; `None` for other types and for values beyond the range of f16.
+fn narrowed(weight: &Weight) -> Option<Weight> {
     if weight.dtype != Dtype::F32 {
-        return weight.clone();
+        return None;
     }
-    let bytes = (*weight.bytes).as_ref().chunks_exact(4).map(|word| {
-        half::f16::from_f32(f32::from_le_bytes([word[0], word[1], word[2], word[3]]))
-    });
-    let halves: Vec<half::f16> = bytes.collect();
+    let words = (*weight.bytes).as_ref().chunks_exact(4);
+    let halves: Vec<half::f16> = words
+        .map(|word| half::f16::from_f32(f32::from_le_bytes([word[0], word[1], word[2], word[3]])))
+        .collect();
     if halves.iter().any(|half| half.is_infinite()) {
-        return weight.clone();
+        return None;
     }
     let bytes: Vec<u8> = halves.iter().flat_map(|half| half.to_le_bytes()).collect();
-    Weight { dtype: Dtype::F16, shape: weight.shape.clone(), bytes: Arc::new(bytes) }
+    Some(Weight { dtype: Dtype::F16, shape: weight.shape.clone(), bytes: Arc::new(bytes) })
 }
 
 /// Members of a bundle, read and checked for size.
@@ -509,7 +515,9 @@ fn bundled_network(
     let mut tensors = members.tensors(&format!("models/{index}.safetensors"), origin)?;
     let mut weights = Vec::with_capacity(entry.weight_names.len());
     for position in 0..entry.weight_names.len() {
-        let weight = tensors.remove(&position.to_string()).ok_or_else(|| {
+        let narrow = tensors.remove(&format!("{position}{NARROWED}"));
+        let weight = narrow.map(|weight| weight.widened());
+        let weight = weight.or_else(|| tensors.remove(&position.to_string())).ok_or_else(|| {
             Error::input(format!(
                 "{}: {}: expected weight {position}, found none",
                 origin.display(),

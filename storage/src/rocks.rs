@@ -153,6 +153,15 @@ impl Db {
         Ok(iterator.map(|entry| entry.map_err(failure)))
     }
 
+    /// Last key of a family.
+    pub(crate) fn last_key(&self, family: Family) -> Result<Option<Box<[u8]>>> {
+        let mut iterator = self.inner.iterator_cf(&self.handle(family)?, IteratorMode::End);
+        match iterator.next() {
+            None => Ok(None),
+            Some(entry) => entry.map(|(key, _)| Some(key)).map_err(failure),
+        }
+    }
+
     /// Writes everything, or nothing, and returns when it is durable.
     pub(crate) fn write_synced(&self, write: Write) -> Result<()> {
         let Write { cleared, entries } = write;

@@ -52,17 +52,9 @@ impl Variant {
         SCALES[self.number].2
     }
 
-    /// RGB, `(pixel - 127) / 128`.
+    /// RGB with the mean and spread of ImageNet, as the package of the weights documents it.
     pub fn input(self) -> InputContract {
-        InputContract {
-            height: self.side(),
-            width: self.side(),
-            layout: Layout::Nchw,
-            order: ChannelOrder::Rgb,
-            scale: 1.0,
-            mean: vec![127.0; 3],
-            std: vec![128.0; 3],
-        }
+        super::imagenet(self.side())
     }
 }
 
