@@ -10,14 +10,14 @@ use tans::{Database, InitOptions};
 pub struct Init {
     /// The zoo's directory
     zoo: PathBuf,
-    /// Fill it from a starter bundle (assets/starter.tar, or one made by `tans export --starter`)
+    /// Fill it from a starter bundle (assets/starter.tar, or one made by `tans export --starter`); may be repeated
     #[arg(long, value_name = "FILE")]
-    starter: Option<PathBuf>,
+    starter: Vec<PathBuf>,
 }
 
 impl Init {
     pub fn run(&self, context: &Context) -> Result<bool> {
-        let options = InitOptions { starter: self.starter.clone() };
+        let options = InitOptions { starters: self.starter.clone() };
         let (_, report) = Database::init(&self.zoo, &options, context.options(false))?;
         if context.output.json {
             context.output.object(&report)?;

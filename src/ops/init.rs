@@ -11,8 +11,8 @@ use tans_storage::Store;
 /// Options of `init`.
 #[derive(Clone, Debug, Default)]
 pub struct InitOptions {
-    /// A bundle made by `export --starter`.
-    pub starter: Option<PathBuf>,
+    /// Bundles made by `export --starter`, read in this order.
+    pub starters: Vec<PathBuf>,
 }
 
 /// What `init` made.
@@ -20,11 +20,11 @@ pub struct InitOptions {
 pub struct InitReport {
     /// The zoo.
     pub zoo: PathBuf,
-    /// Models from the starter bundle.
+    /// Models from the starter bundles.
     pub models: usize,
     /// Tasks, the built-in benchmark tasks included.
     pub tasks: usize,
-    /// Pairs from the starter bundle.
+    /// Pairs from the starter bundles.
     pub pairs: usize,
 }
 
@@ -34,9 +34,10 @@ pub(crate) fn run(
     open: OpenOptions,
 ) -> Result<(State, InitReport)> {
     // Everything that can be wrong with the input is found before the directory is made.
-    let starter = options.starter.as_deref().map(open_starter).transpose()?;
+    let starters =
+        options.starters.iter().map(|starter| open_starter(starter)).collect::<Result<Vec<_>>>()?;
     let existed = path.exists();
-    let made = fill(path, options, starter);
+    let made = fill(path, options, starters);
     if made.is_err() && !existed {
         // The directory did not exist before, so nothing of the user's is in it.
         let _ = std::fs::remove_dir_all(path);
@@ -48,16 +49,16 @@ pub(crate) fn run(
 fn fill(
     path: &Path,
     options: &InitOptions,
-    starter: Option<std::fs::File>,
+    starters: Vec<std::fs::File>,
 ) -> Result<(Store, InitReport)> {
     let store = Store::create(path, crate::encoder::BACKBONE_FINGERPRINT)?;
     let built_in = Path::new("built-in benchmark tasks");
-    let mut counts = bundle::Counts::default();
-    if !benchmark::TASKS.is_empty() {
-        counts = bundle::import(&store, benchmark::TASKS, built_in)?;
-    }
-    if let (Some(file), Some(origin)) = (starter, &options.starter) {
-        counts = bundle::import(&store, std::io::BufReader::new(file), origin)?;
+    bundle::import(&store, benchmark::TASKS, built_in)?;
+    let (mut models, mut pairs) = (0, 0);
+    for (file, origin) in starters.into_iter().zip(&options.starters) {
+        let counts = bundle::import(&store, std::io::BufReader::new(file), origin)?;
+        models += counts.models;
+        pairs += counts.pairs;
     }
     let set = training_set::load(&store)?;
     let mut go_on = |_, _, _| std::ops::ControlFlow::Continue(());
@@ -66,7 +67,7 @@ fn fill(
     generation::install(&store, generation::Candidate { encoders, notes })?;
     let zoo = path.to_path_buf();
     let tasks = set.tasks.len();
-    Ok((store, InitReport { zoo, models: counts.models, tasks, pairs: counts.pairs }))
+    Ok((store, InitReport { zoo, models, tasks, pairs }))
 }
 
 fn open_starter(path: &Path) -> Result<std::fs::File> {

@@ -316,7 +316,8 @@ impl Members {
     }
 }
 
-/// Reads a bundle into a zoo by one commit. What the zoo holds already (same id) is left as it is.
+/// Reads a bundle into a zoo by one commit. A model or task that the zoo holds already (same id) is left as it is; its
+/// pairs are added.
 ///
 /// Models arrive without embeddings: the caller installs a generation afterwards.
 pub fn import(store: &Store, bytes: impl Read, origin: &Path) -> Result<Counts> {
@@ -345,19 +346,14 @@ pub fn import(store: &Store, bytes: impl Read, origin: &Path) -> Result<Counts> 
             batch.put_task(&import_task(store, index, task, &mut tensors)?);
         }
     }
-    let rows = import_models(store, &manifest, &mut members, origin, &mut batch)?;
-    let mut pairs = 0;
+    let (rows, models) = import_models(store, &manifest, &mut members, origin, &mut batch)?;
     for &(task, model, kind, accuracy) in &manifest.pairs {
         let task = manifest.tasks.get(task).ok_or_else(|| bad_index(origin, "task", task))?;
         let row = rows.get(model).ok_or_else(|| bad_index(origin, "model", model))?;
-        if let Some(row) = row {
-            batch.put_pair(TaskId(task.id), *row, kind, accuracy);
-            pairs += 1;
-        }
+        batch.put_pair(TaskId(task.id), *row, kind, accuracy);
     }
     store.commit(batch)?;
-    let models = rows.iter().flatten().count();
-    Ok(Counts { models, tasks: manifest.tasks.len(), pairs })
+    Ok(Counts { models, tasks: manifest.tasks.len(), pairs: manifest.pairs.len() })
 }
 
 fn bad_index(origin: &Path, what: &str, index: usize) -> Error {
@@ -402,14 +398,15 @@ fn import_task(
     })
 }
 
-/// Stages every new model; its row id by position, `None` where the zoo holds it already.
+/// Stages every new model; the row ids of all by position, and how many are new.
 fn import_models(
     store: &Store,
     manifest: &Manifest,
     members: &mut Members,
     origin: &Path,
     batch: &mut Batch,
-) -> Result<Vec<Option<u64>>> {
+) -> Result<(Vec<u64>, usize)> {
+    let mut new = 0;
     let mut signatures = members.tensors("signatures.safetensors", origin)?;
     let mut rows = Vec::with_capacity(manifest.models.len());
     let mut ids: Vec<ModelId> = Vec::with_capacity(manifest.models.len());
@@ -423,10 +420,11 @@ fn import_models(
             (uri, None) => ModelId::of_reference(uri.as_deref().unwrap_or(&entry.name)),
         };
         ids.push(id);
-        if store.model_by_id(id)?.is_some() {
-            rows.push(None);
+        if let Some(stored) = store.model_by_id(id)? {
+            rows.push(stored.row);
             continue;
         }
+        new += 1;
         let row = store.next_row()?;
         let seen = entry.seen.iter().filter_map(|&task| manifest.tasks.get(task));
         batch.put_model(&ModelRecord {
@@ -457,9 +455,9 @@ fn import_models(
                 bytes.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]])).collect();
             batch.put_signature(row, &bits);
         }
-        rows.push(Some(row));
+        rows.push(row);
     }
-    Ok(rows)
+    Ok((rows, new))
 }
 
 type StoredGraph = Option<(Vec<u8>, TensorId)>;

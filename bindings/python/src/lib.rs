@@ -173,8 +173,8 @@ fn init(
     cache_dir: Option<PathBuf>,
 ) -> PyResult<Zoo> {
     let options = OpenOptions { cache_dir, ..OpenOptions::default() };
-    let starter = InitOptions { starter };
-    let (database, _) = py.detach(|| Database::init(&path, &starter, options)).map_err(raise)?;
+    let starters = InitOptions { starters: starter.into_iter().collect() };
+    let (database, _) = py.detach(|| Database::init(&path, &starters, options)).map_err(raise)?;
     Ok(Zoo { database })
 }
 
