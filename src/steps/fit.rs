@@ -1,1 +1,291 @@
 //! The fine-tuning loop: epochs, schedule, validation, early stop.
+
+use crate::graph::exec::{Evaluation, Trainer};
+use crate::graph::{Error, Graph};
+use crate::sample::Image;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+/// How a network is fitted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FitOptions {
+    /// Passes over the training images. Default 10.
+    pub epochs: usize,
+    /// Images a step. Default 32.
+    pub batch_size: usize,
+    /// Peak of the schedule. Default 1e-3.
+    pub learning_rate: f32,
+    /// Epochs of linear rise before the cosine descends to zero. Default 0.5.
+    pub warmup_epochs: f32,
+    /// Stop after so many epochs without a better validation result. Default 0: never.
+    pub patience: usize,
+    /// Share of each class held back for validation; a class with too few images gives none. Default 0.1.
+    pub validation_share: f32,
+    /// Seed of the split and the order of images. Default 0.
+    pub seed: u64,
+    /// Stop after the epoch in which this time has passed. Default `None`.
+    pub budget_seconds: Option<f32>,
+}
+
+impl Default for FitOptions {
+    fn default() -> Self {
+        Self {
+            epochs: 10,
+            batch_size: 32,
+            learning_rate: 1e-3,
+            warmup_epochs: 0.5,
+            patience: 0,
+            validation_share: 0.1,
+            seed: 0,
+            budget_seconds: None,
+        }
+    }
+}
+
+/// What one epoch did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EpochReport {
+    /// Counted from 1.
+    pub epoch: usize,
+    /// Mean over its steps.
+    pub train_loss: f32,
+    /// `None` where there were too few images to hold some back.
+    pub validation_loss: Option<f32>,
+    /// 0..=1.
+    pub validation_accuracy: Option<f32>,
+    /// Of the last step.
+    pub learning_rate: f32,
+    /// Wall clock.
+    pub seconds: f32,
+}
+
+/// A fitted network.
+#[derive(Debug)]
+pub struct Fitted {
+    /// With the weights of the best epoch.
+    pub graph: Graph,
+    /// One report per epoch run.
+    pub epochs: Vec<EpochReport>,
+    /// The epoch whose weights were kept, from 1; 0 if none was finished.
+    pub best_epoch: usize,
+    /// Validation accuracy of that epoch.
+    pub best_validation_accuracy: Option<f32>,
+}
+
+/// Where a run stands after an epoch: all that is needed to go on as if it had never stopped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FitState {
+    /// The trainer's checkpoint now.
+    pub current: Vec<u8>,
+    /// The trainer's checkpoint at the best epoch.
+    pub best: Vec<u8>,
+    /// The best epoch, from 1.
+    pub best_epoch: usize,
+    /// Reports of the epochs run.
+    pub epochs: Vec<EpochReport>,
+}
+
+/// Fits on images with labels; `Break` from `progress` ends the run after that epoch.
+///
+/// Deterministic for a seed on one machine's CPU. A run that meets a loss or gradient that is not finite after its first
+/// epoch ends there and keeps the best weights so far.
+///
+/// # Errors
+/// `Error::Contract` for images, labels or options that do not fit; `Error::Execution` if libtorch fails.
+pub fn fit(
+    trainer: Trainer,
+    images: &[Image],
+    labels: &[u32],
+    options: &FitOptions,
+    progress: &mut dyn FnMut(&EpochReport) -> ControlFlow<()>,
+) -> Result<Fitted, Error> {
+    let mut report = |state: &FitState| match state.epochs.last() {
+        Some(epoch) => progress(epoch),
+        None => ControlFlow::Continue(()),
+    };
+    resume(trainer, (images, labels), options, None, &mut report)
+}
+
+/// As `fit`, from a state that `after_epoch` was given by an earlier run with the same arguments.
+///
+/// # Errors
+/// As `fit`, and `Error::Malformed` if the state is of another network.
+pub fn resume(
+    mut trainer: Trainer,
+    (images, labels): (&[Image], &[u32]),
+    options: &FitOptions,
+    state: Option<FitState>,
+    after_epoch: &mut dyn FnMut(&FitState) -> ControlFlow<()>,
+) -> Result<Fitted, Error> {
+    check(images, labels, options)?;
+    let split = Split::new(labels, options);
+    let validation_images: Vec<&Image> = split.validation.iter().map(|&at| &images[at]).collect();
+    let validation_labels: Vec<u32> = split.validation.iter().map(|&at| labels[at]).collect();
+    let mut state = match state {
+        Some(state) => {
+            trainer.restore(&state.current)?;
+            state
+        }
+        None => {
+            let start = trainer.checkpoint()?;
+            FitState { best: start.clone(), current: start, best_epoch: 0, epochs: Vec::new() }
+        }
+    };
+    let start = Instant::now();
+    while state.epochs.len() < options.epochs && !is_stale(&state, options) {
+        let epoch = state.epochs.len() + 1;
+        let clock = Instant::now();
+        let run = Epoch { images, labels, order: &split.order(epoch, options), number: epoch };
+        let (train_loss, learning_rate) = match run.train(&mut trainer, options) {
+            Err(Error::Execution { .. }) if state.best_epoch > 0 => break,
+            other => other?,
+        };
+        let validation = match validation_images.is_empty() {
+            true => None,
+            false => Some(trainer.evaluate(&validation_images, &validation_labels)?),
+        };
+        state.current = trainer.checkpoint()?;
+        if is_better(&state, validation) {
+            state.best.clone_from(&state.current);
+            state.best_epoch = epoch;
+        }
+        state.epochs.push(EpochReport {
+            epoch,
+            train_loss,
+            validation_loss: validation.map(|found| found.loss),
+            validation_accuracy: validation.map(|found| found.accuracy),
+            learning_rate,
+            seconds: clock.elapsed().as_secs_f32(),
+        });
+        let spent = start.elapsed().as_secs_f32();
+        let over = options.budget_seconds.is_some_and(|budget| spent >= budget);
+        if after_epoch(&state).is_break() || over {
+            break;
+        }
+    }
+    trainer.restore(&state.best)?;
+    let best = state.best_epoch.checked_sub(1).and_then(|at| state.epochs.get(at));
+    Ok(Fitted {
+        graph: trainer.graph()?,
+        best_validation_accuracy: best.and_then(|epoch| epoch.validation_accuracy),
+        best_epoch: state.best_epoch,
+        epochs: state.epochs,
+    })
+}
+
+/// Higher accuracy is better, lower loss among equals; without validation the latest is the best.
+fn is_better(state: &FitState, found: Option<Evaluation>) -> bool {
+    let best = state.best_epoch.checked_sub(1).and_then(|at| state.epochs.get(at));
+    let (Some(found), Some(best)) = (found, best) else { return true };
+    let (Some(accuracy), Some(loss)) = (best.validation_accuracy, best.validation_loss) else {
+        return true;
+    };
+    found.accuracy > accuracy || (found.accuracy == accuracy && found.loss < loss)
+}
+
+fn is_stale(state: &FitState, options: &FitOptions) -> bool {
+    options.patience > 0 && state.epochs.len() >= state.best_epoch + options.patience
+}
+
+fn check(images: &[Image], labels: &[u32], options: &FitOptions) -> Result<(), Error> {
+    let wrong = |what: String| Err(Error::Contract(what));
+    if images.is_empty() || images.len() != labels.len() {
+        let (images, labels) = (images.len(), labels.len());
+        return wrong(format!("expected one label an image, found {images} and {labels}"));
+    }
+    if options.batch_size == 0 || options.epochs == 0 {
+        return wrong("expected at least one epoch and one image a batch, found 0".to_string());
+    }
+    let rate = options.learning_rate;
+    let warmup = options.warmup_epochs;
+    if !(rate.is_finite() && rate >= 0.0 && warmup.is_finite() && warmup >= 0.0) {
+        return wrong(format!("expected rate and warm-up from 0, found {rate} and {warmup}"));
+    }
+    if !(0.0..1.0).contains(&options.validation_share) {
+        return wrong(format!("expected a share in 0..1, found {}", options.validation_share));
+    }
+    Ok(())
+}
+
+/// Indices of the images that train and of those that judge.
+struct Split {
+    train: Vec<usize>,
+    validation: Vec<usize>,
+}
+
+impl Split {
+    /// Stratified: each class gives its share, rounded, and keeps at least one image to train on.
+    fn new(labels: &[u32], options: &FitOptions) -> Self {
+        let mut classes: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (index, &label) in labels.iter().enumerate() {
+            classes.entry(label).or_default().push(index);
+        }
+        let mut generator = generator(options.seed, 0);
+        let mut split = Self { train: Vec::new(), validation: Vec::new() };
+        for mut members in classes.into_values() {
+            members.shuffle(&mut generator);
+            let share = (members.len() as f32 * options.validation_share).round() as usize;
+            let rest = members.split_off(share.min(members.len() - 1));
+            split.validation.extend(members);
+            split.train.extend(rest);
+        }
+        split.train.sort_unstable();
+        split.validation.sort_unstable();
+        split
+    }
+
+    /// The training images in the order of an epoch, which depends on nothing but seed and number.
+    fn order(&self, epoch: usize, options: &FitOptions) -> Vec<usize> {
+        let mut order = self.train.clone();
+        order.shuffle(&mut generator(options.seed, epoch as u64));
+        order
+    }
+}
+
+fn generator(seed: u64, stream: u64) -> impl Rng {
+    let mut generator = ChaCha8Rng::seed_from_u64(seed);
+    generator.set_stream(stream);
+    generator
+}
+
+struct Epoch<'a> {
+    images: &'a [Image],
+    labels: &'a [u32],
+    order: &'a [usize],
+    number: usize,
+}
+
+impl Epoch<'_> {
+    /// Mean loss over the images and the learning rate of the last step.
+    fn train(&self, trainer: &mut Trainer, options: &FitOptions) -> Result<(f32, f32), Error> {
+        let batches = self.order.chunks(options.batch_size);
+        let steps = batches.len();
+        let (mut total, mut rate) = (0.0, 0.0);
+        for (index, batch) in batches.enumerate() {
+            let images: Vec<&Image> = batch.iter().map(|&at| &self.images[at]).collect();
+            let labels: Vec<u32> = batch.iter().map(|&at| self.labels[at]).collect();
+            rate = schedule((self.number - 1) * steps + index, steps, options);
+            total += f64::from(trainer.step(&images, &labels, rate)?) * batch.len() as f64;
+        }
+        Ok(((total / self.order.len() as f64) as f32, rate))
+    }
+}
+
+/// Linear rise over the warm-up, then half a cosine down to zero.
+fn schedule(step: usize, steps_per_epoch: usize, options: &FitOptions) -> f32 {
+    let total = (steps_per_epoch * options.epochs) as f32;
+    let warmup = (options.warmup_epochs * steps_per_epoch as f32).min(total);
+    let step = step as f32;
+    if step + 1.0 < warmup {
+        return options.learning_rate * (step + 1.0) / warmup;
+    }
+    let share = ((step - warmup) / (total - warmup).max(1.0)).clamp(0.0, 1.0);
+    options.learning_rate * 0.5 * (1.0 + (std::f32::consts::PI * share).cos())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,8 @@
 //! Where networks run.
 
 use crate::graph::Error;
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::path::Path;
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// A device, by the user's word.
@@ -105,35 +105,11 @@ fn cuda(folder: Option<&Path>) -> Result<(), String> {
 
 fn open_library(folder: Option<&Path>) -> Result<(), String> {
     const LIBRARY: &str = "libtorch_cuda.so";
-    let path = folder.map_or_else(|| LIBRARY.into(), |folder| folder.join(LIBRARY));
-    let name = CString::new(path.to_string_lossy().as_bytes()).map_err(|error| error.to_string())?;
-    // SAFETY: `name` is a NUL-terminated string that lives through the call. The library's initialisers register
-    // CUDA with libtorch and touch nothing of ours; it is never closed.
-    let handle = unsafe { dlopen(name.as_ptr(), RTLD_NOW | RTLD_GLOBAL) };
-    if handle.is_null() { Err(last_error()) } else { Ok(()) }
-}
-
-fn last_error() -> String {
-    // SAFETY: dlerror returns NULL or a NUL-terminated string that stays valid until the next dl call of this thread.
-    unsafe {
-        let message = dlerror();
-        if message.is_null() {
-            return "the library could not be loaded".to_string();
-        }
-        CStr::from_ptr(message).to_string_lossy().into_owned()
-    }
-}
-
-const RTLD_NOW: c_int = 2;
-#[cfg(target_os = "linux")]
-const RTLD_GLOBAL: c_int = 0x100;
-#[cfg(not(target_os = "linux"))]
-const RTLD_GLOBAL: c_int = 8;
-
-// SAFETY: the signatures are those of dlfcn.h.
-unsafe extern "C" {
-    fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
-    fn dlerror() -> *mut c_char;
+    let path = folder.map_or_else(|| PathBuf::from(LIBRARY), |folder| folder.join(LIBRARY));
+    // SAFETY: the library's initialisers register CUDA with libtorch and touch nothing of ours.
+    let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) };
+    // libtorch keeps pointers into the library: it must never be closed.
+    library.map(std::mem::forget).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

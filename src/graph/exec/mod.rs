@@ -1,15 +1,16 @@
 //! Executes networks on libtorch, with autograd.
 
-
+mod augment;
 pub mod device;
 mod fuse;
 pub mod network;
 mod ops;
-
+mod optim;
 mod plan;
+mod roles;
 mod tensor;
-
+pub mod trainer;
 
 pub use device::Device;
 pub use network::{Head, Network};
-
+pub use trainer::{Evaluation, Optimizer, Trainer, TrainerOptions};

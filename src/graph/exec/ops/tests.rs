@@ -1,0 +1,149 @@
+//! Every operator gives what ONNX Runtime gives (scripts/make_exec_references.py).
+
+use super::{Call, Mode, TABLE, find};
+use crate::graph::exec::tensor;
+use crate::graph::{Attribute, Node, Weight};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tch::{Device, Tensor};
+
+const CASES: &str = include_str!("../../../../tests/data/exec/operators.json");
+
+fn weight(value: &Value) -> Weight {
+    let shape: Vec<usize> = serde_json::from_value(value["shape"].clone()).expect("shape");
+    let values = value["values"].as_array().expect("values").iter();
+    match value["kind"].as_str() {
+        Some("f32") => {
+            let values: Vec<f32> = values.map(|v| v.as_f64().expect("f32") as f32).collect();
+            Weight::from_f32(&shape, &values)
+        }
+        Some("i64") => {
+            let values: Vec<i64> = values.map(|v| v.as_i64().expect("i64")).collect();
+            Weight::from_i64(&shape, &values)
+        }
+        _ => {
+            let bytes: Vec<u8> = values.map(|v| u8::from(v.as_bool() == Some(true))).collect();
+            Weight { dtype: safetensors::Dtype::BOOL, shape, bytes: Arc::new(bytes) }
+        }
+    }
+}
+
+fn attribute(value: &Value) -> Attribute {
+    match value {
+        Value::String(text) => Attribute::String(text.clone().into_bytes()),
+        Value::Array(list) => {
+            Attribute::Ints(list.iter().map(|v| v.as_i64().expect("int")).collect())
+        }
+        Value::Object(_) => Attribute::Tensor(weight(value)),
+        number => match number.as_i64() {
+            Some(int) => Attribute::Int(int),
+            None => Attribute::Float(number.as_f64().expect("number") as f32),
+        },
+    }
+}
+
+fn node(op: &str, outputs: usize, attributes: BTreeMap<String, Attribute>) -> Node {
+    Node {
+        name: String::new(),
+        op: op.to_string(),
+        domain: String::new(),
+        inputs: Vec::new(),
+        outputs: (0..outputs).map(|index| format!("y{index}")).collect(),
+        attributes,
+    }
+}
+
+/// Largest difference, relative to values above 1; infinite where shapes differ.
+fn difference(found: &Tensor, expected: &Value) -> f64 {
+    let shape: Vec<i64> = serde_json::from_value(expected["shape"].clone()).expect("shape");
+    if found.size() != shape {
+        return f64::INFINITY;
+    }
+    let found = tensor::to_f32(found).expect("values");
+    let expected = tensor::from_weight(&weight(expected), Device::Cpu).expect("expected");
+    let expected = tensor::to_f32(&expected).expect("values");
+    let pairs = found.iter().zip(&expected);
+    pairs.map(|(a, b)| f64::from((a - b).abs() / b.abs().max(1.0))).fold(0.0, f64::max)
+}
+
+#[test]
+fn operators_agree_with_onnx_runtime() {
+    let cases: Vec<Value> = serde_json::from_str(CASES).expect("cases");
+    let mut wrong = Vec::new();
+    for (index, case) in cases.iter().enumerate() {
+        let op = case["op"].as_str().expect("op");
+        let attributes = case["attributes"].as_object().expect("attributes");
+        let attributes = attributes.iter().map(|(name, v)| (name.clone(), attribute(v))).collect();
+        let expected = case["outputs"].as_array().expect("outputs");
+        let node = node(op, expected.len(), attributes);
+        let inputs = case["inputs"].as_array().expect("inputs").iter();
+        let inputs: Vec<Option<Tensor>> = inputs
+            .map(|v| (!v.is_null()).then(|| tensor::from_weight(&weight(v), Device::Cpu).expect("x")))
+            .collect();
+        let call = Call {
+            node: &node,
+            opset: case["opset"].as_i64().expect("opset"),
+            inputs: inputs.iter().map(Option::as_ref).collect(),
+            mode: &Mode::Inference,
+            batch: 1,
+        };
+        let run = find("", op).unwrap_or_else(|| panic!("{op} is missing"));
+        match run(&call) {
+            Err(fault) => wrong.push(format!("case {index} {op}: {fault:?}")),
+            Ok(found) => {
+                for (found, expected) in found.iter().zip(expected) {
+                    let difference = difference(found, expected);
+                    if difference.is_nan() || difference > 2e-5 {
+                        let size = found.size();
+                        wrong.push(format!("case {index} {op}: off by {difference}, {size:?}"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    // Identities and constants need no numbers; everything else has a case.
+    let covered: BTreeSet<&str> = cases.iter().filter_map(|case| case["op"].as_str()).collect();
+    let free = ["CastLike", "Constant"];
+    let missing: Vec<&str> = TABLE.iter().map(|&(name, _)| name).collect();
+    let missing: Vec<&&str> =
+        missing.iter().filter(|name| !covered.contains(*name) && !free.contains(name)).collect();
+    assert!(missing.is_empty(), "operators without a case: {missing:?}");
+}
+
+#[test]
+fn the_table_is_sorted_so_that_search_finds_every_row() {
+    assert!(TABLE.is_sorted_by(|a, b| a.0 < b.0));
+    assert!(find("com.microsoft", "Relu").is_none());
+    assert!(find("", "NoSuchOperator").is_none());
+}
+
+#[test]
+fn hostile_attributes_give_errors() {
+    let ints = |list: &[i64]| Attribute::Ints(list.to_vec());
+    let shape = Weight::from_i64(&[2], &[i64::MAX, i64::MAX]);
+    let shape = tensor::from_weight(&shape, Device::Cpu).expect("shape");
+    let x = Tensor::ones([1, 2, 4, 4], (tch::Kind::Float, Device::Cpu));
+    let kernel = Tensor::ones([2, 2, 3, 3], (tch::Kind::Float, Device::Cpu));
+    let cases: [(&str, &[(&str, Attribute)], Vec<&Tensor>); 10] = [
+        ("Conv", &[("strides", ints(&[0, 1]))], vec![&x, &kernel]),
+        ("Conv", &[("pads", ints(&[1]))], vec![&x, &kernel]),
+        ("Conv", &[("dilations", ints(&[i64::MAX, 1]))], vec![&x, &kernel]),
+        ("MaxPool", &[], vec![&x]),
+        ("AveragePool", &[("kernel_shape", ints(&[9, 9]))], vec![&x]),
+        ("ConstantOfShape", &[], vec![&shape]),
+        ("Expand", &[], vec![&x, &shape]),
+        ("Gather", &[], vec![&x, &shape]),
+        ("Transpose", &[("perm", ints(&[0, 0, 1, 2]))], vec![&x]),
+        ("Softmax", &[("axis", Attribute::Int(i64::MIN))], vec![&x]),
+    ];
+    for (op, attributes, inputs) in cases {
+        let attributes = attributes.iter().map(|(name, v)| ((*name).to_string(), v.clone()));
+        let node = node(op, 1, attributes.collect());
+        let inputs = inputs.into_iter().map(Some).collect();
+        let call = Call { node: &node, opset: 17, inputs, mode: &Mode::Inference, batch: 1 };
+        let run = find("", op).expect("a known operator");
+        assert!(run(&call).is_err(), "{op} {:?}", node.attributes);
+    }
+}
