@@ -1,4 +1,5 @@
-//! Links the binary and the tests to the libtorch that they were built against, and compiles the ONNX schema.
+//! Links the binary and the tests to the libtorch that they were built against, and compiles the
+//! ONNX schema.
 
 use std::path::Path;
 

@@ -56,6 +56,11 @@ impl FlatGraph {
     }
 
     /// The row of a point at level 0, with its unused end.
+    pub(crate) fn links_of(&self, from: u32) -> &[u32] {
+        &self.links[from as usize * 2 * self.m..][..2 * self.m]
+    }
+
+    /// The same, to be changed.
     pub(crate) fn links_mut(&mut self, from: u32) -> &mut [u32] {
         self.row_mut(0, from)
     }

@@ -107,6 +107,7 @@ pub(crate) fn row(vectors: &[f32], id: usize, width: usize) -> Option<&[f32]> {
 
 /// Rounding leaves cosines slightly outside -1..=1, and damaged bytes may hold NaN, which becomes
 /// -1. Adding zero turns -0 into 0, so that the two are a tie.
+#[expect(clippy::manual_clamp, reason = "f32::clamp keeps NaN, which must become -1")]
 #[inline(always)]
 fn clamp(dot: f32) -> f32 {
     (dot + 0.0).max(-1.0).min(1.0)

@@ -112,7 +112,7 @@ pub(crate) struct Limits {
 pub(crate) enum Ending {
     /// With `ef` accepted points and no nearer one in sight.
     Converged,
-    /// Every point that can be reached was seen.
+    /// With fewer than `ef` accepted points; every point that can be reached was seen.
     Exhausted {
         /// How many they are.
         seen: usize,
@@ -215,7 +215,8 @@ pub(crate) fn walk(
             offer(hit, limits.ef, &mut accept, scratch);
         }
     }
-    Ending::Exhausted { seen }
+    // With `ef` points found, all that was not kept as a candidate is farther away than they are.
+    if scratch.found.len() >= limits.ef { Ending::Converged } else { Ending::Exhausted { seen } }
 }
 
 /// Computes the cosines of a point's unvisited neighbours; returns how many they are.

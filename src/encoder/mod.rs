@@ -15,6 +15,13 @@ pub mod task;
 
 pub use closed_form::ClosedForm;
 pub use error::Error;
+
+/// Fingerprint of the built-in backbone: blake3 of its version and weights. Known without libtorch as well, because
+/// feature rows and tasks carry it; `backbone::fingerprint` computes it.
+pub const BACKBONE_FINGERPRINT: [u8; 32] = [
+    0x81, 0xd1, 0x9d, 0x5e, 0x52, 0x85, 0x2b, 0xea, 0xf0, 0x63, 0xaa, 0xf7, 0x88, 0xbb, 0xed, 0x54, 0x07, 0x79, 0x71, 0xb8, 0x78, 0xc6, 0x06, 0x15, 0x6c, 0x48, 0x87, 0xf2, 0x44, 0xcf, 0x03, 0x7f,
+];
+
 pub use tans2021::Tans2021;
 pub use task::{SCALARS, TaskSample};
 
@@ -169,7 +176,11 @@ fn check_rows(rows: &Rows, labels: &[u32], classes: usize) -> Result<(), Error> 
         return refuse("feature rows", "at least 2", rows.len().to_string());
     }
     if labels.len() != rows.len() {
-        return refuse("labels", "one for each row", format!("{} for {}", labels.len(), rows.len()));
+        return refuse(
+            "labels",
+            "one for each row",
+            format!("{} for {}", labels.len(), rows.len()),
+        );
     }
     if let Some(label) = labels.iter().find(|&&label| label as usize >= classes) {
         return refuse("labels", "numbers below the number of classes", label.to_string());

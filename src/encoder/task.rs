@@ -210,12 +210,12 @@ fn cell(index: usize, side: usize) -> (usize, usize) {
 mod tests {
     use super::*;
 
-    /// 3 classes x 100 rows whose class shows in feature 0, and images whose class shows in their brightness.
+    /// 3 classes x 100 rows whose class shows in one feature each, and images whose class shows in their brightness.
     fn dataset() -> (Rows, Vec<u32>, Vec<Image>) {
         let labels: Vec<u32> = (0..300).map(|index| index % 3).collect();
         let noise = |index: usize| ((index * 7919 % 101) as f32 / 101.0 - 0.5) * 0.2;
         let values = labels.iter().enumerate().flat_map(|(index, &label)| {
-            (0..4).map(move |k| noise(index * 4 + k) + if k == 0 { label as f32 } else { 0.0 })
+            (0..4).map(move |k| noise(index * 4 + k as usize) + if k == label { 1.0 } else { 0.0 })
         });
         let rows = Rows::new(4, values.collect()).unwrap();
         let image = |&label: &u32| Image::new(5, 40, 1, vec![label as u8 * 100; 200]).unwrap();
@@ -231,8 +231,8 @@ mod tests {
         for class in 0..3 {
             let count = sample.labels.iter().filter(|&&label| label == class).count();
             assert!((66..=67).contains(&count), "{count} rows of class {class}");
-            let mean = sample.class_means.row(class as usize)[0];
-            assert!((mean - class as f32).abs() < 0.05, "{mean}");
+            let mean = sample.class_means.row(class as usize)[class as usize];
+            assert!((mean - 1.0).abs() < 0.05, "{mean}");
         }
         let scalars = sample.scalars.map(|scalar| scalar.unwrap());
         let expected = [300_f32.ln(), 3_f32.ln(), 100_f32.ln(), 1.0, 1.0, 1.0];

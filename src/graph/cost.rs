@@ -23,10 +23,12 @@ pub struct GraphCost {
     pub peak_activation_bytes: u64,
 }
 
-/// Scalars in the weights that are learned: floating point, and quantised integers where an operator takes its weight.
+/// Scalars in the weights that are learned: floating point, and quantised integers where an
+/// operator takes its weight.
 ///
-/// Shape constants, scalar constants, zero points, scales and bounds do not count, nor do the running statistics of
-/// batch normalisation. A weight that several nodes share counts once; one that no node reads does not count.
+/// Shape constants, scalar constants, zero points, scales and bounds do not count, nor do the
+/// running statistics of batch normalisation. A weight that several nodes share counts once; one
+/// that no node reads does not count.
 pub fn params(graph: &Graph) -> u64 {
     let mut counted = HashSet::new();
     let mut total = 0_u64;
@@ -54,7 +56,8 @@ pub fn cost(graph: &Graph, sizes: &BTreeMap<String, ValueSize>) -> GraphCost {
     }
 }
 
-/// Calls `visit` for each learned weight that a node reads, subgraphs included; `outer` are the enclosing graphs.
+/// Calls `visit` for each learned weight that a node reads, subgraphs included; `outer` are the
+/// enclosing graphs.
 fn count<'a>(graph: &'a Graph, outer: &[&'a Graph], visit: &mut dyn FnMut(&'a Weight)) {
     let scopes: Vec<&Graph> = outer.iter().copied().chain([graph]).collect();
     for node in &graph.nodes {
@@ -110,7 +113,8 @@ fn macs<'a>(node: &Node, shape: &dyn Fn(&str) -> Option<&'a [usize]>) -> Option<
     }
 }
 
-/// Largest sum of bytes that are live while a node runs: its inputs and outputs, and all that is read later.
+/// Largest sum of bytes that are live while a node runs: its inputs and outputs, and all that is
+/// read later.
 fn peak(graph: &Graph, sizes: &BTreeMap<String, ValueSize>) -> u64 {
     let end = graph.nodes.len();
     let mut last_use: HashMap<&str, usize> = HashMap::new();

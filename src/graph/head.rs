@@ -16,8 +16,8 @@ pub struct HeadSite {
     pub weight: String,
     /// Name of its bias weight, if there is one.
     pub bias: Option<String>,
-    /// Whether the weight is stored `[classes, feature_dim]` (a Gemm with transB, or a 1x1 Conv) rather than
-    /// `[feature_dim, classes]`.
+    /// Whether the weight is stored `[classes, feature_dim]` (a Gemm with transB, or a 1x1 Conv)
+    /// rather than `[feature_dim, classes]`.
     pub transposed: bool,
     /// Number of logits.
     pub classes: usize,
@@ -48,8 +48,9 @@ const PASS_THROUGH: [&str; 19] = [
     "AveragePool",
 ];
 
-/// Finds the last linear layer: walks back from the first output through activations and reshapes to a Gemm, MatMul
-/// (with or without an Add for the bias) or 1x1 Conv whose second operand is a weight. `None` if there is none.
+/// Finds the last linear layer: walks back from the first output through activations and reshapes
+/// to a Gemm, MatMul (with or without an Add for the bias) or 1x1 Conv whose second operand is a
+/// weight. `None` if there is none.
 pub fn find_head(graph: &Graph) -> Option<HeadSite> {
     let producers = producers(graph);
     let mut name = graph.outputs.first()?.name.as_str();
@@ -66,7 +67,8 @@ pub fn find_head(graph: &Graph) -> Option<HeadSite> {
                 bias = Some((index, constant));
                 name = value;
             }
-            // Scaling the logits by a constant (a temperature) does not make another layer the last.
+            // Scaling the logits by a constant (a temperature) does not make another layer the
+            // last.
             "Mul" | "Div" if standard => (name, bias) = (split_operands(graph, node)?.0, None),
             op if standard && PASS_THROUGH.contains(&op) => {
                 name = node.inputs.first()?;

@@ -28,8 +28,8 @@ pub enum ChannelOrder {
     Grey,
 }
 
-/// How an image becomes a tensor: resized to `height` x `width`, then `(pixel * scale - mean[c]) / std[c]`
-/// with pixels in 0..=255 and channels in the network's own order.
+/// How an image becomes a tensor: resized to `height` x `width`, then `(pixel * scale - mean[c]) /
+/// std[c]` with pixels in 0..=255 and channels in the network's own order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InputContract {
     /// Rows.
@@ -70,12 +70,15 @@ const METADATA_KEY: &str = "tans.input";
 const SIDE_MAX: usize = 16_384;
 
 impl InputContract {
-    /// Infers a contract from the graph's declared input, metadata and hints (hints win, then metadata that `export` wrote).
+    /// Infers a contract from the graph's declared input, metadata and hints (hints win, then
+    /// metadata that `export` wrote).
     ///
-    /// What nothing states is taken as RGB, scale 1/255, mean 0 and std 1; a declared input of one channel is grey.
+    /// What nothing states is taken as RGB, scale 1/255, mean 0 and std 1; a declared input of one
+    /// channel is grey.
     ///
     /// # Errors
-    /// `Error::Contract` if the size is neither declared nor stated, or numbers do not fit the channels.
+    /// `Error::Contract` if the size is neither declared nor stated, or numbers do not fit the
+    /// channels.
     pub fn infer(
         graph: &Graph,
         metadata: &[(String, String)],
@@ -104,7 +107,8 @@ impl InputContract {
     /// Checks what `apply` relies on; contracts read from elsewhere must pass it.
     ///
     /// # Errors
-    /// `Error::Contract` if a side is zero or absurd, or a number is not finite or does not fit the channels.
+    /// `Error::Contract` if a side is zero or absurd, or a number is not finite or does not fit the
+    /// channels.
     pub fn check(&self) -> Result<(), Error> {
         let Self { height, width, layout: _, order: _, scale, mean, std } = self;
         let channels = self.channels();
@@ -124,7 +128,8 @@ impl InputContract {
         let finite = mean.iter().chain(std).chain([scale]).all(|number| number.is_finite());
         if !finite || *scale == 0.0 || std.contains(&0.0) {
             return Err(Error::Contract(format!(
-                "expected finite numbers, scale and std not 0, found scale {scale}, mean {mean:?}, std {std:?}"
+                "expected finite numbers, scale and std not 0, found scale {scale}, mean \
+                {mean:?}, std {std:?}"
             )));
         }
         Ok(())
@@ -146,8 +151,8 @@ impl InputContract {
         }
     }
 
-    /// Appends one image's values to `out` in the contract's layout (bilinear with antialiasing; grey is repeated to
-    /// three channels, colour is turned to luminance for one).
+    /// Appends one image's values to `out` in the contract's layout (bilinear with antialiasing;
+    /// grey is repeated to three channels, colour is turned to luminance for one).
     pub fn apply(&self, image: &Image, out: &mut Vec<f32>) {
         let source = image.channels();
         let pixels = resize::resize(image, self.height, self.width);
@@ -260,7 +265,8 @@ fn declared(input: &ValueInfo, hints: &InputHints) -> Result<InputContract, Erro
     };
     let missing = || {
         Error::Contract(format!(
-            "input {name:?} declares no image size: state it with --input {channels}xHEIGHTxWIDTH, such as --input {channels}x224x224"
+            "input {name:?} declares no image size: state it with --input \
+            {channels}xHEIGHTxWIDTH, such as --input {channels}x224x224"
         ))
     };
     Ok(InputContract {

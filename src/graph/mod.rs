@@ -1,4 +1,5 @@
-//! The network: a graph in the ONNX operator vocabulary with named weights, its cost and its input contract.
+//! The network: a graph in the ONNX operator vocabulary with named weights, its cost and its input
+//! contract.
 
 pub mod cost;
 mod error;
@@ -39,7 +40,8 @@ pub struct ValueInfo {
     pub name: String,
     /// Element type, where declared.
     pub dtype: Option<Dtype>,
-    /// Dimensions; `None` where symbolic or unknown. Declared shapes may be wrong: never trust them over data.
+    /// Dimensions; `None` where symbolic or unknown. Declared shapes may be wrong: never trust them
+    /// over data.
     pub dims: Vec<Option<usize>>,
 }
 
@@ -130,9 +132,11 @@ impl Weight {
 }
 
 impl Graph {
-    /// Looks for NaN and infinities in every floating-point weight, subgraphs and tensor attributes included.
+    /// Looks for NaN and infinities in every floating-point weight, subgraphs and tensor attributes
+    /// included.
     ///
-    /// An infinite weight of one element passes: exporters write the open bound of a clip or a mask that way.
+    /// An infinite weight of one element passes: exporters write the open bound of a clip or a mask
+    /// that way.
     ///
     /// # Errors
     /// `Error::NotFinite` for the first weight that holds such values.

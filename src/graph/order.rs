@@ -18,14 +18,16 @@ impl Node {
         })
     }
 
-    /// Names of every value the node reads: its inputs in order, then what its subgraphs take from outside.
+    /// Names of every value the node reads: its inputs in order, then what its subgraphs take from
+    /// outside.
     pub fn reads(&self) -> Vec<&str> {
         let inputs = self.inputs.iter().map(String::as_str).filter(|name| !name.is_empty());
         inputs.chain(self.subgraphs().flat_map(captures)).collect()
     }
 }
 
-/// Names that a subgraph takes from the graphs around it, in an order that depends on the data flow alone.
+/// Names that a subgraph takes from the graphs around it, in an order that depends on the data flow
+/// alone.
 pub fn captures(graph: &Graph) -> Vec<&str> {
     let own: HashSet<&str> = own_names(graph).collect();
     let mut seen = BTreeSet::new();
@@ -42,8 +44,9 @@ pub fn captures(graph: &Graph) -> Vec<&str> {
     names
 }
 
-/// Node indices that the outputs depend on, each after what it reads, in an order that depends on the data flow
-/// alone: depth first from the outputs, inputs from left to right. Nodes that no output needs are left out.
+/// Node indices that the outputs depend on, each after what it reads, in an order that depends on
+/// the data flow alone: depth first from the outputs, inputs from left to right. Nodes that no
+/// output needs are left out.
 pub fn flow_order(graph: &Graph) -> Vec<usize> {
     let producers = producers(graph);
     let mut state = vec![Visit::New; graph.nodes.len()];
@@ -74,8 +77,8 @@ pub fn flow_order(graph: &Graph) -> Vec<usize> {
     order
 }
 
-/// The nodes in an order in which each follows what it reads, as near to the present order as that allows; the
-/// index of one node of a cycle if there is none.
+/// The nodes in an order in which each follows what it reads, as near to the present order as that
+/// allows; the index of one node of a cycle if there is none.
 pub(super) fn topological(graph: &Graph) -> Result<Vec<usize>, usize> {
     let producers = producers(graph);
     let mut waiting = vec![0_usize; graph.nodes.len()];

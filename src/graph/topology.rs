@@ -32,10 +32,11 @@ const OPERATORS: [&[&str]; 16] = [
     &["QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "DynamicQuantizeLinear"],
 ];
 
-/// Log-scaled counts of operators, kernel sizes, widths, depth and cost; the same length for every graph.
+/// Log-scaled counts of operators, kernel sizes, widths, depth and cost; the same length for every
+/// graph.
 ///
-/// In order: 7 numbers of cost and size, 16 counts of operator groups, 12 of convolutions by kind, 13 of widths and
-/// depth. Each is `ln(1 + x)`, so all are finite and at least 0.
+/// In order: 7 numbers of cost and size, 16 counts of operator groups, 12 of convolutions by kind,
+/// 13 of widths and depth. Each is `ln(1 + x)`, so all are finite and at least 0.
 pub fn summary(graph: &Graph, cost: &GraphCost) -> Vec<f32> {
     let convs: Vec<ConvShape> =
         graph.nodes.iter().filter_map(|n| ConvShape::of(n, graph)).collect();

@@ -6,6 +6,7 @@ use crate::graph::{spaces, Graph};
 use crate::state::State;
 use crate::steps::admit::{self, Admitted, Bench, NewModel};
 use crate::steps::benchmark::Benchmark;
+use crate::steps::bundle;
 use crate::steps::results::{self, NewReference};
 use crate::{Error, Observer, Result};
 use serde::{Deserialize, Serialize};
@@ -108,7 +109,8 @@ fn check_accuracy(accuracy: Option<f32>) -> Result<()> {
 }
 
 fn is_generated(source: &str) -> bool {
-    source.split_once(':').is_some_and(|(space, _)| spaces::NAMES.contains(&space))
+    source == crate::encoder::backbone::SPEC
+        || source.split_once(':').is_some_and(|(space, _)| spaces::NAMES.contains(&space))
 }
 
 /// Classes of a generated network's head until it is fine-tuned.
@@ -117,8 +119,11 @@ const GENERATED_CLASSES: usize = 10;
 fn generated(source: &str, options: &IngestOptions) -> Result<(Graph, InputContract, NewModel)> {
     if source == crate::encoder::backbone::SPEC {
         let (graph, input) = crate::encoder::backbone::network()?;
-        let mut new = new_model("efficientnet-lite0".into(), options);
+        let config = "efficientnet-lite0".to_owned();
+        let mut new = new_model(config.clone(), options);
         new.license = new.license.or_else(|| Some("Apache-2.0".into()));
+        let (space, numbers) = (bundle::BUILT_IN.to_owned(), Vec::new());
+        new.architecture = Some(Architecture { space, config, numbers });
         return Ok((graph, input, new));
     }
     let made = spaces::generate(source, GENERATED_CLASSES, 0)?;

@@ -1,7 +1,6 @@
 //! The models of a zoo.
 
-use crate::state::State;
-use crate::steps::embed;
+use crate::state::{self, State};
 use crate::steps::summary::{self, ModelSummary};
 use crate::{Error, Result};
 use std::str::FromStr;
@@ -46,13 +45,13 @@ pub struct ListOptions {
     pub sort: SortBy,
 }
 
-pub(crate) fn run(state: &State, options: &ListOptions) -> Result<Vec<ModelSummary>> {
-    state.refresh()?;
+pub(crate) fn run(zoo: &State, options: &ListOptions) -> Result<Vec<ModelSummary>> {
+    zoo.refresh()?;
     let mut models = Vec::new();
-    for model in state.store.models()? {
+    for model in zoo.store.models()? {
         let model = model?;
-        if options.filter.matches(&embed::attributes(&model)) {
-            models.push(summary::summary(&state.store, model)?);
+        if options.filter.matches(&state::attributes(&model)) {
+            models.push(summary::summary(&zoo.store, model)?);
         }
     }
     match options.sort {

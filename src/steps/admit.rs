@@ -103,11 +103,9 @@ pub fn admit(
     let signature = measured.signature;
 
     let _ordered = state.lock_commits();
-    let mut tensors = vec![NewTensor {
-        dtype: Dtype::U8,
-        shape: &[canonical.graph.len()],
-        bytes: &canonical.graph,
-    }];
+    let graph_shape = [canonical.graph.len()];
+    let mut tensors =
+        vec![NewTensor { dtype: Dtype::U8, shape: &graph_shape, bytes: &canonical.graph }];
     tensors.extend(canonical.weights.iter().map(|(_, weight)| NewTensor {
         dtype: weight.dtype,
         shape: &weight.shape,

@@ -17,6 +17,12 @@ use tans_storage::{
 /// Version of the format.
 const VERSION: u32 = 1;
 
+/// Rows of a task that a bundle carries: enough for the encoders, at a third of the size.
+const TASK_ROWS_MAX: usize = 64;
+
+/// Space name of networks that every build carries; a bundle names them instead of repeating their weights.
+pub const BUILT_IN: &str = "backbone";
+
 /// A bundle names at most this many bytes per member.
 const MEMBER_BYTES_MAX: u64 = 1 << 30;
 
@@ -51,6 +57,8 @@ struct ModelEntry {
     parent: Option<usize>,
     /// Indices of tasks.
     seen: Vec<usize>,
+    /// A network that every build carries: its weights are not repeated here.
+    built_in: bool,
     weight_names: Vec<String>,
     input: Vec<u8>,
     cost: Cost,
@@ -127,7 +135,9 @@ fn task_entry(task: &TaskRecord) -> TaskEntry {
         family: task.family.clone(),
         class_names: task.class_names.clone(),
         benchmark: task.benchmark,
-        labels: task.sample.as_ref().map(|sample| sample.labels.clone()),
+        labels: task.sample.as_ref().map(|sample| {
+            kept_rows(&sample.labels).iter().map(|&row| sample.labels[row]).collect()
+        }),
         scalars: task.sample.as_ref().map_or([None; 10], |sample| sample.scalars),
     }
 }
@@ -144,6 +154,7 @@ fn model_entry(
         tags: model.tags.clone(),
         parent: model.parent.and_then(|parent| by_id.get(&parent).copied()),
         seen: model.seen.iter().filter_map(|task| task_index.get(task).copied()).collect(),
+        built_in: is_built_in(model),
         weight_names: model.weights.iter().map(|weight| weight.name.clone()).collect(),
         input: model.input.clone(),
         cost: model.cost.clone(),
@@ -154,11 +165,48 @@ fn model_entry(
     }
 }
 
+/// At most `TASK_ROWS_MAX` rows, taken from every class in turn.
+fn kept_rows(labels: &[u32]) -> Vec<usize> {
+    let mut turns: HashMap<u32, usize> = HashMap::new();
+    let mut order: Vec<(usize, usize)> = labels
+        .iter()
+        .enumerate()
+        .map(|(row, label)| {
+            let turn = turns.entry(*label).or_default();
+            *turn += 1;
+            (*turn, row)
+        })
+        .collect();
+    order.sort_unstable();
+    order.truncate(TASK_ROWS_MAX);
+    let mut rows: Vec<usize> = order.into_iter().map(|(_, row)| row).collect();
+    rows.sort_unstable();
+    rows
+}
+
+fn select_rows(weight: &Weight, rows: &[usize]) -> Weight {
+    let bytes: &[u8] = (*weight.bytes).as_ref();
+    let row_bytes = bytes.len() / weight.shape[0].max(1);
+    let selected: Vec<u8> = rows
+        .iter()
+        .flat_map(|&row| &bytes[row * row_bytes..(row + 1) * row_bytes])
+        .copied()
+        .collect();
+    let shape = std::iter::once(rows.len()).chain(weight.shape[1..].iter().copied()).collect();
+    Weight { dtype: weight.dtype, shape, bytes: Arc::new(selected) }
+}
+
+fn is_built_in(model: &ModelRecord) -> bool {
+    let space = model.architecture.as_ref().map(|point| point.space.as_str());
+    space == Some(BUILT_IN) && model.parent.is_none() && model.seen.is_empty()
+}
+
 fn task_tensors(store: &Store, tasks: &[TaskRecord]) -> Result<Vec<u8>> {
     let mut tensors = Vec::new();
     for (index, task) in tasks.iter().enumerate() {
         let Some(sample) = &task.sample else { continue };
-        tensors.push((format!("{index}.rows"), stored(store, sample.rows)?));
+        let rows = select_rows(&stored(store, sample.rows)?, &kept_rows(&sample.labels));
+        tensors.push((format!("{index}.rows"), rows));
         tensors.push((format!("{index}.means"), stored(store, sample.class_means)?));
         if let Some(hashes) = sample.image_hashes {
             tensors.push((format!("{index}.hashes"), stored(store, hashes)?));
@@ -191,7 +239,7 @@ fn export_model(
     index: usize,
     model: &ModelRecord,
 ) -> Result<()> {
-    if model.graph.is_none() {
+    if model.graph.is_none() || is_built_in(model) {
         return Ok(());
     }
     let graph = stored_graph(store, model)?;
@@ -383,7 +431,10 @@ fn import_models(
             seen: seen.map(|task| TaskId(task.id)).collect(),
             license: entry.license.clone(),
             tags: entry.tags.clone(),
-            uri: entry.uri.clone(),
+            uri: match (&entry.uri, &graph) {
+                (None, None) => Some(entry.name.clone()),
+                (uri, _) => uri.clone(),
+            },
             graph: graph.map(|(_, tensor)| tensor),
             weights,
             input: entry.input.clone(),
@@ -415,23 +466,19 @@ fn import_network(
     members: &mut Members,
     origin: &Path,
 ) -> Result<(StoredGraph, Vec<WeightRef>)> {
-    if entry.uri.is_some() || entry.weight_names.is_empty() {
-        return Ok((None, Vec::new()));
-    }
-    let graph = members.take(&format!("models/{index}.graph"), origin)?;
-    let mut tensors = members.tensors(&format!("models/{index}.safetensors"), origin)?;
-    let mut weights = Vec::with_capacity(entry.weight_names.len());
-    for position in 0..entry.weight_names.len() {
-        let weight = tensors.remove(&position.to_string()).ok_or_else(|| {
-            Error::input(format!("{}: {}: weight {position} is missing", origin.display(), entry.name))
-        })?;
-        weights.push(weight);
-    }
+    let (graph, weights) = match (entry.built_in, entry.uri.is_some()) {
+        (true, _) => match built_in_network()? {
+            Some(network) => network,
+            None => return Ok((None, Vec::new())),
+        },
+        (false, true) => return Ok((None, Vec::new())),
+        (false, false) => bundled_network(index, entry, members, origin)?,
+    };
     onnx::from_canonical(&graph, weights.clone())?;
     let graph_bytes: Bytes = Arc::new(graph.clone());
     let shape = vec![graph.len()];
     let mut all = vec![Weight { dtype: Dtype::U8, shape, bytes: graph_bytes }];
-    all.append(&mut weights);
+    all.extend(weights);
     let new: Vec<NewTensor<'_>> = all
         .iter()
         .map(|weight| NewTensor {
@@ -448,4 +495,42 @@ fn import_network(
         .map(|(name, &tensor)| WeightRef { name: name.clone(), tensor })
         .collect();
     Ok((Some((graph, ids[0])), weights))
+}
+
+type Network = (Vec<u8>, Vec<Weight>);
+
+fn bundled_network(
+    index: usize,
+    entry: &ModelEntry,
+    members: &mut Members,
+    origin: &Path,
+) -> Result<Network> {
+    let graph = members.take(&format!("models/{index}.graph"), origin)?;
+    let mut tensors = members.tensors(&format!("models/{index}.safetensors"), origin)?;
+    let mut weights = Vec::with_capacity(entry.weight_names.len());
+    for position in 0..entry.weight_names.len() {
+        let weight = tensors.remove(&position.to_string()).ok_or_else(|| {
+            Error::input(format!(
+                "{}: {}: expected weight {position}, found none",
+                origin.display(),
+                entry.name
+            ))
+        })?;
+        weights.push(weight);
+    }
+    Ok((graph, weights))
+}
+
+/// The backbone as a network; without libtorch its weights are not compiled in, and it becomes a reference.
+#[cfg(feature = "torch")]
+fn built_in_network() -> Result<Option<Network>> {
+    let (graph, _) = crate::encoder::backbone::network()?;
+    let canonical = onnx::canonical(&graph)?;
+    let weights = canonical.weights.into_iter().map(|(_, weight)| weight).collect();
+    Ok(Some((canonical.graph, weights)))
+}
+
+#[cfg(not(feature = "torch"))]
+fn built_in_network() -> Result<Option<Network>> {
+    Ok(None)
 }

@@ -3,7 +3,6 @@
 use crate::encoder::{Encoders, Evidence, Kind, ModelEvidence, TaskEncoding};
 use crate::Result;
 use std::collections::HashMap;
-use tans_index::Attributes;
 use tans_storage::{ModelRecord, PairKind, Store, TaskId};
 
 /// Encodings of the tasks that the encoders were not trained on, so that results on them count as well.
@@ -77,19 +76,5 @@ pub fn evidence_kind(kind: PairKind) -> Kind {
         PairKind::Probe => Kind::Probe,
         PairKind::Finetune => Kind::Finetune,
         PairKind::Reported => Kind::Reported,
-    }
-}
-
-/// What filters can ask about a model.
-pub fn attributes(model: &ModelRecord) -> Attributes {
-    let known = |value: u64| (model.graph.is_some() || value > 0).then_some(value);
-    // A network that cannot run was never traced, so its cost in operations is unknown, not zero.
-    let traced = |value: u64| if model.not_runnable.is_some() { None } else { known(value) };
-    Attributes {
-        params: known(model.cost.params),
-        macs: traced(model.cost.macs),
-        latency_ms: model.cost.latency.as_ref().map(|latency| latency.median_ms),
-        license: model.license.clone(),
-        tags: model.tags.iter().map(|(key, value)| format!("{key}={value}")).collect(),
     }
 }

@@ -6,6 +6,7 @@ use crate::sample::Image;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -47,7 +48,7 @@ impl Default for FitOptions {
 }
 
 /// What one epoch did.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct EpochReport {
     /// Counted from 1.
     pub epoch: usize,
@@ -60,7 +61,7 @@ pub struct EpochReport {
     /// Of the last step.
     pub learning_rate: f32,
     /// Wall clock.
-    pub seconds: f32,
+    pub seconds: f64,
 }
 
 /// A fitted network.
@@ -74,6 +75,8 @@ pub struct Fitted {
     pub best_epoch: usize,
     /// Validation accuracy of that epoch.
     pub best_validation_accuracy: Option<f32>,
+    /// Whether the caller asked to stop before the end.
+    pub stopped: bool,
 }
 
 /// Where a run stands after an epoch: all that is needed to go on as if it had never stopped.
@@ -136,6 +139,7 @@ pub fn resume(
         }
     };
     let start = Instant::now();
+    let mut stopped = false;
     while state.epochs.len() < options.epochs && !is_stale(&state, options) {
         let epoch = state.epochs.len() + 1;
         let clock = Instant::now();
@@ -159,11 +163,12 @@ pub fn resume(
             validation_loss: validation.map(|found| found.loss),
             validation_accuracy: validation.map(|found| found.accuracy),
             learning_rate,
-            seconds: clock.elapsed().as_secs_f32(),
+            seconds: clock.elapsed().as_secs_f64(),
         });
         let spent = start.elapsed().as_secs_f32();
         let over = options.budget_seconds.is_some_and(|budget| spent >= budget);
-        if after_epoch(&state).is_break() || over {
+        stopped = after_epoch(&state).is_break();
+        if stopped || over {
             break;
         }
     }
@@ -174,6 +179,7 @@ pub fn resume(
         best_validation_accuracy: best.and_then(|epoch| epoch.validation_accuracy),
         best_epoch: state.best_epoch,
         epochs: state.epochs,
+        stopped,
     })
 }
 

@@ -1,15 +1,11 @@
-//! Loads, builds and installs generations.
+//! Builds and installs generations.
 
 use super::embed;
+use crate::Result;
 use crate::encoder::Encoders;
-use crate::state::Generation;
-use crate::{Error, Result};
-use std::collections::BTreeSet;
-use std::sync::RwLock;
-use tans_index::{BuildOptions, Delta, Embedding, Entry, Segment};
-use tans_storage::{
-    Batch, Dtype, EncoderRecord, GenerationRecord, ModelRecord, NewTensor, Operation, Store,
-};
+use crate::state::{self, Generation};
+use tans_index::{BuildOptions, Embedding, Entry};
+use tans_storage::{Batch, Dtype, EncoderRecord, GenerationRecord, NewTensor, Store};
 
 /// Below this many vectors an exact scan of the delta answers at once, and no segment is built.
 pub const SEGMENT_MIN: usize = 2_000;
@@ -20,97 +16,6 @@ pub struct Candidate {
     pub encoders: Encoders,
     /// Recipe and gate figures, for display.
     pub notes: String,
-}
-
-/// Loads the current generation. A damaged segment is left aside: every vector is then served from the delta.
-pub fn load(store: &Store) -> Result<Generation> {
-    let missing = |what: &str| {
-        Error::Storage(tans_storage::Error::Corrupt {
-            file: store.path().display().to_string(),
-            offset: "generation".into(),
-            what: format!("expected {what}, found none"),
-        })
-    };
-    let record = store.generation()?.ok_or_else(|| missing("an installed generation"))?;
-    let encoder = store.encoder(record.encoder)?.ok_or_else(|| missing("the generation's encoders"))?;
-    let blob = store.tensor(encoder.blob)?;
-    let encoders: Encoders = tans_storage::decode("encoders", blob.as_ref())?;
-    let segment = open_segment(store, &record, encoder.fingerprint);
-    let delta = load_delta(store, &record, &encoders, segment.as_ref())?;
-    Ok(Generation {
-        record,
-        encoders,
-        fingerprint: encoder.fingerprint,
-        segment,
-        delta: RwLock::new(delta),
-    })
-}
-
-fn open_segment(store: &Store, record: &GenerationRecord, fingerprint: [u8; 32]) -> Option<Segment> {
-    let path = store.segment_path(record.segment.as_ref()?);
-    match Segment::open(&path) {
-        Ok(segment) if segment.fingerprint() == fingerprint => Some(segment),
-        Ok(_) => {
-            tracing::warn!("{}: vectors of other encoders, left aside; run reindex", path.display());
-            None
-        }
-        Err(error) => {
-            tracing::warn!("{error}; left aside, run reindex");
-            None
-        }
-    }
-}
-
-fn load_delta(
-    store: &Store,
-    record: &GenerationRecord,
-    encoders: &Encoders,
-    segment: Option<&Segment>,
-) -> Result<Delta> {
-    let mut delta = Delta::new(encoders.dim());
-    if segment.is_none() {
-        for embedding in store.embeddings(record.encoder)? {
-            let (row, vector) = embedding?;
-            if let Some(model) = store.model(row)? {
-                insert(&mut delta, &model, vector)?;
-            }
-        }
-        return Ok(delta);
-    }
-    for row in changed_rows(store, record.sequence)? {
-        match (store.model(row)?, store.embedding(record.encoder, row)?) {
-            (Some(model), Some(vector)) => insert(&mut delta, &model, vector)?,
-            (Some(_), None) | (None, _) => delta.remove(row),
-        }
-    }
-    Ok(delta)
-}
-
-/// Rows of models that were added, changed, measured or removed after `sequence`.
-pub fn changed_rows(store: &Store, sequence: u64) -> Result<BTreeSet<u64>> {
-    let mut rows = BTreeSet::new();
-    for (_, operation) in store.operations_after(sequence)? {
-        match operation {
-            Operation::ModelAdded { row }
-            | Operation::ModelEdited { row }
-            | Operation::ModelRemoved { row } => {
-                rows.insert(row);
-            }
-            Operation::PairRecorded { model, .. } => {
-                rows.insert(model);
-            }
-            Operation::TaskAdded { .. }
-            | Operation::TaskRemoved { .. }
-            | Operation::GenerationInstalled { .. } => {}
-        }
-    }
-    Ok(rows)
-}
-
-/// Puts one model's vector into a delta.
-pub fn insert(delta: &mut Delta, model: &ModelRecord, vector: Vec<f32>) -> Result<()> {
-    let dim = vector.len();
-    Ok(delta.insert(model.row, &Embedding::new(vector, dim)?, embed::attributes(model))?)
 }
 
 /// Installs encoders: embeds every model with them, builds the segment, names all of it by one commit.
@@ -151,7 +56,7 @@ pub fn install(store: &Store, candidate: Candidate) -> Result<Generation> {
         // A reader may still map it; on Linux its pages live until it lets go.
         let _ = std::fs::remove_file(store.segment_path(&name));
     }
-    load(store)
+    state::load(store)
 }
 
 fn embed_all(store: &Store, encoders: &Encoders, number: u32, batch: &mut Batch) -> Result<Vec<Entry>> {
@@ -165,7 +70,7 @@ fn embed_all(store: &Store, encoders: &Encoders, number: u32, batch: &mut Batch)
         entries.push(Entry {
             key: model.row,
             vector: Embedding::new(vector, dim)?,
-            attributes: embed::attributes(&model),
+            attributes: state::attributes(&model),
         });
     }
     Ok(entries)

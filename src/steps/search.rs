@@ -1,8 +1,7 @@
 //! Search of the current generation, with records and predictions: what a lookup consists of.
 
-use super::embed;
 use crate::encoder::{Prediction, TaskEncoding};
-use crate::state::{Generation, State};
+use crate::state::{Generation, State, attributes};
 use crate::Result;
 use std::sync::PoisonError;
 use tans_index::{Embedding, Filter, SearchOptions};
@@ -46,5 +45,5 @@ pub fn search(
 pub fn refresh_delta(generation: &Generation, model: &ModelRecord, vector: Vec<f32>) -> Result<()> {
     let dim = vector.len();
     let mut delta = generation.delta.write().unwrap_or_else(PoisonError::into_inner);
-    Ok(delta.insert(model.row, &Embedding::new(vector, dim)?, embed::attributes(model))?)
+    Ok(delta.insert(model.row, &Embedding::new(vector, dim)?, attributes(model))?)
 }

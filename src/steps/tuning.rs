@@ -6,7 +6,6 @@ use crate::graph::exec::{Device, Optimizer, Trainer, TrainerOptions};
 use crate::graph::input::InputContract;
 use crate::graph::Graph;
 use crate::{Error, Observer, Progress, Result};
-use std::ops::ControlFlow;
 
 /// How a network is fine-tuned.
 #[derive(Clone, Debug)]
@@ -94,22 +93,19 @@ pub fn tune(
         ..FitOptions::default()
     };
     let (train, total) = (&samples.train, options.epochs);
-    let mut stopped = false;
     let mut progress = |epoch: &EpochReport| {
         let item = format!(
             "loss {:.3}, validation accuracy {:.3}",
             epoch.train_loss,
             epoch.validation_accuracy.unwrap_or(f32::NAN)
         );
-        let flow = observer(Progress { step: "fine-tuning", item, done: epoch.epoch, total });
-        stopped = flow == ControlFlow::Break(());
-        flow
+        observer(Progress { step: "fine-tuning", item, done: epoch.epoch, total })
     };
     let fitted = fit::fit(trainer, &train.images, &train.labels, &fit_options, &mut progress)?;
+    let Fitted { graph, epochs, best_epoch, stopped } = fitted;
     if stopped {
         return Err(Error::Cancelled);
     }
-    let Fitted { graph, epochs, best_epoch, .. } = fitted;
     let score_options =
         TrainerOptions { new_head: false, from_scratch: false, ..trainer_options };
     let scorer = Trainer::new(&graph, input, &score_options)?;

@@ -88,6 +88,16 @@ pub struct FitOptions {
     pub seen_pairs: bool,
 }
 
+impl Recipe {
+    /// The word for it on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Tans2021 => "tans2021",
+        }
+    }
+}
+
 impl Default for FitOptions {
     fn default() -> Self {
         Self { recipe: Recipe::Default, epochs: 200, seed: 0, seen_pairs: false }
@@ -137,7 +147,8 @@ pub fn fit(
 }
 
 fn check(set: &TrainingSet) -> Result<(), Error> {
-    let refuse = |what, expected: String, found: String| Err(Error::Input { what, expected, found });
+    let refuse =
+        |what, expected: String, found: String| Err(Error::Input { what, expected, found });
     let mut ids: Vec<[u8; 32]> = set.tasks.iter().map(|task| task.id).collect();
     ids.sort_unstable();
     if ids.windows(2).any(|pair| pair[0] == pair[1]) {

@@ -1,1 +1,374 @@
-//! To be written.
+//! Trains the `tans2021` recipe on libtorch: hinge over in-batch negatives in both directions + squared error of S.
+
+use super::{FitOptions, TrainingSet, closed_form};
+use crate::encoder::basis::{Standardiser, class_mean};
+use crate::encoder::linalg::quantile;
+use crate::encoder::tans2021::{
+    Calibration, DIM, NUMBERS, Tans2021, model_input, query_input, topology_row,
+};
+use crate::encoder::{Error, TaskSample};
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use tch::{Kind, TchError, Tensor};
+
+const MARGIN: f64 = 0.2;
+const BATCH: usize = 128;
+const RATE: f64 = 1e-3;
+const BETAS: [f64; 2] = [0.9, 0.999];
+const EPSILON: f64 = 1e-8;
+
+/// A dataset and a model that belong together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Positive {
+    /// Position among the tasks that have a sample.
+    task: usize,
+    model: usize,
+    accuracy: f32,
+}
+
+/// Learns the recipe from a checked set.
+pub(super) fn fit(
+    set: &TrainingSet,
+    options: &FitOptions,
+    progress: &mut dyn FnMut(usize, usize, f32) -> ControlFlow<()>,
+) -> Result<Tans2021, Error> {
+    let samples: Vec<(usize, &TaskSample)> = (0..set.tasks.len())
+        .filter_map(|task| Some((task, set.tasks[task].sample.as_ref()?)))
+        .collect();
+    let positives = positives(set, options, &samples);
+    if positives.is_empty() {
+        return Err(Error::Input {
+            what: "training set of tans2021",
+            expected: "at least one result on a task with a sample".into(),
+            found: "none".into(),
+        });
+    }
+    let mut random = ChaCha8Rng::seed_from_u64(options.seed);
+    let mut recipe = prepare(set, &samples, &mut random)?;
+    let inputs = Inputs::new(set, &samples, &recipe);
+    train(&mut recipe, &inputs, positives, options, progress, &mut random)?;
+    recipe.task_vectors =
+        inputs.tasks.iter().flat_map(|input| recipe.query_vector(input)).collect();
+    recipe.calibration = calibrate(&recipe, &inputs, set, &samples);
+    Ok(recipe)
+}
+
+/// Each task with its best model, and each model with the tasks it was trained on.
+fn positives(
+    set: &TrainingSet,
+    options: &FitOptions,
+    samples: &[(usize, &TaskSample)],
+) -> Vec<Positive> {
+    let mut chosen = BTreeSet::new();
+    let mut out = Vec::new();
+    for (position, &(task, _)) in samples.iter().enumerate() {
+        let on_task = set.pairs.iter().filter(|pair| pair.task == task);
+        let usable = on_task.clone().filter(|pair| options.uses(set, pair));
+        // Kinds are not comparable: the first kind that the task has decides which model is best.
+        let best =
+            usable.max_by(|a, b| b.kind.cmp(&a.kind).then(a.accuracy.total_cmp(&b.accuracy)));
+        let own = on_task.filter(|pair| set.models[pair.model].seen.contains(&task));
+        for pair in best.into_iter().chain(own) {
+            if chosen.insert((task, pair.model)) {
+                let accuracy = pair.accuracy;
+                out.push(Positive { task: position, model: pair.model, accuracy });
+            }
+        }
+    }
+    out
+}
+
+/// Standardisers and initial weights, from our own generator so that the seed decides everything.
+fn prepare(
+    set: &TrainingSet,
+    samples: &[(usize, &TaskSample)],
+    random: &mut ChaCha8Rng,
+) -> Result<Tans2021, Error> {
+    let dim = samples.first().map_or(0, |(_, sample)| sample.rows.dim());
+    let mut means = Vec::new();
+    for (_, sample) in samples {
+        crate::encoder::basis::check_sample(sample)?;
+        if sample.rows.dim() != dim {
+            return Err(Error::Input {
+                what: "backbone rows",
+                expected: format!("{dim} numbers each"),
+                found: format!("{} numbers each", sample.rows.dim()),
+            });
+        }
+        means.push(class_mean(sample).into_iter().map(Some).collect());
+    }
+    let summary = set.models.iter().map(|model| model.topology.len()).max().unwrap_or(0);
+    let len = NUMBERS + summary;
+    let topologies: Vec<_> =
+        set.models.iter().map(|model| topology_row(&model.numbers, &model.topology, len)).collect();
+    let signatures = set.models.iter().filter_map(|model| model.signature.as_ref());
+    let signature_len = signatures.map(Vec::len).max().unwrap_or(0);
+    let mut uniform = |rows: usize, columns: usize| -> Vec<f32> {
+        let bound = 1.0 / (columns as f32).sqrt();
+        (0..rows * columns).map(|_| random.random_range(-bound..bound)).collect()
+    };
+    Ok(Tans2021 {
+        tasks: samples.iter().map(|&(task, _)| set.tasks[task].id).collect(),
+        task_vectors: Vec::new(),
+        rows: Standardiser::fit(&means, dim),
+        topology: Standardiser::fit(&topologies, len),
+        signature_len,
+        query: uniform(DIM, dim),
+        model: uniform(DIM, len + signature_len),
+        score: uniform(1, 2 * DIM),
+        score_bias: 0.0,
+        calibration: Calibration::default(),
+    })
+}
+
+/// What the layers see of every task and model.
+struct Inputs {
+    tasks: Vec<Vec<f32>>,
+    models: Vec<Vec<f32>>,
+}
+
+impl Inputs {
+    fn new(set: &TrainingSet, samples: &[(usize, &TaskSample)], recipe: &Tans2021) -> Self {
+        let model = |index: usize| {
+            let known = closed_form::evidence(set, index, &[]);
+            model_input(&recipe.topology, recipe.signature_len, &known)
+        };
+        Self {
+            tasks: samples.iter().map(|(_, sample)| query_input(&recipe.rows, sample)).collect(),
+            models: (0..set.models.len()).map(model).collect(),
+        }
+    }
+}
+
+/// The layers' parameters on libtorch: W_q, W_m, W_s, its intercept; with Adam's two moments of each.
+struct Layers {
+    parameters: [Tensor; 4],
+    moments: Vec<[Tensor; 2]>,
+    steps: i32,
+}
+
+fn train(
+    recipe: &mut Tans2021,
+    inputs: &Inputs,
+    mut positives: Vec<Positive>,
+    options: &FitOptions,
+    progress: &mut dyn FnMut(usize, usize, f32) -> ControlFlow<()>,
+    random: &mut ChaCha8Rng,
+) -> Result<(), Error> {
+    let failed = |error: TchError| Error::Numerical(format!("libtorch: {error}"));
+    let mut layers = Layers::new(recipe).map_err(failed)?;
+    for epoch in 0..options.epochs {
+        positives.shuffle(random);
+        let mut total = 0.0;
+        for batch in positives.chunks(BATCH) {
+            total += layers.step(inputs, batch).map_err(failed)? * batch.len() as f64;
+        }
+        let loss = (total / positives.len() as f64) as f32;
+        if !loss.is_finite() {
+            return Err(Error::Numerical(format!("the loss became {loss} in epoch {epoch}")));
+        }
+        if progress(epoch + 1, options.epochs, loss).is_break() {
+            return Err(Error::Cancelled);
+        }
+    }
+    layers.store(recipe).map_err(failed)
+}
+
+impl Layers {
+    fn new(recipe: &Tans2021) -> Result<Self, TchError> {
+        let parameters = [
+            matrix(&recipe.query, DIM)?,
+            matrix(&recipe.model, DIM)?,
+            matrix(&recipe.score, 1)?,
+            matrix(&[recipe.score_bias], 1)?,
+        ];
+        let mut moments = Vec::new();
+        for parameter in &parameters {
+            moments.push([parameter.f_zeros_like()?, parameter.f_zeros_like()?]);
+            let _ = parameter.f_set_requires_grad(true)?;
+        }
+        Ok(Self { parameters, moments, steps: 0 })
+    }
+
+    /// One step of Adam; returns the loss before it.
+    fn step(&mut self, inputs: &Inputs, batch: &[Positive]) -> Result<f64, TchError> {
+        let loss = self.loss(inputs, batch)?;
+        loss.f_backward()?;
+        self.steps += 1;
+        let corrections = BETAS.map(|beta| 1.0 - beta.powi(self.steps));
+        tch::no_grad(|| {
+            for (parameter, moments) in self.parameters.iter_mut().zip(&mut self.moments) {
+                let mut gradient = parameter.grad();
+                if !gradient.defined() {
+                    continue;
+                }
+                moments[0] = &moments[0] * BETAS[0] + &gradient * (1.0 - BETAS[0]);
+                moments[1] = &moments[1] * BETAS[1] + &gradient * &gradient * (1.0 - BETAS[1]);
+                let scale = (&moments[1] / corrections[1]).f_sqrt()? + EPSILON;
+                let change = &moments[0] / corrections[0] / scale * -RATE;
+                let _ = parameter.f_add_(&change)?;
+                let _ = gradient.f_zero_()?;
+            }
+            Ok::<(), TchError>(())
+        })?;
+        loss.f_double_value(&[])
+    }
+
+    fn loss(&self, inputs: &Inputs, batch: &[Positive]) -> Result<Tensor, TchError> {
+        let stack = |rows: Vec<&Vec<f32>>| {
+            matrix(&rows.into_iter().flatten().copied().collect::<Vec<f32>>(), batch.len())
+        };
+        let queries = stack(batch.iter().map(|pair| &inputs.tasks[pair.task]).collect())?;
+        let models = stack(batch.iter().map(|pair| &inputs.models[pair.model]).collect())?;
+        let [query, model, score, bias] = &self.parameters;
+        let (q, m) = (vectors(&queries, query)?, vectors(&models, model)?);
+        // A pair that shares the task or the model is no negative.
+        let negative = |at: usize| {
+            let (i, j) = (batch[at / batch.len()], batch[at % batch.len()]);
+            f32::from(u8::from(i.task != j.task && i.model != j.model))
+        };
+        let mask: Vec<f32> = (0..batch.len() * batch.len()).map(negative).collect();
+        let negatives = f64::from(mask.iter().sum::<f32>().max(1.0));
+        let mask = matrix(&mask, batch.len())?;
+        let cosines = q.f_matmul(&m.f_transpose(0, 1)?)?;
+        let right = cosines.f_diagonal(0, 0, 1)?;
+        let by_query = (&cosines - right.f_unsqueeze(1)? + MARGIN).f_relu()?;
+        let by_model = (&cosines - right.f_unsqueeze(0)? + MARGIN).f_relu()?;
+        let hinge = ((by_query + by_model) * mask).f_sum(Kind::Float)? / negatives;
+        let both = Tensor::f_cat(&[q, m], 1)?;
+        let predicted = (both.f_matmul(&score.f_transpose(0, 1)?)? + bias).f_sigmoid()?;
+        let truth: Vec<f32> = batch.iter().map(|pair| pair.accuracy).collect();
+        let error = (predicted - matrix(&truth, batch.len())?).f_square()?;
+        Ok(hinge + error.f_mean(Kind::Float)?)
+    }
+
+    fn store(&self, recipe: &mut Tans2021) -> Result<(), TchError> {
+        let [query, model, score, bias] = &self.parameters;
+        let values = |tensor: &Tensor| -> Result<Vec<f32>, TchError> {
+            Vec::<f32>::try_from(&tensor.f_detach()?.f_flatten(0, -1)?)
+        };
+        recipe.query = values(query)?;
+        recipe.model = values(model)?;
+        recipe.score = values(score)?;
+        recipe.score_bias = values(bias)?.first().copied().unwrap_or(0.0);
+        Ok(())
+    }
+}
+
+/// `[rows, values / rows]` f32.
+fn matrix(values: &[f32], rows: usize) -> Result<Tensor, TchError> {
+    Tensor::f_from_slice(values)?.f_view([rows as i64, (values.len() / rows) as i64])
+}
+
+/// normalise(x W') row by row: `[n, in]` -> `[n, 128]`.
+fn vectors(inputs: &Tensor, weights: &Tensor) -> Result<Tensor, TchError> {
+    let out = inputs.f_matmul(&weights.f_transpose(0, 1)?)?;
+    // A tiny constant under the root keeps the gradient of a zero row finite.
+    let square = out.f_square()?.f_sum_dim_intlist([1_i64].as_slice(), true, Kind::Float)?;
+    out.f_div(&(square + 1e-24).f_sqrt()?)
+}
+
+/// Least squares of what S at the average model misses on the cosine, over all usable results.
+fn calibrate(
+    recipe: &Tans2021,
+    inputs: &Inputs,
+    set: &TrainingSet,
+    samples: &[(usize, &TaskSample)],
+) -> Calibration {
+    use crate::encoder::linalg::{dot_f32, mean_sd};
+    let models: Vec<Vec<f32>> = inputs.models.iter().map(|m| recipe.model_vector(m)).collect();
+    let shares = models.iter().map(|model| dot_f32(&recipe.score[DIM..], model));
+    let model_share = shares.sum::<f32>() / models.len().max(1) as f32;
+    let mut known: Vec<[f64; 2]> = Vec::new();
+    for pair in &set.pairs {
+        let Some(position) = samples.iter().position(|&(task, _)| task == pair.task) else {
+            continue;
+        };
+        let task = &recipe.task_vectors[position * DIM..(position + 1) * DIM];
+        let level = dot_f32(&recipe.score[..DIM], task) + model_share + recipe.score_bias;
+        let rest = pair.accuracy - crate::encoder::tans2021::sigmoid(level);
+        known.push([f64::from(dot_f32(task, &models[pair.model])), f64::from(rest)]);
+    }
+    let (cosine, _) = mean_sd(&known.iter().map(|entry| entry[0]).collect::<Vec<_>>());
+    let (rest, sd) = mean_sd(&known.iter().map(|entry| entry[1]).collect::<Vec<_>>());
+    let products = known.iter().map(|entry| (entry[0] - cosine) * (entry[1] - rest)).sum::<f64>();
+    let squares = known.iter().map(|entry| (entry[0] - cosine).powi(2)).sum::<f64>();
+    let slope = products / (squares + 1e-3);
+    let offset = rest - slope * cosine;
+    let mut misses: Vec<f64> =
+        known.iter().map(|entry| (entry[1] - offset - slope * entry[0]).abs()).collect();
+    Calibration {
+        model_share,
+        slope: slope as f32,
+        offset: offset as f32,
+        sd: sd as f32,
+        half_width: quantile(&mut misses, 0.9) as f32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::world;
+    use super::*;
+    use crate::encoder::{Encoders, ModelEvidence};
+    use crate::train::Recipe;
+
+    fn options(epochs: usize) -> FitOptions {
+        FitOptions { recipe: Recipe::Tans2021, epochs, ..FitOptions::default() }
+    }
+
+    #[test]
+    fn training_lowers_the_loss_and_the_plain_forward_pass_agrees() {
+        let set = world(12, 10, (40, 20));
+        let mut losses = Vec::new();
+        let encoders = super::super::fit(&set, &options(60), &mut |_, _, loss| {
+            losses.push(loss);
+            ControlFlow::Continue(())
+        });
+        let encoders = encoders.unwrap();
+        assert!(losses[59] < 0.5 * losses[0], "{losses:?}");
+        let Encoders::Tans2021(recipe) = &encoders else { panic!("another recipe") };
+        let sample = set.tasks[2].sample.as_ref().unwrap();
+        // The published order: each row through W_q first, then their mean. Class sizes differ, so each row counts
+        // by one over the size of its class.
+        let input = matrix(&query_input(&recipe.rows, sample), 1).unwrap();
+        let query = vectors(&input, &matrix(&recipe.query, DIM).unwrap()).unwrap();
+        let query = Vec::<f32>::try_from(&query.flatten(0, -1)).unwrap();
+        let plain = encoders.encode_task(sample).unwrap();
+        assert!(query.iter().zip(&plain.vector).all(|(a, b)| (a - b).abs() < 1e-5));
+        let known = ModelEvidence {
+            topology: &set.models[3].topology,
+            signature: set.models[3].signature.as_deref(),
+            ..ModelEvidence::default()
+        };
+        let input = model_input(&recipe.topology, recipe.signature_len, &known);
+        let model = matrix(&input, 1).unwrap();
+        let model = vectors(&model, &matrix(&recipe.model, DIM).unwrap()).unwrap();
+        let model = Vec::<f32>::try_from(&model.flatten(0, -1)).unwrap();
+        let plain_model = encoders.encode_model(&known);
+        assert!(model.iter().zip(&plain_model).all(|(a, b)| (a - b).abs() < 1e-5));
+        assert_eq!(plain.nearest[0].0, 2);
+    }
+
+    #[test]
+    fn the_seed_decides_and_break_cancels() {
+        let set = world(6, 5, (30, 12));
+        let bytes = |seed| {
+            let options = FitOptions { seed, ..options(5) };
+            let encoders =
+                super::super::fit(&set, &options, &mut |_, _, _| ControlFlow::Continue(()));
+            serde_json::to_vec(&encoders.unwrap()).unwrap()
+        };
+        assert_eq!(bytes(1), bytes(1));
+        assert_ne!(bytes(1), bytes(2));
+        let stopped = super::super::fit(&set, &options(5), &mut |_, _, _| ControlFlow::Break(()));
+        assert!(matches!(stopped, Err(Error::Cancelled)));
+        let empty = TrainingSet::default();
+        let refused =
+            super::super::fit(&empty, &options(5), &mut |_, _, _| ControlFlow::Continue(()));
+        assert!(matches!(refused, Err(Error::Input { .. })));
+    }
+}

@@ -1,10 +1,15 @@
-//! The durable truth of a tans zoo: records, weights, task rows and pairs, on RocksDB and memory-mapped pack files.
+//! The durable truth of a tans zoo: records, weights, task rows and pairs, on RocksDB and
+//! memory-mapped pack files.
 //!
-//! This crate stores and checks bytes. It knows no network, no floating-point maths and no index: graphs, input
-//! contracts and encoders are opaque here, and whoever wants answers to queries uses the `tans` crate on top.
+//! This crate stores and checks bytes. It knows no network, no floating-point maths and no index:
+//! graphs, input contracts and encoders are opaque here, and whoever wants answers to queries uses
+//! the `tans` crate on top.
 
 mod codec;
+mod dtype;
 mod error;
+mod failpoint;
+mod files;
 mod ids;
 mod keys;
 mod lock;
@@ -17,6 +22,7 @@ mod store;
 
 pub use codec::{decode, encode};
 pub use error::{Error, Result};
+pub use files::install_file;
 pub use ids::{ModelId, TaskId, TensorId};
 pub use map::MappedTensor;
 pub use records::{
@@ -25,4 +31,4 @@ pub use records::{
 };
 pub use safetensors::Dtype;
 pub use schema::FORMAT_VERSION;
-pub use store::{Batch, CheckReport, Damage, Mode, NewTensor, Store, StoreStats, install_file};
+pub use store::{Batch, CheckReport, Damage, Mode, NewTensor, Store, StoreStats};

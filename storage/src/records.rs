@@ -197,6 +197,7 @@ pub struct TensorRecord {
     /// Offset of the first byte, a multiple of 64.
     pub offset: u64,
     /// Element type.
+    #[serde(with = "crate::dtype")]
     pub dtype: Dtype,
     /// Shape; empty for a scalar.
     pub shape: Vec<u64>,

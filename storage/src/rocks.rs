@@ -1,1 +1,291 @@
-//! To be written.
+//! The only file that speaks RocksDB: opening, reading, iterating and the one synced write.
+
+use crate::{Error, Result, files::io_error, keys};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBWithThreadMode,
+    Direction, ErrorKind, IteratorMode, LogLevel, MultiThreaded, Options, ReadOptions, WriteBatch,
+    WriteOptions,
+};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Memory for cached blocks; an embedded library stays modest.
+const BLOCK_CACHE_BYTES: usize = 32 << 20;
+/// Memory for writes that are not in a table file yet, over all families.
+const WRITE_BUFFERS_BYTES: usize = 32 << 20;
+const WRITE_BUFFER_BYTES: usize = 8 << 20;
+const WAL_BYTES_MAX: u64 = 64 << 20;
+
+/// A column family. All of them exist from the creation of a zoo on, because a reader does not see
+/// families that are created later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Family {
+    Model,
+    Name,
+    Task,
+    Pair,
+    Signature,
+    Embedding,
+    Encoder,
+    Tensor,
+    Oplog,
+    Job,
+    Sys,
+}
+
+impl Family {
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Model,
+        Self::Name,
+        Self::Task,
+        Self::Pair,
+        Self::Signature,
+        Self::Embedding,
+        Self::Encoder,
+        Self::Tensor,
+        Self::Oplog,
+        Self::Job,
+        Self::Sys,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Name => "name",
+            Self::Task => "task",
+            Self::Pair => "pair",
+            Self::Signature => "signature",
+            Self::Embedding => "embedding",
+            Self::Encoder => "encoder",
+            Self::Tensor => "tensor",
+            Self::Oplog => "oplog",
+            Self::Job => "job",
+            Self::Sys => "sys",
+        }
+    }
+}
+
+/// Key and value as stored.
+pub(crate) type Entry = (Box<[u8]>, Box<[u8]>);
+
+/// Puts (`Some`) and deletes (`None`) by family and key, and prefixes to delete before them.
+#[derive(Default)]
+pub(crate) struct Write {
+    pub(crate) cleared: Vec<(Family, Vec<u8>)>,
+    pub(crate) entries: BTreeMap<(Family, Vec<u8>), Option<Vec<u8>>>,
+}
+
+/// An open database, as its writer or as a secondary.
+pub(crate) struct Db {
+    inner: DBWithThreadMode<MultiThreaded>,
+    // Declared after the database, so that the folder goes only when nobody writes to it any more.
+    secondary: Option<SecondaryFolder>,
+}
+
+impl Db {
+    /// Creates the database with all families.
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        let mut options = options();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_error_if_exists(true);
+        Self::open_primary(&options, path)
+    }
+
+    /// Opens the database for writing.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        Self::open_primary(&options(), path)
+    }
+
+    /// Opens the database for reading beside a writer.
+    pub(crate) fn open_secondary(path: &Path) -> Result<Self> {
+        let folder = SecondaryFolder::create()?;
+        let mut options = options();
+        // With fewer, a table file that the writer has compacted away could not be opened again.
+        options.set_max_open_files(-1);
+        let inner = DBWithThreadMode::open_cf_descriptors_as_secondary(
+            &options,
+            path,
+            folder.0.as_path(),
+            descriptors(),
+        )
+        .map_err(failure)?;
+        let db = Self { inner, secondary: Some(folder) };
+        db.catch_up()?;
+        Ok(db)
+    }
+
+    fn open_primary(options: &Options, path: &Path) -> Result<Self> {
+        let inner =
+            DBWithThreadMode::open_cf_descriptors(options, path, descriptors()).map_err(failure)?;
+        Ok(Self { inner, secondary: None })
+    }
+
+    /// Brings a secondary up to the writer's last commit; does nothing on a writer.
+    pub(crate) fn catch_up(&self) -> Result<()> {
+        match self.secondary {
+            Some(_) => self.inner.try_catch_up_with_primary().map_err(failure),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.inner.get_cf(&self.handle(family)?, key).map_err(failure)
+    }
+
+    /// Entries whose key starts with `prefix`, by ascending key, from `from` on. It sees the
+    /// database as it is now, whatever is committed or caught up with later.
+    pub(crate) fn scan<'a>(
+        &'a self,
+        family: Family,
+        prefix: &[u8],
+        from: &[u8],
+    ) -> Result<impl Iterator<Item = Result<Entry>> + use<'a>> {
+        let mut options = ReadOptions::default();
+        if let Some(end) = keys::after(prefix) {
+            options.set_iterate_upper_bound(end);
+        }
+        let start = if from > prefix { from } else { prefix };
+        let mode = IteratorMode::From(start, Direction::Forward);
+        let iterator = self.inner.iterator_cf_opt(&self.handle(family)?, options, mode);
+        Ok(iterator.map(|entry| entry.map_err(failure)))
+    }
+
+    /// Writes everything, or nothing, and returns when it is durable.
+    pub(crate) fn write_synced(&self, write: Write) -> Result<()> {
+        let Write { cleared, entries } = write;
+        let mut batch = WriteBatch::default();
+        for (family, prefix) in cleared {
+            let handle = self.handle(family)?;
+            match keys::after(&prefix) {
+                Some(end) => batch.delete_range_cf(&handle, prefix, end),
+                None => self.delete_each(family, &prefix, &mut batch)?,
+            }
+        }
+        for ((family, key), value) in entries {
+            let handle = self.handle(family)?;
+            match value {
+                Some(value) => batch.put_cf(&handle, key, value),
+                None => batch.delete_cf(&handle, key),
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        self.inner.write_opt(batch, &options).map_err(failure)
+    }
+
+    /// Deletes a prefix after which no key can follow, for which a range has no end.
+    fn delete_each(&self, family: Family, prefix: &[u8], batch: &mut WriteBatch) -> Result<()> {
+        let handle = self.handle(family)?;
+        for entry in self.scan(family, prefix, prefix)? {
+            batch.delete_cf(&handle, entry?.0);
+        }
+        Ok(())
+    }
+
+    fn handle(&self, family: Family) -> Result<std::sync::Arc<rocksdb::BoundColumnFamily<'_>>> {
+        self.inner
+            .cf_handle(family.name())
+            .ok_or_else(|| Error::Rocks(format!("column family {} is missing", family.name())))
+    }
+}
+
+/// Private folder of a secondary, in which RocksDB keeps its log; removed when dropped.
+struct SecondaryFolder(PathBuf);
+
+impl SecondaryFolder {
+    fn create() -> Result<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("tans-reader-{}-{count}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Self(path)),
+                // Left by a reader that was killed and had our process id.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(io_error("cannot create", &path)(error)),
+            }
+        }
+    }
+}
+
+impl Drop for SecondaryFolder {
+    fn drop(&mut self) {
+        // It lies in the system's temporary folder, which is cleaned by others if this fails.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
+    options.set_max_total_wal_size(WAL_BYTES_MAX);
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(256);
+    options.set_log_level(LogLevel::Fatal);
+    options.set_keep_log_file_num(1);
+    options.set_stats_dump_period_sec(0);
+    options
+}
+
+fn descriptors() -> Vec<ColumnFamilyDescriptor> {
+    let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+    Family::ALL
+        .iter()
+        .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(*family, &cache)))
+        .collect()
+}
+
+fn family_options(family: Family, cache: &Cache) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_bloom_filter(10.0, false);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_max_write_buffer_number(2);
+    let (upper, lowest) = match family {
+        // Half floats, floats and hashes do not compress.
+        Family::Signature | Family::Embedding => (DBCompressionType::None, DBCompressionType::None),
+        Family::Model
+        | Family::Name
+        | Family::Task
+        | Family::Pair
+        | Family::Encoder
+        | Family::Tensor
+        | Family::Oplog
+        | Family::Job
+        | Family::Sys => (DBCompressionType::Lz4, DBCompressionType::Zstd),
+    };
+    options.set_compression_type(upper);
+    options.set_bottommost_compression_type(lowest);
+    options
+}
+
+fn failure(error: rocksdb::Error) -> Error {
+    match error.kind() {
+        ErrorKind::Corruption => Error::Corrupt {
+            file: "db".to_owned(),
+            offset: "an unknown place".to_owned(),
+            what: error.into_string(),
+        },
+        ErrorKind::NotFound
+        | ErrorKind::NotSupported
+        | ErrorKind::InvalidArgument
+        | ErrorKind::IOError
+        | ErrorKind::MergeInProgress
+        | ErrorKind::Incomplete
+        | ErrorKind::ShutdownInProgress
+        | ErrorKind::TimedOut
+        | ErrorKind::Aborted
+        | ErrorKind::Busy
+        | ErrorKind::Expired
+        | ErrorKind::TryAgain
+        | ErrorKind::CompactionTooLarge
+        | ErrorKind::ColumnFamilyDropped
+        | ErrorKind::Unknown => Error::Rocks(error.into_string()),
+    }
+}

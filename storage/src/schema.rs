@@ -1,1 +1,126 @@
-//! To be written.
+//! The layout of a zoo directory and the marker file that is read before anything else is touched.
+
+use crate::files::{install_file, io_error};
+use crate::{Error, Result};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+/// Version of the whole directory's format that this build writes, and the newest it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The oldest version that this build reads.
+const FORMAT_VERSION_OLDEST: u32 = 1;
+
+/// Marker file: two lines of text.
+pub(crate) const MARKER: &str = "FORMAT";
+/// Folder of the RocksDB database.
+pub(crate) const DATABASE: &str = "db";
+/// Folder of the pack files.
+pub(crate) const PACKS: &str = "packs";
+/// Folder of the engine's derived files.
+pub(crate) const SEGMENTS: &str = "segments";
+/// Lock file of the writer.
+pub(crate) const LOCK: &str = "LOCK";
+
+const MARKER_TITLE: &str = "tans zoo";
+
+/// No marker is longer; what is longer is some other file.
+const MARKER_BYTES_MAX: u64 = 256;
+
+/// Makes a directory a zoo; the last step of `create`.
+pub(crate) fn write_marker(zoo: &Path) -> Result<()> {
+    install_file(&zoo.join(MARKER), |file| {
+        file.write_all(format!("{MARKER_TITLE}\nformat {FORMAT_VERSION}\n").as_bytes())
+    })
+}
+
+/// Reads the marker and returns the format version. Writes nothing.
+///
+/// # Errors
+/// `Error::NotAZoo` or `Error::NewerFormat`, or `Error::Io` when the marker cannot be read.
+pub(crate) fn read_marker(zoo: &Path) -> Result<u32> {
+    let path = zoo.join(MARKER);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if absent(&error) => return Err(not_a_zoo(zoo, describe(zoo))),
+        Err(error) => return Err(io_error("cannot open", &path)(error)),
+    };
+    let mut bytes = Vec::new();
+    match file.take(MARKER_BYTES_MAX + 1).read_to_end(&mut bytes) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            return Err(not_a_zoo(zoo, format!("a folder named {MARKER}")));
+        }
+        Err(error) => return Err(io_error("cannot read", &path)(error)),
+    }
+    let version = parse(&bytes)
+        .ok_or_else(|| not_a_zoo(zoo, format!("a file {MARKER} with other content")))?;
+    if version > FORMAT_VERSION {
+        return Err(Error::NewerFormat {
+            path: zoo.to_owned(),
+            found: version,
+            supported: FORMAT_VERSION,
+        });
+    }
+    if version < FORMAT_VERSION_OLDEST {
+        return Err(not_a_zoo(zoo, format!("format version {version}, which never existed")));
+    }
+    Ok(version)
+}
+
+/// Refuses a path that exists and is not an empty directory, apart from a file named `apart`.
+pub(crate) fn require_vacant(zoo: &Path, apart: Option<&str>) -> Result<()> {
+    let occupied = |found: String| Error::AlreadyExists { path: zoo.to_owned(), found };
+    let entries = match fs::read_dir(zoo) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(occupied("a file".to_owned()));
+        }
+        Err(error) => return Err(io_error("cannot list", zoo)(error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(io_error("cannot list", zoo))?;
+        if apart.is_none_or(|apart| entry.file_name() != apart) {
+            let found = match read_marker(zoo) {
+                Ok(_) | Err(Error::NewerFormat { .. }) => "a zoo".to_owned(),
+                Err(_) => describe(zoo),
+            };
+            return Err(occupied(found));
+        }
+    }
+    Ok(())
+}
+
+fn parse(bytes: &[u8]) -> Option<u32> {
+    let mut lines = std::str::from_utf8(bytes).ok()?.lines();
+    if lines.next()? != MARKER_TITLE {
+        return None;
+    }
+    // A newer format may add lines; its version still tells.
+    lines.next()?.strip_prefix("format ")?.parse().ok()
+}
+
+fn absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn not_a_zoo(zoo: &Path, found: String) -> Error {
+    let expected = format!("a directory with a file {MARKER}");
+    Error::NotAZoo { path: zoo.to_owned(), expected, found }
+}
+
+fn describe(path: &Path) -> String {
+    let Ok(entries) = fs::read_dir(path) else {
+        return if path.exists() { "a file" } else { "nothing" }.to_owned();
+    };
+    let mut names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    match names.len() {
+        0 => "an empty directory".to_owned(),
+        1..=3 => format!("a directory with {}", names.join(", ")),
+        more => format!("a directory with {} and {} more", names[..3].join(", "), more - 3),
+    }
+}

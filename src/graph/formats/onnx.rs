@@ -24,7 +24,8 @@ pub struct OnnxFile {
     pub metadata: Vec<(String, String)>,
 }
 
-/// A graph without weight bytes, and its weights in order of use: what identity is computed from and what the zoo stores.
+/// A graph without weight bytes, and its weights in order of use: what identity is computed from
+/// and what the zoo stores.
 #[derive(Debug)]
 pub struct Canonical {
     /// Deterministic GraphProto bytes.
@@ -35,13 +36,14 @@ pub struct Canonical {
 
 /// Parses ONNX bytes (weights in external files are refused with the advice to embed them).
 ///
-/// Initialisers and Constant nodes become weights of the element type that the file has; a raw tensor is copied once.
+/// Initialisers and Constant nodes become weights of the element type that the file has; a raw
+/// tensor is copied once.
 ///
 /// # Errors
-/// `Error::Malformed` if the bytes are not a sound ONNX model: damaged, of another format, with a cycle, an unknown or
-/// twice defined value, or a tensor whose data does not fit its shape. `Error::Limit` beyond `limits`.
-/// `Error::Contract` for what ONNX allows and the zoo cannot hold: external data, local functions, sparse or string
-/// tensors.
+/// `Error::Malformed` if the bytes are not a sound ONNX model: damaged, of another format, with a
+/// cycle, an unknown or twice defined value, or a tensor whose data does not fit its shape.
+/// `Error::Limit` beyond `limits`. `Error::Contract` for what ONNX allows and the zoo cannot hold:
+/// external data, local functions, sparse or string tensors.
 pub fn read(bytes: &[u8], limits: &Limits) -> Result<OnnxFile, Error> {
     read::read(bytes, limits)
 }
@@ -54,10 +56,12 @@ pub fn write(graph: &Graph, metadata: &[(String, String)]) -> Result<Vec<u8>, Er
     write::write(graph, metadata)
 }
 
-/// The canonical form (DESIGN: inner values renamed v0.., tensors t0.. in order of use, no docs, fixed topological order).
+/// The canonical form (DESIGN: inner values renamed v0.., tensors t0.. in order of use, no docs,
+/// fixed topological order).
 ///
-/// The bytes depend on the function, on the names and declared shapes of inputs and outputs, and on the operator sets
-/// in use; not on other names, on the order of nodes and weights, or on nodes and weights that no output needs.
+/// The bytes depend on the function, on the names and declared shapes of inputs and outputs, and on
+/// the operator sets in use; not on other names, on the order of nodes and weights, or on nodes and
+/// weights that no output needs.
 ///
 /// # Errors
 /// `Error::Malformed` if a value is read that nothing defines.
@@ -68,7 +72,8 @@ pub fn canonical(graph: &Graph) -> Result<Canonical, Error> {
 /// Rebuilds a network from its canonical form. Weight `i` becomes `t{i}`.
 ///
 /// # Errors
-/// `Error::Malformed` if the bytes are damaged or the weights do not have the stated types and shapes.
+/// `Error::Malformed` if the bytes are damaged or the weights do not have the stated types and
+/// shapes.
 pub fn from_canonical(graph: &[u8], weights: Vec<Weight>) -> Result<Graph, Error> {
     canonical::from_canonical(graph, weights)
 }

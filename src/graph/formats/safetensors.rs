@@ -9,7 +9,8 @@ use std::sync::Arc;
 /// Serialises named weights with string metadata.
 ///
 /// # Errors
-/// `Error::Contract` if a name or key comes twice; `Error::Malformed` if a weight's bytes do not fit its type and shape.
+/// `Error::Contract` if a name or key comes twice; `Error::Malformed` if a weight's bytes do not
+/// fit its type and shape.
 pub fn write(
     weights: &[(String, Weight)],
     metadata: &[(String, String)],

@@ -127,7 +127,8 @@ fn grey_and_colour_meet() {
 
 #[test]
 fn a_row_is_resized_as_by_hand() {
-    // Two target pixels of width 2 over four of the source: the triangle reaches 2 source pixels to each side.
+    // Two target pixels of width 2 over four of the source: the triangle reaches 2 source pixels to
+    // each side.
     let row = Image::new(4, 1, 1, vec![0, 40, 80, 120]).expect("fits");
     let values = applied(&plain(1, 2), &row);
     let first = (0.75 * 0.0 + 0.75 * 40.0 + 0.25 * 80.0) / 1.75;

@@ -176,8 +176,8 @@ impl<'a> Builder<'a> {
         Map { name: value, channels: x.channels, side: 1 }
     }
 
-    /// Flatten and the linear head, `{name}.weight` `[classes, channels]` and `.bias`; ends the graph with the
-    /// output `logits: [batch, classes]`.
+    /// Flatten and the linear head, `{name}.weight` `[classes, channels]` and `.bias`; ends the
+    /// graph with the output `logits: [batch, classes]`.
     pub(super) fn head(mut self, x: &Map, name: &str, classes: usize) -> Result<Graph, Error> {
         let features = x.channels * x.side * x.side;
         let rows = self.node("Flatten", "features", &[&x.name], &[("axis", Attribute::Int(1))]);
@@ -228,7 +228,8 @@ impl<'a> Builder<'a> {
     }
 
     fn normal(&mut self, name: &str, shape: &[usize], deviation: f32) -> Result<String, Error> {
-        // Every weight has its own stream, so that a supplied weight does not shift the others' values.
+        // Every weight has its own stream, so that a supplied weight does not shift the others'
+        // values.
         let mut rng = ChaCha8Rng::from_rng(&mut self.rng);
         let elements = shape.iter().product();
         let draw = || {
@@ -256,7 +257,8 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// A standard normal number (Box & Muller 1958). Our own, since the same seed must give the same weights for ever.
+/// A standard normal number (Box & Muller 1958). Our own, since the same seed must give the same
+/// weights for ever.
 fn normal(rng: &mut ChaCha8Rng) -> f32 {
     let radius: f64 = 1.0 - rng.random::<f64>();
     let angle: f64 = rng.random::<f64>() * std::f64::consts::TAU;

@@ -1,6 +1,8 @@
-//! EfficientNet-Lite 0 to 4 (Tan & Le 2019, without squeeze-excite, with ReLU6): the backbone's architecture.
+//! EfficientNet-Lite 0 to 4 (Tan & Le 2019, without squeeze-excite, with ReLU6): the backbone's
+//! architecture.
 //!
-//! Weights have the names of the PyTorch state dict: `_conv_stem.weight`, `_blocks.3._bn1.running_var`, `_fc.bias`.
+//! Weights have the names of the PyTorch state dict: `_conv_stem.weight`,
+//! `_blocks.3._bn1.running_var`, `_fc.bias`.
 
 use super::builder::{Activation, Builder, Conv, Map};
 use crate::graph::input::{ChannelOrder, InputContract, Layout};
@@ -23,7 +25,7 @@ const STAGES: [(usize, usize, usize, usize, usize); 7] = [
     (2, 5, 2, 6, 40),
     (3, 3, 2, 6, 80),
     (3, 5, 1, 6, 112),
-    (4, 5, 1, 6, 192),
+    (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 ];
 
@@ -64,10 +66,11 @@ impl Variant {
     }
 }
 
-/// Builds a variant with the given number of classes. A weight that `weights` does not have is drawn with `seed`.
+/// Builds a variant with the given number of classes. A weight that `weights` does not have is
+/// drawn with `seed`.
 ///
-/// Weights keep their element type. The input is `input: [batch, 3, side, side]`, the penultimate activations are
-/// `features: [batch, 1280]`, the output is `logits: [batch, classes]`.
+/// Weights keep their element type. The input is `input: [batch, 3, side, side]`, the penultimate
+/// activations are `features: [batch, 1280]`, the output is `logits: [batch, classes]`.
 ///
 /// # Errors
 /// `Error::Contract` if a given weight has another shape than its place.

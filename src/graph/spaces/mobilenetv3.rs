@@ -1,9 +1,10 @@
-//! MobileNetV3 as in Once-for-all (Cai et al. 2020; Howard et al. 2019): five stages of two to four inverted
-//! residuals, each with its own kernel and expansion.
+//! MobileNetV3 as in Once-for-all (Cai et al. 2020; Howard et al. 2019): five stages of two to four
+//! inverted residuals, each with its own kernel and expansion.
 //!
-//! A configuration is `dDEPTHS-kKERNELS-eEXPANSIONS[-w1.2]`. Depths are one number or one for each of the five stages;
-//! kernels and expansions one number, one for each stage, or one for each of the 20 possible blocks, joined by dots:
-//! `d2-k3-e4`, `d2.3.4.4.2-k3.5.3.7.7-e6-w1.2`. Blocks beyond a stage's depth are written 0.
+//! A configuration is `dDEPTHS-kKERNELS-eEXPANSIONS[-w1.2]`. Depths are one number or one for each
+//! of the five stages; kernels and expansions one number, one for each stage, or one for each of
+//! the 20 possible blocks, joined by dots: `d2-k3-e4`, `d2.3.4.4.2-k3.5.3.7.7-e6-w1.2`. Blocks
+//! beyond a stage's depth are written 0.
 
 use super::builder::{Activation, Builder, Conv, Map};
 use crate::graph::{Error, Graph};
@@ -31,8 +32,9 @@ const STEM_CHANNELS: usize = 16;
 const FINAL_CHANNELS: usize = 960;
 const FEATURE_CHANNELS: usize = 1280;
 
-const ALLOWED: &str = "mobilenetv3:dDEPTHS-kKERNELS-eEXPANSIONS[-w1.0|-w1.2]@SIDE with depths of 2, 3, 4 (1 or 5 \
-    numbers joined by dots), kernels of 3, 5, 7 and expansions of 3, 4, 6 (1, 5 or 20 numbers), SIDE 32 to 512, such as \
+const ALLOWED: &str = "mobilenetv3:dDEPTHS-kKERNELS-eEXPANSIONS[-w1.0|-w1.2]@SIDE with \
+    depths of 2, 3, 4 (1 or 5 numbers joined by dots), kernels of 3, 5, 7 and \
+    expansions of 3, 4, 6 (1, 5 or 20 numbers), SIDE 32 to 512, such as \
     mobilenetv3:d2-k3-e4@224";
 
 /// One network of the space.
@@ -55,7 +57,8 @@ impl Config {
         Self::parse_parts(text).ok_or_else(|| refused(text))
     }
 
-    /// The 45 topology numbers: 5 depths, 20 kernels, 20 expansions; 0 for blocks that are not there.
+    /// The 45 topology numbers: 5 depths, 20 kernels, 20 expansions; 0 for blocks that are not
+    /// there.
     pub fn numbers(&self) -> Vec<f32> {
         let all = self.depths.iter().chain(&self.kernels).chain(&self.expansions);
         all.map(|&number| number as f32).collect()
@@ -183,7 +186,8 @@ fn conv_bn(build: &mut Builder, x: &Map, name: &str, conv: Conv) -> Result<Map, 
     build.batch_norm(&x, &format!("{name}.bn"))
 }
 
-/// One number per possible block, 0 beyond the depths; `None` if a block that is there has a number that is not allowed.
+/// One number per possible block, 0 beyond the depths; `None` if a block that is there has a number
+/// that is not allowed.
 fn spread(
     given: &[usize],
     depths: &[usize; STAGES],

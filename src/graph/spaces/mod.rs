@@ -33,10 +33,12 @@ pub struct Generated {
     pub numbers: Vec<f32>,
 }
 
-/// Generates a network from `space:config@side`, such as `small:resnet8-w16@32`, `mobilenetv3:d2-k3-e4@224` or
-/// `efficientnet_lite:lite0`. The side may be left out (and may end in `x3`, the number of channels).
+/// Generates a network from `space:config@side`, such as `small:resnet8-w16@32`,
+/// `mobilenetv3:d2-k3-e4@224` or `efficientnet_lite:lite0`. The side may be left out (and may end
+/// in `x3`, the number of channels).
 ///
-/// Weights are drawn with `seed` (He initialisation, batch-norm at identity) and depend on nothing else.
+/// Weights are drawn with `seed` (He initialisation, batch-norm at identity) and depend on nothing
+/// else.
 ///
 /// # Errors
 /// `Error::Contract` with what is allowed.
@@ -69,7 +71,8 @@ pub fn generate(spec: &str, classes: usize, seed: u64) -> Result<Generated, Erro
         }
         "efficientnet_lite" => lite(config, side, classes, seed),
         _ => Err(Error::Contract(format!(
-            "expected space small, mobilenetv3 or efficientnet_lite (as in small:resnet8-w16@32), found {spec:?}"
+            "expected space small, mobilenetv3 or efficientnet_lite (as in \
+            small:resnet8-w16@32), found {spec:?}"
         ))),
     }
 }

@@ -1,4 +1,5 @@
-//! Small networks for images of 32 to 64 px: ResNet-8, plain CNNs and MobileNet-like inverted residuals.
+//! Small networks for images of 32 to 64 px: ResNet-8, plain CNNs and MobileNet-like inverted
+//! residuals.
 //!
 //! A configuration is `FAMILY-wWIDTH`: `resnet8-w16`, `cnn-w24`, `mobile-w16`.
 
@@ -12,8 +13,8 @@ pub const SIDES: [usize; 2] = [32, 64];
 const FAMILIES: [(&str, usize, usize); 3] =
     [("resnet8", 12, 24), ("cnn", 16, 32), ("mobile", 12, 24)];
 
-const ALLOWED: &str = "small:resnet8-w12..w24, small:cnn-w16..w32 or small:mobile-w12..w24 (even widths), \
-    at @32 or @64 (3 channels)";
+const ALLOWED: &str = "small:resnet8-w12..w24, small:cnn-w16..w32 or \
+    small:mobile-w12..w24 (even widths), at @32 or @64 (3 channels)";
 
 /// Every configuration, such as `cnn-w24`: even widths of each family.
 pub fn configs() -> impl Iterator<Item = String> {
@@ -47,7 +48,8 @@ pub fn graph(config: &str, side: usize, classes: usize, seed: u64) -> Result<Gra
     build.head(&x, "head", classes)
 }
 
-/// Three stages of one residual block each, as for CIFAR (He et al. 2016); the stem halves images of 64 px.
+/// Three stages of one residual block each, as for CIFAR (He et al. 2016); the stem halves images
+/// of 64 px.
 fn resnet8(build: &mut Builder, x: Map, width: usize) -> Result<Map, Error> {
     let mut x = stem(build, &x, width)?;
     for (index, (out, stride)) in
@@ -68,7 +70,8 @@ fn resnet8(build: &mut Builder, x: Map, width: usize) -> Result<Map, Error> {
     Ok(x)
 }
 
-/// Four plain convolutions after the stem, each stage at half the side and up to four times the width.
+/// Four plain convolutions after the stem, each stage at half the side and up to four times the
+/// width.
 fn cnn(build: &mut Builder, x: Map, width: usize) -> Result<Map, Error> {
     let mut x = stem(build, &x, width)?;
     let layers = [(width, 2), (2 * width, 1), (2 * width, 2), (4 * width, 2)];

@@ -78,7 +78,8 @@ fn lite0_takes_named_weights_and_pads_like_tensorflow() {
         let node = filled.nodes.iter().find(|node| node.name == name).expect("the node");
         format!("{:?}", node.attributes["pads"])
     };
-    // Stride 2 on an even side needs one row, at the end; kernel 5 needs three, two of them at the end.
+    // Stride 2 on an even side needs one row, at the end; kernel 5 needs three, two of them at the
+    // end.
     assert_eq!(pads("_conv_stem"), "Ints([0, 0, 1, 1])");
     assert_eq!(pads("_blocks.1._depthwise_conv"), "Ints([0, 0, 1, 1])");
     assert_eq!(pads("_blocks.3._depthwise_conv"), "Ints([1, 1, 2, 2])");

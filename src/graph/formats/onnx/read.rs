@@ -18,7 +18,8 @@ pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<OnnxFile, Error> {
     };
     if let Some(function) = model.functions.first() {
         return Err(Error::Contract(format!(
-            "the file defines its own function {:?}; inline it first: in Python onnx.inliner.inline_local_functions",
+            "the file defines its own function {:?}; inline it first: in Python \
+            onnx.inliner.inline_local_functions",
             function.name()
         )));
     }

@@ -1,4 +1,5 @@
-//! TensorProto to weight and back. Lengths are checked against the shape before anything is allocated.
+//! TensorProto to weight and back. Lengths are checked against the shape before anything is
+//! allocated.
 
 use super::malformed;
 use super::proto::TensorProto;
@@ -8,7 +9,8 @@ use std::sync::Arc;
 
 const EXTERNAL: i32 = 1;
 
-/// (ONNX TensorProto.DataType, our element type). Strings, complex128 and packed 4-bit types have no weight form.
+/// (ONNX TensorProto.DataType, our element type). Strings, complex128 and packed 4-bit types have
+/// no weight form.
 const DTYPES: [(i32, Dtype); 19] = [
     (1, Dtype::F32),
     (2, Dtype::U8),
@@ -131,7 +133,8 @@ pub(super) fn header(name: &str, weight: &Weight) -> Result<TensorProto, Error> 
 fn wrong_length(name: &str, dtype: Dtype, shape: &[usize], sizes: (usize, usize)) -> Error {
     let (expected, found) = sizes;
     malformed(format!(
-        "tensor {name:?} of type {dtype:?} and shape {shape:?} needs {expected} bytes, found {found}"
+        "tensor {name:?} of type {dtype:?} and shape {shape:?} needs {expected} bytes, found \
+        {found}"
     ))
 }
 

@@ -63,7 +63,9 @@ fn parse(graph: GraphProto) -> Result<Graph, Error> {
     Ok(read(&model(graph), &Limits::default())?.graph)
 }
 
-fn identity(graph: &Graph) -> (Vec<u8>, Vec<(Dtype, Vec<usize>, Vec<u8>)>) {
+type Plain = (Dtype, Vec<usize>, Vec<u8>);
+
+fn identity(graph: &Graph) -> (Vec<u8>, Vec<Plain>) {
     let Canonical { graph, weights } = canonical(graph).expect("a sound graph");
     let weight = |(_, w): (String, Weight)| (w.dtype, w.shape.clone(), w.data().to_vec());
     (graph, weights.into_iter().map(weight).collect())
@@ -73,7 +75,8 @@ fn message(result: Result<Graph, Error>) -> String {
     result.expect_err("a refusal").to_string()
 }
 
-/// A random graph of `n` nodes with one to three inputs each, some weights, two inputs and two outputs.
+/// A random graph of `n` nodes with one to three inputs each, some weights, two inputs and two
+/// outputs.
 fn random_graph(rng: &mut ChaCha8Rng, n: usize) -> Graph {
     let input = |name: &str| ValueInfo {
         name: name.into(),
@@ -225,7 +228,8 @@ fn every_truncation_is_refused_or_sound() {
             }
         }
     }
-    // Only a cut exactly behind a whole field can look like a smaller whole file, and none here has all it needs.
+    // Only a cut exactly behind a whole field can look like a smaller whole file, and none here has
+    // all it needs.
     assert_eq!(whole, 0);
 }
 

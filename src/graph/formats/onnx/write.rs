@@ -32,7 +32,8 @@ pub(super) fn write(graph: &Graph, metadata: &[(String, String)]) -> Result<Vec<
     let size = model.encoded_len();
     if size > MODEL_BYTES_MAX {
         return Err(Error::Contract(format!(
-            "the network takes {size} bytes and an ONNX file at most {MODEL_BYTES_MAX}: write safetensors instead"
+            "the network takes {size} bytes and an ONNX file at most {MODEL_BYTES_MAX}: write \
+            safetensors instead"
         )));
     }
     Ok(model.encode_to_vec())
@@ -81,8 +82,9 @@ fn add_domains(graph: &Graph, domains: &mut BTreeSet<String>) {
     }
 }
 
-/// The oldest file version that may hold an operator set: old runtimes then still read the file. Version 8 is the
-/// least here, since weights that are not inputs need 4 and every runtime in use reads 8.
+/// The oldest file version that may hold an operator set: old runtimes then still read the file.
+/// Version 8 is the least here, since weights that are not inputs need 4 and every runtime in use
+/// reads 8.
 fn ir_version(opset: i64) -> i64 {
     match opset {
         ..=18 => 8,
@@ -132,7 +134,8 @@ fn value_info_proto(value: &ValueInfo) -> Result<ValueInfoProto, Error> {
     Ok(ValueInfoProto { name: Some(name.clone()), r#type: kind })
 }
 
-/// An unknown rank and a scalar look alike here; no shape is stated for either, since a wrong one stops runtimes.
+/// An unknown rank and a scalar look alike here; no shape is stated for either, since a wrong one
+/// stops runtimes.
 fn tensor_type(dtype: Dtype, dims: &[Option<usize>]) -> Result<TypeProto, Error> {
     let dimension = |(axis, side): (usize, &Option<usize>)| match side {
         Some(side) => {

@@ -1,7 +1,10 @@
 //! What an open zoo holds in memory: the store and the current generation.
 
+mod load;
+
+pub use load::{attributes, load};
+
 use crate::encoder::Encoders;
-use crate::steps::generation;
 use crate::{OpenOptions, Result};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -49,7 +52,7 @@ impl State {
 
     /// Takes over a store whose first generation has been installed.
     pub fn from_store(store: Store, options: OpenOptions) -> Result<Self> {
-        let current = generation::load(&store)?;
+        let current = load(&store)?;
         Ok(Self { store, options, current: RwLock::new(Arc::new(current)), commits: Mutex::new(()) })
     }
 
@@ -74,10 +77,10 @@ impl State {
             return Ok(());
         }
         let _ordered = self.lock_commits();
-        let before = self.store.stats_sequence()?;
+        let before = self.store.sequence()?;
         self.store.refresh()?;
-        if self.store.stats_sequence()? != before {
-            self.install(generation::load(&self.store)?);
+        if self.store.sequence()? != before {
+            self.install(load(&self.store)?);
         }
         Ok(())
     }

@@ -1,0 +1,113 @@
+//! From what is on disk to the generation that answers queries.
+
+use super::Generation;
+use crate::encoder::Encoders;
+use crate::{Error, Result};
+use std::collections::BTreeSet;
+use std::sync::RwLock;
+use tans_index::{Attributes, Delta, Embedding, Segment};
+use tans_storage::{GenerationRecord, ModelRecord, Operation, Store};
+
+/// Loads the current generation. A damaged segment is left aside: every vector is then served from the delta.
+pub fn load(store: &Store) -> Result<Generation> {
+    let missing = |what: &str| {
+        Error::Storage(tans_storage::Error::Corrupt {
+            file: store.path().display().to_string(),
+            offset: "generation".into(),
+            what: format!("expected {what}, found none"),
+        })
+    };
+    let record = store.generation()?.ok_or_else(|| missing("an installed generation"))?;
+    let encoder = store.encoder(record.encoder)?.ok_or_else(|| missing("the generation's encoders"))?;
+    let blob = store.tensor(encoder.blob)?;
+    let encoders: Encoders = tans_storage::decode("encoders", blob.as_ref())?;
+    let segment = open_segment(store, &record, encoder.fingerprint);
+    let delta = load_delta(store, &record, &encoders, segment.as_ref())?;
+    Ok(Generation {
+        record,
+        encoders,
+        fingerprint: encoder.fingerprint,
+        segment,
+        delta: RwLock::new(delta),
+    })
+}
+
+fn open_segment(store: &Store, record: &GenerationRecord, fingerprint: [u8; 32]) -> Option<Segment> {
+    let path = store.segment_path(record.segment.as_ref()?);
+    match Segment::open(&path) {
+        Ok(segment) if segment.fingerprint() == fingerprint => Some(segment),
+        Ok(_) => {
+            tracing::warn!("{}: vectors of other encoders, left aside; run reindex", path.display());
+            None
+        }
+        Err(error) => {
+            tracing::warn!("{error}; left aside, run reindex");
+            None
+        }
+    }
+}
+
+fn load_delta(
+    store: &Store,
+    record: &GenerationRecord,
+    encoders: &Encoders,
+    segment: Option<&Segment>,
+) -> Result<Delta> {
+    let mut delta = Delta::new(encoders.dim());
+    if segment.is_none() {
+        for embedding in store.embeddings(record.encoder)? {
+            let (row, vector) = embedding?;
+            if let Some(model) = store.model(row)? {
+                insert(&mut delta, &model, vector)?;
+            }
+        }
+        return Ok(delta);
+    }
+    for row in changed_rows(store, record.sequence)? {
+        match (store.model(row)?, store.embedding(record.encoder, row)?) {
+            (Some(model), Some(vector)) => insert(&mut delta, &model, vector)?,
+            (Some(_), None) | (None, _) => delta.remove(row),
+        }
+    }
+    Ok(delta)
+}
+
+/// Rows of models that were added, changed, measured or removed after `sequence`.
+fn changed_rows(store: &Store, sequence: u64) -> Result<BTreeSet<u64>> {
+    let mut rows = BTreeSet::new();
+    for (_, operation) in store.operations_after(sequence)? {
+        match operation {
+            Operation::ModelAdded { row }
+            | Operation::ModelEdited { row }
+            | Operation::ModelRemoved { row } => {
+                rows.insert(row);
+            }
+            Operation::PairRecorded { model, .. } => {
+                rows.insert(model);
+            }
+            Operation::TaskAdded { .. }
+            | Operation::TaskRemoved { .. }
+            | Operation::GenerationInstalled { .. } => {}
+        }
+    }
+    Ok(rows)
+}
+
+fn insert(delta: &mut Delta, model: &ModelRecord, vector: Vec<f32>) -> Result<()> {
+    let dim = vector.len();
+    Ok(delta.insert(model.row, &Embedding::new(vector, dim)?, attributes(model))?)
+}
+
+/// What filters can ask about a model.
+pub fn attributes(model: &ModelRecord) -> Attributes {
+    let known = |value: u64| (model.graph.is_some() || value > 0).then_some(value);
+    // A network that cannot run was never traced, so its cost in operations is unknown, not zero.
+    let traced = |value: u64| if model.not_runnable.is_some() { None } else { known(value) };
+    Attributes {
+        params: known(model.cost.params),
+        macs: traced(model.cost.macs),
+        latency_ms: model.cost.latency.as_ref().map(|latency| latency.median_ms),
+        license: model.license.clone(),
+        tags: model.tags.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+    }
+}

@@ -1,0 +1,60 @@
+//! Counts and sizes.
+
+use super::Store;
+use super::record::{self, SYS_SEQUENCE};
+use crate::keys::PairKey;
+use crate::rocks::Family;
+use crate::{Result, TensorRecord, dtype, files};
+
+/// Figures of a store.
+#[derive(Clone, Debug, Default)]
+pub struct StoreStats {
+    /// Models that are not removed.
+    pub models: u64,
+    /// Tasks.
+    pub tasks: u64,
+    /// Pairs, superseded ones included.
+    pub pairs: u64,
+    /// Distinct tensors and blobs.
+    pub tensors: u64,
+    /// Sum over all references of the bytes they point to.
+    pub logical_bytes: u64,
+    /// Sum of the distinct tensors' bytes.
+    pub distinct_bytes: u64,
+    /// Bytes of the whole zoo directory.
+    pub disk_bytes: u64,
+    /// Newest op-log sequence number.
+    pub sequence: u64,
+}
+
+impl Store {
+    /// Counts and sizes. Walks the keys of four families and the zoo's folders.
+    ///
+    /// # Errors
+    /// `Error::Corrupt` when a record is damaged; `Error::Io` when a folder cannot be listed.
+    pub fn stats(&self) -> Result<StoreStats> {
+        let _still = self.not_catching_up();
+        let mut stats = StoreStats {
+            models: self.count(Family::Model, &[])?,
+            tasks: self.count(Family::Task, &[])?,
+            pairs: self.count(Family::Pair, &PairKey::all())?,
+            disk_bytes: files::folder_bytes(&self.path)?,
+            sequence: record::require(&self.db, Family::Sys, SYS_SEQUENCE)?,
+            ..StoreStats::default()
+        };
+        for entry in self.db.scan(Family::Tensor, &[], &[])? {
+            let (key, value) = entry?;
+            let tensor: TensorRecord = record::decode(Family::Tensor, &key, &value)?;
+            let bytes = dtype::byte_len(tensor.dtype, &tensor.shape).unwrap_or(0);
+            stats.tensors += 1;
+            stats.distinct_bytes = stats.distinct_bytes.saturating_add(bytes);
+            let logical = bytes.saturating_mul(tensor.references);
+            stats.logical_bytes = stats.logical_bytes.saturating_add(logical);
+        }
+        Ok(stats)
+    }
+
+    fn count(&self, family: Family, prefix: &[u8]) -> Result<u64> {
+        self.db.scan(family, prefix, prefix)?.try_fold(0, |count, entry| entry.map(|_| count + 1))
+    }
+}

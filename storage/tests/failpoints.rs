@@ -1,0 +1,39 @@
+//! Writes that fail at a named step. Needs the feature `failpoints`.
+#![cfg(feature = "failpoints")]
+
+mod common;
+
+use common::{BACKBONE, assert_sound, model, put_blob, task};
+use tans_storage::{Batch, Dtype, Error, Mode, NewTensor, Store};
+
+#[test]
+fn after_a_failed_write_the_store_refuses_until_it_is_reopened() {
+    let _scenario = fail::FailScenario::setup();
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let zoo = folder.path().join("zoo");
+    drop(Store::create(&zoo, BACKBONE).expect("create"));
+    let steps = ["put_tensors/write", "put_tensors/sync", "commit/write", "commit/written"];
+    for (at, step) in steps.into_iter().enumerate() {
+        let store = Store::open(&zoo, Mode::Write).expect("open");
+        let row = store.next_row().expect("row");
+        fail::cfg(step, "return(the disk is gone)").expect("configure");
+        let bytes = [at as u8; 9];
+        let blob = NewTensor { dtype: Dtype::U8, shape: &[9], bytes: &bytes };
+        let failed = store.put_tensors(&[blob]).and_then(|ids| {
+            let mut batch = Batch::new();
+            batch.put_task(&task(1, "t"));
+            batch.put_model(&model(row, &format!("m{at}"), &ids));
+            store.commit(batch)
+        });
+        assert!(matches!(failed, Err(Error::Io { .. })), "{step}: {failed:?}");
+        fail::remove(step);
+        let refused = store.commit(Batch::new());
+        assert!(matches!(refused, Err(Error::Poisoned { .. })), "{step}: {refused:?}");
+        drop(store);
+        let store = Store::open(&zoo, Mode::Write).expect("reopen");
+        // Only after the write itself is the model there, though nobody was told.
+        assert_eq!(store.model(row).expect("read").is_some(), step == "commit/written");
+        put_blob(&store, b"goes on");
+        assert_sound(&store);
+    }
+}
