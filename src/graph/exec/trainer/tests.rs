@@ -44,7 +44,8 @@ fn steps(trainer: &mut Trainer, count: usize, rate: f32) -> Vec<f32> {
 
 /// Names of the weights whose bytes differ.
 fn changed(before: &Graph, after: &Graph) -> BTreeSet<String> {
-    let differs = |(name, weight): &(&String, &Weight)| weight.data() != after.weights[*name].data();
+    let differs =
+        |(name, weight): &(&String, &Weight)| weight.data() != after.weights[*name].data();
     before.weights.iter().filter(differs).map(|(name, _)| name.clone()).collect()
 }
 
@@ -142,7 +143,9 @@ fn training_from_scratch_forgets_every_learned_weight() {
         let old = 0.123_f32.to_le_bytes();
         assert!(weight.data().chunks_exact(4).all(|value| value != old), "{name}");
     }
-    let mean = norms(&start, 3..4).into_iter().all(|name| start.weights[&name].data().iter().all(|&b| b == 0));
+    let mean = norms(&start, 3..4)
+        .into_iter()
+        .all(|name| start.weights[&name].data().iter().all(|&b| b == 0));
     assert!(mean);
 }
 
