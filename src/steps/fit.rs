@@ -1,32 +1,35 @@
-//! The fine-tuning loop: epochs, schedule, validation, early stop, best weights.
+//! The fine-tuning loop: epochs, schedule, validation, early stop.
 
-use crate::Result;
-use crate::graph::Graph;
-use crate::graph::exec::Trainer;
+use crate::graph::exec::{Evaluation, Trainer};
+use crate::graph::{Error, Graph};
 use crate::sample::Image;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-/// Options of `fit`.
+/// How a network is fitted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FitOptions {
     /// Passes over the training images. Default 10.
     pub epochs: usize,
     /// Images a step. Default 32.
     pub batch_size: usize,
-    /// Peak learning rate. Default 1e-3.
+    /// Peak of the schedule. Default 1e-3.
     pub learning_rate: f32,
-    /// Epochs over which the rate rises linearly from zero before the cosine falls. Default 1.
+    /// Epochs of linear rise before the cosine descends to zero. Default 0.5.
     pub warmup_epochs: f32,
-    /// Stop after this many epochs without a better validation loss; 0 never. Default 0.
+    /// Stop after so many epochs without a better validation result. Default 0: never.
     pub patience: usize,
-    /// Share of the images that is held back for validation. Default 0.1.
+    /// Share of each class held back for validation; a class with too few images gives none. Default 0.1.
     pub validation_share: f32,
-    /// Seed of validation split and order. Default 0.
+    /// Seed of the split and the order of images. Default 0.
     pub seed: u64,
+    /// Stop after the epoch in which this time has passed. Default `None`.
+    pub budget_seconds: Option<f32>,
 }
 
 impl Default for FitOptions {
@@ -35,10 +38,11 @@ impl Default for FitOptions {
             epochs: 10,
             batch_size: 32,
             learning_rate: 1e-3,
-            warmup_epochs: 1.0,
+            warmup_epochs: 0.5,
             patience: 0,
             validation_share: 0.1,
             seed: 0,
+            budget_seconds: None,
         }
     }
 }
@@ -46,180 +50,248 @@ impl Default for FitOptions {
 /// What one epoch did.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct EpochReport {
-    /// From 1.
+    /// Counted from 1.
     pub epoch: usize,
-    /// Mean loss of its steps.
+    /// Mean over its steps.
     pub train_loss: f32,
-    /// Mean cross-entropy of the validation images; `None` where there were too few to hold any back.
+    /// `None` where there were too few images to hold some back.
     pub validation_loss: Option<f32>,
-    /// Top-1 accuracy on the validation images.
+    /// 0..=1.
     pub validation_accuracy: Option<f32>,
-    /// Learning rate of its last step.
+    /// Of the last step.
     pub learning_rate: f32,
-    /// Wall-clock seconds.
+    /// Wall clock.
     pub seconds: f64,
 }
 
-/// A trained network and how it got there.
+/// A fitted network.
+#[derive(Debug)]
 pub struct Fitted {
-    /// Weights of the best epoch by validation loss; of the last where nothing was held back.
+    /// With the weights of the best epoch.
     pub graph: Graph,
-    /// One report per epoch.
+    /// One report per epoch run.
     pub epochs: Vec<EpochReport>,
-    /// From 1.
+    /// The epoch whose weights were kept, from 1; 0 if none was finished.
     pub best_epoch: usize,
+    /// Validation accuracy of that epoch.
+    pub best_validation_accuracy: Option<f32>,
     /// Whether the caller asked to stop before the end.
     pub stopped: bool,
 }
 
-/// Fewer images of a class than this are all trained on.
-const VALIDATION_CLASS_MIN: usize = 5;
+/// Where a run stands after an epoch: all that is needed to go on as if it had never stopped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FitState {
+    /// The trainer's checkpoint now.
+    pub current: Vec<u8>,
+    /// The trainer's checkpoint at the best epoch.
+    pub best: Vec<u8>,
+    /// The best epoch, from 1.
+    pub best_epoch: usize,
+    /// Reports of the epochs run.
+    pub epochs: Vec<EpochReport>,
+}
 
-/// Trains for `epochs` passes or until validation stops improving. The same seed gives the same weights on one CPU.
+/// Fits on images with labels; `Break` from `progress` ends the run after that epoch.
+///
+/// Deterministic for a seed on one machine's CPU. A run that meets a loss or gradient that is not finite after its first
+/// epoch ends there and keeps the best weights so far.
 ///
 /// # Errors
-/// If libtorch fails; `epochs` and `batch_size` are at least 1.
+/// `Error::Contract` for images, labels or options that do not fit; `Error::Execution` if libtorch fails.
 pub fn fit(
-    mut trainer: Trainer,
+    trainer: Trainer,
     images: &[Image],
     labels: &[u32],
     options: &FitOptions,
     progress: &mut dyn FnMut(&EpochReport) -> ControlFlow<()>,
-) -> Result<Fitted> {
-    let mut random = ChaCha8Rng::seed_from_u64(options.seed);
-    let (mut train, validation) = hold_back(labels, options.validation_share, &mut random);
-    let schedule = Schedule::new(options, train.len());
-    let mut epochs: Vec<EpochReport> = Vec::new();
-    let mut best: Option<(f32, usize, Graph)> = None;
+) -> Result<Fitted, Error> {
+    let mut report = |state: &FitState| match state.epochs.last() {
+        Some(epoch) => progress(epoch),
+        None => ControlFlow::Continue(()),
+    };
+    resume(trainer, (images, labels), options, None, &mut report)
+}
+
+/// As `fit`, from a state that `after_epoch` was given by an earlier run with the same arguments.
+///
+/// # Errors
+/// As `fit`, and `Error::Malformed` if the state is of another network.
+pub fn resume(
+    mut trainer: Trainer,
+    (images, labels): (&[Image], &[u32]),
+    options: &FitOptions,
+    state: Option<FitState>,
+    after_epoch: &mut dyn FnMut(&FitState) -> ControlFlow<()>,
+) -> Result<Fitted, Error> {
+    check(images, labels, options)?;
+    let split = Split::new(labels, options);
+    let validation_images: Vec<&Image> = split.validation.iter().map(|&at| &images[at]).collect();
+    let validation_labels: Vec<u32> = split.validation.iter().map(|&at| labels[at]).collect();
+    let mut state = match state {
+        Some(state) => {
+            trainer.restore(&state.current)?;
+            state
+        }
+        None => {
+            let start = trainer.checkpoint()?;
+            FitState { best: start.clone(), current: start, best_epoch: 0, epochs: Vec::new() }
+        }
+    };
+    let start = Instant::now();
     let mut stopped = false;
-    for epoch in 1..=options.epochs {
-        let start = Instant::now();
-        shuffle(&mut train, &mut random);
-        let mut losses = 0.0;
-        for (step, batch) in train.chunks(options.batch_size).enumerate() {
-            let (batch_images, batch_labels) = select(images, labels, batch);
-            let rate = schedule.rate(epoch - 1, step);
-            losses += trainer.step(&batch_images, &batch_labels, rate)? * batch.len() as f32;
-        }
-        let (held_images, held_labels) = select(images, labels, &validation);
-        let scored = match held_images.is_empty() {
+    while state.epochs.len() < options.epochs && !is_stale(&state, options) {
+        let epoch = state.epochs.len() + 1;
+        let clock = Instant::now();
+        let run = Epoch { images, labels, order: &split.order(epoch, options), number: epoch };
+        let (train_loss, learning_rate) = match run.train(&mut trainer, options) {
+            Err(Error::Execution { .. }) if state.best_epoch > 0 => break,
+            other => other?,
+        };
+        let validation = match validation_images.is_empty() {
             true => None,
-            false => Some(trainer.evaluate(&held_images, &held_labels)?),
+            false => Some(trainer.evaluate(&validation_images, &validation_labels)?),
         };
-        let report = EpochReport {
-            epoch,
-            train_loss: losses / train.len() as f32,
-            validation_loss: scored.map(|scored| scored.loss),
-            validation_accuracy: scored.map(|scored| scored.accuracy),
-            learning_rate: schedule.rate(epoch - 1, schedule.steps_per_epoch - 1),
-            seconds: start.elapsed().as_secs_f64(),
-        };
-        epochs.push(report);
-        // Without validation images the last epoch counts as the best.
-        let loss = report.validation_loss.unwrap_or(f32::NEG_INFINITY);
-        if best.as_ref().is_none_or(|(least, _, _)| loss <= *least) {
-            best = Some((loss, epoch, trainer.graph()?));
+        state.current = trainer.checkpoint()?;
+        if is_better(&state, validation) {
+            state.best.clone_from(&state.current);
+            state.best_epoch = epoch;
         }
-        let best_epoch = best.as_ref().map_or(epoch, |(_, best_epoch, _)| *best_epoch);
-        stopped = progress(&report).is_break();
-        if stopped || (options.patience > 0 && epoch - best_epoch >= options.patience) {
+        state.epochs.push(EpochReport {
+            epoch,
+            train_loss,
+            validation_loss: validation.map(|found| found.loss),
+            validation_accuracy: validation.map(|found| found.accuracy),
+            learning_rate,
+            seconds: clock.elapsed().as_secs_f64(),
+        });
+        let spent = start.elapsed().as_secs_f32();
+        let over = options.budget_seconds.is_some_and(|budget| spent >= budget);
+        stopped = after_epoch(&state).is_break();
+        if stopped || over {
             break;
         }
     }
-    let (best_epoch, graph) = match best {
-        Some((_, epoch, graph)) => (epoch, graph),
-        None => (0, trainer.graph()?),
+    trainer.restore(&state.best)?;
+    let best = state.best_epoch.checked_sub(1).and_then(|at| state.epochs.get(at));
+    Ok(Fitted {
+        graph: trainer.graph()?,
+        best_validation_accuracy: best.and_then(|epoch| epoch.validation_accuracy),
+        best_epoch: state.best_epoch,
+        epochs: state.epochs,
+        stopped,
+    })
+}
+
+/// Higher accuracy is better, lower loss among equals; without validation the latest is the best.
+fn is_better(state: &FitState, found: Option<Evaluation>) -> bool {
+    let best = state.best_epoch.checked_sub(1).and_then(|at| state.epochs.get(at));
+    let (Some(found), Some(best)) = (found, best) else { return true };
+    let (Some(accuracy), Some(loss)) = (best.validation_accuracy, best.validation_loss) else {
+        return true;
     };
-    Ok(Fitted { graph, epochs, best_epoch, stopped })
+    found.accuracy > accuracy || (found.accuracy == accuracy && found.loss < loss)
 }
 
-fn select<'a>(images: &'a [Image], labels: &[u32], indices: &[usize]) -> (Vec<&'a Image>, Vec<u32>) {
-    indices.iter().map(|&index| (&images[index], labels[index])).unzip()
+fn is_stale(state: &FitState, options: &FitOptions) -> bool {
+    options.patience > 0 && state.epochs.len() >= state.best_epoch + options.patience
 }
 
-/// Splits indices into training and validation parts, stratified by label.
-fn hold_back(labels: &[u32], share: f32, random: &mut ChaCha8Rng) -> (Vec<usize>, Vec<usize>) {
-    let classes = labels.iter().max().map_or(0, |&label| label as usize + 1);
-    let mut by_class: Vec<Vec<usize>> = vec![Vec::new(); classes];
-    for (index, &label) in labels.iter().enumerate() {
-        by_class[label as usize].push(index);
+fn check(images: &[Image], labels: &[u32], options: &FitOptions) -> Result<(), Error> {
+    let wrong = |what: String| Err(Error::Contract(what));
+    if images.is_empty() || images.len() != labels.len() {
+        let (images, labels) = (images.len(), labels.len());
+        return wrong(format!("expected one label an image, found {images} and {labels}"));
     }
-    let (mut train, mut validation) = (Vec::new(), Vec::new());
-    for mut indices in by_class {
-        shuffle(&mut indices, random);
-        let held = if indices.len() < VALIDATION_CLASS_MIN {
-            0
-        } else {
-            (indices.len() as f32 * share).round() as usize
-        };
-        validation.extend(indices.drain(..held.min(indices.len().saturating_sub(1))));
-        train.extend(indices);
+    if options.batch_size == 0 || options.epochs == 0 {
+        return wrong("expected at least one epoch and one image a batch, found 0".to_string());
     }
-    (train, validation)
+    let rate = options.learning_rate;
+    let warmup = options.warmup_epochs;
+    if !(rate.is_finite() && rate >= 0.0 && warmup.is_finite() && warmup >= 0.0) {
+        return wrong(format!("expected rate and warm-up from 0, found {rate} and {warmup}"));
+    }
+    if !(0.0..1.0).contains(&options.validation_share) {
+        return wrong(format!("expected a share in 0..1, found {}", options.validation_share));
+    }
+    Ok(())
 }
 
-/// Fisher-Yates.
-fn shuffle(indices: &mut [usize], random: &mut ChaCha8Rng) {
-    for last in (1..indices.len()).rev() {
-        // The bias of the remainder is below 2^-32 for any set that fits in memory.
-        let other = (random.next_u64() % (last as u64 + 1)) as usize;
-        indices.swap(last, other);
-    }
+/// Indices of the images that train and of those that judge.
+struct Split {
+    train: Vec<usize>,
+    validation: Vec<usize>,
 }
 
-/// Linear warm-up, then a cosine to zero (Loshchilov & Hutter, SGDR, 2017).
-struct Schedule {
-    peak: f32,
-    warmup_steps: f32,
-    total_steps: f32,
-    steps_per_epoch: usize,
-}
-
-impl Schedule {
-    fn new(options: &FitOptions, images: usize) -> Self {
-        let steps_per_epoch = images.div_ceil(options.batch_size).max(1);
-        let total_steps = (steps_per_epoch * options.epochs) as f32;
-        let warmup_steps = (options.warmup_epochs * steps_per_epoch as f32).min(total_steps / 2.0);
-        Self { peak: options.learning_rate, warmup_steps, total_steps, steps_per_epoch }
-    }
-
-    fn rate(&self, epoch: usize, step: usize) -> f32 {
-        let done = (epoch * self.steps_per_epoch + step) as f32 + 1.0;
-        if done <= self.warmup_steps {
-            return self.peak * done / self.warmup_steps;
+impl Split {
+    /// Stratified: each class gives its share, rounded, and keeps at least one image to train on.
+    fn new(labels: &[u32], options: &FitOptions) -> Self {
+        let mut classes: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (index, &label) in labels.iter().enumerate() {
+            classes.entry(label).or_default().push(index);
         }
-        let share = (done - self.warmup_steps) / (self.total_steps - self.warmup_steps).max(1.0);
-        self.peak * 0.5 * (1.0 + (std::f32::consts::PI * share.min(1.0)).cos())
+        let mut generator = generator(options.seed, 0);
+        let mut split = Self { train: Vec::new(), validation: Vec::new() };
+        for mut members in classes.into_values() {
+            members.shuffle(&mut generator);
+            let share = (members.len() as f32 * options.validation_share).round() as usize;
+            let rest = members.split_off(share.min(members.len() - 1));
+            split.validation.extend(members);
+            split.train.extend(rest);
+        }
+        split.train.sort_unstable();
+        split.validation.sort_unstable();
+        split
     }
+
+    /// The training images in the order of an epoch, which depends on nothing but seed and number.
+    fn order(&self, epoch: usize, options: &FitOptions) -> Vec<usize> {
+        let mut order = self.train.clone();
+        order.shuffle(&mut generator(options.seed, epoch as u64));
+        order
+    }
+}
+
+fn generator(seed: u64, stream: u64) -> impl Rng {
+    let mut generator = ChaCha8Rng::seed_from_u64(seed);
+    generator.set_stream(stream);
+    generator
+}
+
+struct Epoch<'a> {
+    images: &'a [Image],
+    labels: &'a [u32],
+    order: &'a [usize],
+    number: usize,
+}
+
+impl Epoch<'_> {
+    /// Mean loss over the images and the learning rate of the last step.
+    fn train(&self, trainer: &mut Trainer, options: &FitOptions) -> Result<(f32, f32), Error> {
+        let batches = self.order.chunks(options.batch_size);
+        let steps = batches.len();
+        let (mut total, mut rate) = (0.0, 0.0);
+        for (index, batch) in batches.enumerate() {
+            let images: Vec<&Image> = batch.iter().map(|&at| &self.images[at]).collect();
+            let labels: Vec<u32> = batch.iter().map(|&at| self.labels[at]).collect();
+            rate = schedule((self.number - 1) * steps + index, steps, options);
+            total += f64::from(trainer.step(&images, &labels, rate)?) * batch.len() as f64;
+        }
+        Ok(((total / self.order.len() as f64) as f32, rate))
+    }
+}
+
+/// Linear rise over the warm-up, then half a cosine down to zero.
+fn schedule(step: usize, steps_per_epoch: usize, options: &FitOptions) -> f32 {
+    let total = (steps_per_epoch * options.epochs) as f32;
+    let warmup = (options.warmup_epochs * steps_per_epoch as f32).min(total);
+    let step = step as f32;
+    if step + 1.0 < warmup {
+        return options.learning_rate * (step + 1.0) / warmup;
+    }
+    let share = ((step - warmup) / (total - warmup).max(1.0)).clamp(0.0, 1.0);
+    options.learning_rate * 0.5 * (1.0 + (std::f32::consts::PI * share).cos())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{FitOptions, Schedule, hold_back};
-    use rand_chacha::ChaCha8Rng;
-    use rand_chacha::rand_core::SeedableRng;
-
-    #[test]
-    fn the_rate_rises_then_falls_to_zero_and_never_exceeds_its_peak() {
-        let options = FitOptions { epochs: 4, batch_size: 10, ..FitOptions::default() };
-        let schedule = Schedule::new(&options, 100);
-        let rates: Vec<f32> =
-            (0..4).flat_map(|epoch| (0..10).map(move |step| (epoch, step))).map(|(epoch, step)| schedule.rate(epoch, step)).collect();
-        assert!(rates[..10].is_sorted(), "the warm-up falls: {rates:?}");
-        assert!(rates[9..].is_sorted_by(|a, b| a >= b), "the cosine rises: {rates:?}");
-        assert!((rates[9] - options.learning_rate).abs() < 1e-9);
-        assert!(rates[39].abs() < 1e-9);
-    }
-
-    #[test]
-    fn validation_takes_its_share_of_every_class_that_can_spare_it() {
-        let labels: Vec<u32> = (0..50).map(|index| u32::from(index >= 46)).collect();
-        let (train, validation) =
-            hold_back(&labels, 0.1, &mut ChaCha8Rng::seed_from_u64(0));
-        assert_eq!(validation.iter().filter(|&&index| labels[index] == 0).count(), 5);
-        assert_eq!(validation.iter().filter(|&&index| labels[index] == 1).count(), 0);
-        let mut all: Vec<usize> = train.into_iter().chain(validation).collect();
-        all.sort_unstable();
-        assert!(all.into_iter().eq(0..50));
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 use super::{Backbone, FEATURE_DIM};
 use crate::graph::exec::Device;
 use crate::graph::exec::network::photos;
+use crate::sample::Image;
 use std::ops::ControlFlow;
 
 /// (file, ImageNet class): tabby-like cat 281..=287 is class 285 here, espresso 967, missile 657, moped 665, tripod 872.
@@ -14,9 +15,19 @@ const LABELS: [(&str, usize); 5] = [
     ("camera.png", 872),
 ];
 
+/// ImageNet networks are trained on squares cut from photographs, not on squeezed ones.
+fn central_square(image: &Image) -> Image {
+    let side = image.width().min(image.height());
+    let (left, top) = ((image.width() - side) / 2, (image.height() - side) / 2);
+    let start = |row: usize| ((top + row) * image.width() + left) * 3;
+    let pixels = (0..side).flat_map(|row| &image.pixels()[start(row)..start(row) + side * 3]);
+    Image::new(side, side, 3, pixels.copied().collect()).expect("a square")
+}
+
 #[test]
 fn photographs_get_their_imagenet_labels() {
     let Some(images) = photos(&LABELS.map(|(file, _)| file)) else { return };
+    let images: Vec<Image> = images.iter().map(central_square).collect();
     let backbone = Backbone::load(Device::Cpu).expect("load");
     let logits = backbone.logits(&images).expect("logits");
     for (row, (file, label)) in logits.iter().zip(LABELS) {

@@ -37,8 +37,7 @@ fn sample(image: &Image, x: f32, y: f32, channel: usize) -> f32 {
     let x = x.clamp(0.0, (image.width() - 1) as f32);
     let y = y.clamp(0.0, (image.height() - 1) as f32);
     let (left, top) = (x as usize, y as usize);
-    let (right, bottom) =
-        ((left + 1).min(image.width() - 1), (top + 1).min(image.height() - 1));
+    let (right, bottom) = ((left + 1).min(image.width() - 1), (top + 1).min(image.height() - 1));
     let at = |column: usize, row: usize| {
         f32::from(image.pixels()[(row * image.width() + column) * image.channels() + channel])
     };

@@ -31,7 +31,8 @@ impl std::str::FromStr for Device {
             "cuda" => Ok(Self::Cuda(0)),
             other => {
                 let ordinal = other.strip_prefix("cuda:").ok_or_else(wrong)?;
-                let digits = !ordinal.is_empty() && ordinal.bytes().all(|byte| byte.is_ascii_digit());
+                let digits =
+                    !ordinal.is_empty() && ordinal.bytes().all(|byte| byte.is_ascii_digit());
                 let ordinal = ordinal.parse().map_err(|_| wrong())?;
                 if digits { Ok(Self::Cuda(ordinal)) } else { Err(wrong()) }
             }
@@ -120,7 +121,9 @@ mod tests {
     fn words_name_devices_and_nothing_else_does() {
         assert_eq!("auto".parse::<Device>().expect("auto"), Device::Auto);
         assert_eq!("cuda:11".parse::<Device>().expect("cuda:11"), Device::Cuda(11));
-        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:+1", "cuda:x", "CPU", "cuda:99999999999999999999"] {
+        for wrong in
+            ["", "gpu", "cuda:", "cuda:-1", "cuda:+1", "cuda:x", "CPU", "cuda:99999999999999999999"]
+        {
             let error = wrong.parse::<Device>().expect_err(wrong).to_string();
             assert!(error.contains("expected auto, cpu or cuda:N"), "{wrong}: {error}");
         }

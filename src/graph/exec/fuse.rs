@@ -30,7 +30,8 @@ pub(super) fn batch_norms(graph: &Graph, keep: &[&str]) -> Graph {
             continue;
         }
         let Some((weight, bias)) = folded(graph, &graph.nodes[conv], norm) else { continue };
-        let names = [format!("{}/folded.w", norm.outputs[0]), format!("{}/folded.b", norm.outputs[0])];
+        let names =
+            [format!("{}/folded.w", norm.outputs[0]), format!("{}/folded.b", norm.outputs[0])];
         fused.nodes[conv].inputs.truncate(1);
         fused.nodes[conv].inputs.extend(names.clone());
         fused.nodes[conv].outputs = norm.outputs.clone();
@@ -86,7 +87,9 @@ pub(super) fn floats(weight: &Weight) -> Option<Vec<f32>> {
         Dtype::F32 => {
             bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
         }
-        Dtype::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+        Dtype::F16 => {
+            bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+        }
         Dtype::BF16 => {
             bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
         }

@@ -131,7 +131,7 @@ impl Network {
     pub fn latency_ms(&self, runs: usize) -> Result<f32, Error> {
         let _guard = tch::no_grad_guard();
         let input = self.noise(1)?;
-        drop(self.run(&self.logits, input.shallow_clone())?);
+        _ = self.run(&self.logits, input.shallow_clone())?;
         let mut times = Vec::new();
         for _ in 0..runs.max(1) {
             let start = Instant::now();

@@ -113,7 +113,9 @@ fn clip_scale(gradients: &[Tensor]) -> Result<f64, Fault> {
     }
     let norm = total.map_or(Ok(0.0), |total| total.f_double_value(&[]))?.sqrt();
     if !norm.is_finite() {
-        return Err(Fault::Failed(format!("the gradients' norm is {norm}; lower the learning rate")));
+        return Err(Fault::Failed(format!(
+            "the gradients' norm is {norm}; lower the learning rate"
+        )));
     }
     Ok(if norm > NORM_MAX { NORM_MAX / norm } else { 1.0 })
 }
@@ -164,7 +166,8 @@ mod tests {
                 m = 0.9 * m + 0.1 * g;
                 v = 0.999 * v + 0.001 * g * g;
                 w *= 1.0 - 0.1 * 0.01;
-                let (m, v): (f64, f64) = (m / (1.0 - 0.9_f64.powi(step)), v / (1.0 - 0.999_f64.powi(step)));
+                let (m, v): (f64, f64) =
+                    (m / (1.0 - 0.9_f64.powi(step)), v / (1.0 - 0.999_f64.powi(step)));
                 w -= 0.1 * m / (v.sqrt() + 1e-8);
             }
             w

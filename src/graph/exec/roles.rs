@@ -57,7 +57,9 @@ pub(super) fn roles(graph: &Graph) -> BTreeMap<String, Role> {
                 assign(matrix, Role::Linear { fan_in });
                 assign(2, Role::Vector { start: 0.0 });
             }
-            "BatchNormalization" | "InstanceNormalization" | "LayerNormalization"
+            "BatchNormalization"
+            | "InstanceNormalization"
+            | "LayerNormalization"
             | "GroupNormalization" => {
                 assign(1, Role::Vector { start: 1.0 });
                 assign(2, Role::Vector { start: 0.0 });
@@ -174,7 +176,8 @@ fn resize_behind(graph: &mut Graph, site: &HeadSite, classes: usize) {
         };
         let Some(shape) = graph.weights.get(&name).and_then(integers) else { continue };
         if shape.contains(&(site.classes as i64)) {
-            let renew = |side: &i64| if *side == site.classes as i64 { classes as i64 } else { *side };
+            let renew =
+                |side: &i64| if *side == site.classes as i64 { classes as i64 } else { *side };
             let shape: Vec<i64> = shape.iter().map(renew).collect();
             put(graph, index, &name, Weight::from_i64(&[shape.len()], &shape));
         }

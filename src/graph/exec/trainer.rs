@@ -3,7 +3,7 @@
 use super::network::{batch_tensor, channels_last, first_output};
 use super::ops::{Fault, Mode};
 use super::optim::State;
-use super::plan::{Feed, Plan, Program, failed, outside};
+use super::plan::{Feed, Plan, Program, outside};
 use super::roles::{Role, replace_head, reset, roles};
 use super::{Device, augment, tensor};
 use crate::graph::head::{HeadSite, find_head};
@@ -124,13 +124,25 @@ impl Trainer {
         if learned.is_empty() {
             return Err(Error::Contract("expected weights to train, found none".to_string()));
         }
-        let decay = learned.iter().map(|w| if w.dim() > 1 { f64::from(options.weight_decay) } else { 0.0 });
+        let decay =
+            learned.iter().map(|w| if w.dim() > 1 { f64::from(options.weight_decay) } else { 0.0 });
         let decay = decay.collect();
         let parameters: Vec<&Tensor> = learned.iter().collect();
         let state = State::new(options.optimizer, &parameters).map_err(outside("optimizer"))?;
         let (input, options) = (input.clone(), *options);
-        let trainer =
-            Self { graph, input, options, plan, logits, weights, learned, places, decay, state, device };
+        let trainer = Self {
+            graph,
+            input,
+            options,
+            plan,
+            logits,
+            weights,
+            learned,
+            places,
+            decay,
+            state,
+            device,
+        };
         trainer.try_once()?;
         Ok(trainer)
     }
@@ -139,7 +151,7 @@ impl Trainer {
     ///
     /// # Errors
     /// `Error::Contract` for labels that do not fit, `Error::Execution` if the loss or a gradient is not finite; the
-    /// weights are then as before.
+    /// learned weights are then as before, but running statistics may not be.
     pub fn step(
         &mut self,
         images: &[&Image],
@@ -159,7 +171,7 @@ impl Trainer {
         // A frozen backbone keeps its statistics, too.
         let mode = match self.options.head_only {
             true => Mode::Inference,
-            false => Mode::Training(RefCell::new(generator)),
+            false => Mode::Training(Box::new(RefCell::new(generator))),
         };
         let logits = self.forward(batch, &mode)?;
         let loss = self.loss(&logits, labels, self.options.label_smoothing)?;
@@ -235,7 +247,8 @@ impl Trainer {
                 shape: view.shape().to_vec(),
                 bytes: std::sync::Arc::new(view.data().to_vec()),
             };
-            let source = tensor::from_weight(&values, self.device).map_err(outside("checkpoint"))?;
+            let source =
+                tensor::from_weight(&values, self.device).map_err(outside("checkpoint"))?;
             pairs.push((target.shallow_clone(), source));
         }
         if file.len() != pairs.len() + 1 {

@@ -15,7 +15,8 @@ const NETWORKS: &str = include_str!("../../../../tests/data/exec/networks.json")
 /// The folder that scripts/fetch_packages.py fills. `None`, loudly, without it; a failure where it is required.
 fn package(name: &str) -> Option<PathBuf> {
     let named = std::env::var_os("TANS_PACKAGES").map(PathBuf::from);
-    let cache = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/tans/packages"));
+    let cache =
+        std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/tans/packages"));
     let folder = named.or(cache)?.join(name);
     if folder.is_dir() {
         return Some(folder);
@@ -221,8 +222,12 @@ fn folding_batch_norm_changes_nothing() {
     let made = spaces::generate("small:resnet8-w16@32x3", 5, 3).expect("a network");
     let mut graph = made.graph;
     // Statistics as after training, not at the identity.
-    let names: Vec<String> = graph.nodes.iter().filter(|node| node.op == "BatchNormalization")
-        .flat_map(|node| node.inputs[1..].to_vec()).collect();
+    let names: Vec<String> = graph
+        .nodes
+        .iter()
+        .filter(|node| node.op == "BatchNormalization")
+        .flat_map(|node| node.inputs[1..].to_vec())
+        .collect();
     assert!(!names.is_empty());
     for (index, name) in names.iter().enumerate() {
         let shape = graph.weights[name].shape.clone();

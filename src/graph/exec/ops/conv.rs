@@ -20,7 +20,8 @@ impl Window {
         let rank = kernel.len();
         let stride = spatial(call.ints("strides"), rank, 1)?;
         let dilation = spatial(call.ints("dilations"), rank, 1)?;
-        if kernel.iter().chain(&stride).chain(&dilation).any(|&side| !(1..=1 << 20).contains(&side)) {
+        if kernel.iter().chain(&stride).chain(&dilation).any(|&side| !(1..=1 << 20).contains(&side))
+        {
             return Err(Fault::Failed(format!(
                 "expected kernel, strides and dilations of at least 1, found {kernel:?}, {stride:?}, {dilation:?}"
             )));
@@ -51,7 +52,8 @@ impl Window {
             let total = ((side + stride - 1) / stride - 1) * stride + reach - side;
             let total = total.max(0);
             let small = total / 2;
-            let (before, after) = if lower { (total - small, small) } else { (small, total - small) };
+            let (before, after) =
+                if lower { (total - small, small) } else { (small, total - small) };
             self.before.push(before);
             self.after.push(after);
         }

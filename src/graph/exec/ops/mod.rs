@@ -146,7 +146,7 @@ pub(crate) enum Mode {
     /// Batch statistics are fixed and nothing is dropped.
     Inference,
     /// Batch-norm learns its statistics; dropout draws from this generator.
-    Training(RefCell<ChaCha8Rng>),
+    Training(Box<RefCell<ChaCha8Rng>>),
 }
 
 /// One operator call.
@@ -230,9 +230,10 @@ fn spatial(list: Option<&[i64]>, rank: usize, default: i64) -> Result<Vec<i64>, 
     match list {
         None => Ok(vec![default; rank]),
         Some(values) if values.len() == rank => Ok(values.to_vec()),
-        Some(values) => {
-            Err(Fault::Failed(format!("expected {rank} numbers, found {}: {values:?}", values.len())))
-        }
+        Some(values) => Err(Fault::Failed(format!(
+            "expected {rank} numbers, found {}: {values:?}",
+            values.len()
+        ))),
     }
 }
 

@@ -49,7 +49,9 @@ pub(super) fn group(call: &Call<'_>) -> Outputs {
     let groups = call.int("num_groups", 1);
     let channels = x.size().get(1).copied().unwrap_or(0);
     if groups < 1 || channels % groups != 0 {
-        return Err(Fault::Failed(format!("expected groups that divide {channels}, found {groups}")));
+        return Err(Fault::Failed(format!(
+            "expected groups that divide {channels}, found {groups}"
+        )));
     }
     let per_channel = |weight: &Tensor| -> Result<Tensor, Fault> {
         if weight.numel() as i64 == channels {

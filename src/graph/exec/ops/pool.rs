@@ -90,8 +90,10 @@ pub(super) fn average(call: &Call<'_>) -> Outputs {
         return Ok(vec![mean_of(x, &window)?]);
     }
     // Sums over zero padding, divided by the share of cells that count: the same for every padding mode.
-    let counted = Tensor::f_ones(&size, (Kind::Float, x.device()))?.f_unsqueeze(0)?.f_unsqueeze(0)?;
-    let counted = if count_pads { window.pad(&counted, 1.0)? } else { window.pad(&counted, 0.0)? };
+    let counted =
+        Tensor::f_ones(&size, (Kind::Float, x.device()))?.f_unsqueeze(0)?.f_unsqueeze(0)?;
+    let counted =
+        if count_pads { window.pad(&counted, 1.0)? } else { window.pad(&counted, 0.0)? };
     let x = window.pad(x, 0.0)?;
     window.before.fill(0);
     window.after.copy_from_slice(&cells);

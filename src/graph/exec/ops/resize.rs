@@ -43,20 +43,20 @@ fn resized(call: &Call<'_>, x: &Tensor, target: Target<'_>) -> Outputs {
         return Err(Fault::Failed(format!("expected {rank} scales or sizes for {size:?}")));
     }
     let mut y = x.shallow_clone();
-    for dim in 0..rank {
+    for (dim, &input) in size.iter().enumerate() {
         let (output, scale) = if by_size {
-            (target.sizes[dim], target.sizes[dim] as f64 / size[dim].max(1) as f64)
+            (target.sizes[dim], target.sizes[dim] as f64 / input.max(1) as f64)
         } else {
             let scale = f64::from(target.scales[dim]);
-            ((size[dim] as f64 * scale).floor() as i64, scale)
+            ((input as f64 * scale).floor() as i64, scale)
         };
-        if !(1..=1 << 16).contains(&output) || size[dim] < 1 {
+        if !(1..=1 << 16).contains(&output) || input < 1 {
             return Err(Fault::Failed(format!("expected a side in 1..=65536, found {output}")));
         }
-        if output == size[dim] && scale == 1.0 {
+        if output == input && scale == 1.0 {
             continue;
         }
-        let line = Line { input: size[dim], output, scale };
+        let line = Line { input, output, scale };
         y = along(call, &y, dim as i64, &line, target.coordinates)?;
     }
     Ok(vec![y])

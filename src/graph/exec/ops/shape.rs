@@ -159,7 +159,10 @@ pub(super) fn gather(call: &Call<'_>) -> Outputs {
     let side = size[dim];
     let wanted = tensor::to_i64(indices)?;
     if let Some(wrong) = wanted.iter().find(|&&index| index < -side || index >= side) {
-        return Err(Fault::Failed(format!("expected an index in {}..{side}, found {wrong}", -side)));
+        return Err(Fault::Failed(format!(
+            "expected an index in {}..{side}, found {wrong}",
+            -side
+        )));
     }
     let flat: Vec<i64> =
         wanted.iter().map(|&index| if index < 0 { index + side } else { index }).collect();

@@ -79,7 +79,9 @@ fn operators_agree_with_onnx_runtime() {
         let node = node(op, expected.len(), attributes);
         let inputs = case["inputs"].as_array().expect("inputs").iter();
         let inputs: Vec<Option<Tensor>> = inputs
-            .map(|v| (!v.is_null()).then(|| tensor::from_weight(&weight(v), Device::Cpu).expect("x")))
+            .map(|v| {
+                (!v.is_null()).then(|| tensor::from_weight(&weight(v), Device::Cpu).expect("x"))
+            })
             .collect();
         let call = Call {
             node: &node,
@@ -126,7 +128,8 @@ fn hostile_attributes_give_errors() {
     let shape = tensor::from_weight(&shape, Device::Cpu).expect("shape");
     let x = Tensor::ones([1, 2, 4, 4], (tch::Kind::Float, Device::Cpu));
     let kernel = Tensor::ones([2, 2, 3, 3], (tch::Kind::Float, Device::Cpu));
-    let cases: [(&str, &[(&str, Attribute)], Vec<&Tensor>); 10] = [
+    type Hostile<'a> = (&'a str, &'a [(&'a str, Attribute)], Vec<&'a Tensor>);
+    let cases: [Hostile<'_>; 10] = [
         ("Conv", &[("strides", ints(&[0, 1]))], vec![&x, &kernel]),
         ("Conv", &[("pads", ints(&[1]))], vec![&x, &kernel]),
         ("Conv", &[("dilations", ints(&[i64::MAX, 1]))], vec![&x, &kernel]),

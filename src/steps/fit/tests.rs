@@ -1,0 +1,136 @@
+//! A toy problem is learned, and a run can be repeated and resumed to the byte.
+
+use super::{FitOptions, FitState, fit, resume, schedule};
+use crate::graph::exec::{Device, Network, Optimizer, Trainer, TrainerOptions};
+use crate::graph::formats::onnx;
+use crate::graph::spaces::{self, Generated};
+use crate::sample::Image;
+use std::ops::ControlFlow;
+
+fn toy() -> (Vec<Image>, Vec<u32>) {
+    let labels: Vec<u32> = (0..60).map(|index| index % 3).collect();
+    // Bright at the top, in the middle or at the bottom, on uneven ground.
+    let image = |(index, &label): (usize, &u32)| {
+        let pixel = |at: usize| {
+            let ground = ((at * 31 + index * 17) % 61) as u8;
+            let bright = at / 3 / 32 / 11 == label as usize;
+            ground + if bright { 120 } else { 0 }
+        };
+        Image::new(32, 32, 3, (0..32 * 32 * 3).map(pixel).collect()).expect("an image")
+    };
+    (labels.iter().enumerate().map(image).collect(), labels)
+}
+
+fn network() -> Generated {
+    spaces::generate("small:resnet8-w16@32x3", 10, 1).expect("a network")
+}
+
+fn trainer(made: &Generated) -> Trainer {
+    trainer_of(made, false)
+}
+
+fn trainer_of(made: &Generated, head_only: bool) -> Trainer {
+    let options = TrainerOptions {
+        classes: 3,
+        new_head: true,
+        head_only,
+        from_scratch: false,
+        optimizer: Optimizer::AdamW,
+        weight_decay: 0.01,
+        label_smoothing: 0.0,
+        augment: true,
+        seed: 4,
+        device: Device::Cpu,
+    };
+    Trainer::new(&made.graph, &made.input, &options).expect("a trainer")
+}
+
+fn options(epochs: usize) -> FitOptions {
+    FitOptions {
+        epochs,
+        batch_size: 16,
+        learning_rate: 5e-3,
+        validation_share: 0.2,
+        ..FitOptions::default()
+    }
+}
+
+#[test]
+fn a_toy_problem_is_learned_and_the_result_can_be_run() {
+    let (images, labels) = toy();
+    let made = network();
+    let mut seen = 0;
+    let mut progress = |_: &_| {
+        seen += 1;
+        ControlFlow::Continue(())
+    };
+    let fitted = fit(trainer(&made), &images, &labels, &options(6), &mut progress).expect("a fit");
+    assert_eq!((seen, fitted.epochs.len()), (6, 6));
+    assert!(fitted.best_validation_accuracy >= Some(0.9), "{:?}", fitted.epochs);
+    assert!(fitted.epochs[5].train_loss < 0.5 * fitted.epochs[0].train_loss);
+    let network = Network::new(&fitted.graph, &made.input, Device::Cpu).expect("a network");
+    assert_eq!(network.head().map(|head| head.classes), Some(3));
+    let logits = network.logits(&images).expect("logits");
+    let right = logits.iter().zip(&labels).filter(|(row, label)| {
+        let best = (0..3).max_by(|&a, &b| row[a].total_cmp(&row[b]));
+        best == Some(**label as usize)
+    });
+    assert!(right.count() >= 54);
+}
+
+#[test]
+fn a_resumed_run_ends_in_the_same_bytes_as_an_unbroken_one() {
+    let (images, labels) = toy();
+    let made = network();
+    let bytes = |graph| onnx::write(&graph, &[]).expect("a file");
+    let mut go_on = |_: &_| ControlFlow::Continue(());
+    let whole = fit(trainer(&made), &images, &labels, &options(3), &mut go_on).expect("a fit");
+    let mut saved: Option<FitState> = None;
+    let mut stop = |state: &FitState| {
+        saved = Some(state.clone());
+        ControlFlow::Break(())
+    };
+    let data = (&images[..], &labels[..]);
+    let first = resume(trainer(&made), data, &options(3), None, &mut stop).expect("a start");
+    assert_eq!(first.epochs.len(), 1);
+    let mut go_on = |_: &FitState| ControlFlow::Continue(());
+    let rest = resume(trainer(&made), data, &options(3), saved, &mut go_on).expect("the rest");
+    assert_eq!(rest.best_epoch, whole.best_epoch);
+    assert!(bytes(whole.graph) == bytes(rest.graph));
+}
+
+#[test]
+fn patience_and_budget_end_a_run_early() {
+    let (images, labels) = toy();
+    let made = network();
+    let mut go_on = |_: &_| ControlFlow::Continue(());
+    // At rate 0 a head learns nothing, so nothing gets better after the first epoch.
+    let idle = FitOptions { learning_rate: 0.0, patience: 2, ..options(5) };
+    let head = trainer_of(&made, true);
+    let fitted = fit(head, &images, &labels, &idle, &mut go_on).expect("a fit");
+    assert_eq!((fitted.epochs.len(), fitted.best_epoch), (3, 1));
+    let short = FitOptions { budget_seconds: Some(0.0), ..options(5) };
+    let fitted = fit(trainer(&made), &images, &labels, &short, &mut go_on).expect("a fit");
+    assert_eq!(fitted.epochs.len(), 1);
+}
+
+#[test]
+fn one_image_a_class_trains_without_validation() {
+    let (images, labels) = toy();
+    let mut go_on = |_: &_| ControlFlow::Continue(());
+    let few = (&images[..3], &labels[..3]);
+    let fitted = fit(trainer(&network()), few.0, few.1, &options(1), &mut go_on).expect("a fit");
+    assert_eq!(fitted.epochs[0].validation_accuracy, None);
+    assert_eq!(fitted.best_epoch, 1);
+    let none = fit(trainer(&network()), &[], &[], &options(1), &mut go_on);
+    assert!(none.is_err());
+}
+
+#[test]
+fn the_schedule_rises_then_falls_to_zero() {
+    let options = FitOptions { epochs: 10, learning_rate: 1.0, warmup_epochs: 1.0, ..options(10) };
+    let rates: Vec<f32> = (0..100).map(|step| schedule(step, 10, &options)).collect();
+    assert!(rates[0] > 0.0 && rates[..10].is_sorted());
+    assert!(rates[10..].is_sorted_by(|a, b| a >= b));
+    assert!((rates[10] - 1.0).abs() < 1e-6 && rates[99] < 0.001);
+}
