@@ -24,7 +24,8 @@ pub struct FitOptions {
     pub warmup_epochs: f32,
     /// Stop after so many epochs without a better validation result. Default 0: never.
     pub patience: usize,
-    /// Share of each class held back for validation; a class with too few images gives none. Default 0.1.
+    /// Share of each class held back for validation; a class with too few images gives none.
+    /// Default 0.1.
     pub validation_share: f32,
     /// Seed of the split and the order of images. Default 0.
     pub seed: u64,
@@ -73,8 +74,6 @@ pub struct Fitted {
     pub epochs: Vec<EpochReport>,
     /// The epoch whose weights were kept, from 1; 0 if none was finished.
     pub best_epoch: usize,
-    /// Validation accuracy of that epoch.
-    pub best_validation_accuracy: Option<f32>,
     /// Whether the caller asked to stop before the end.
     pub stopped: bool,
 }
@@ -94,11 +93,12 @@ pub struct FitState {
 
 /// Fits on images with labels; `Break` from `progress` ends the run after that epoch.
 ///
-/// Deterministic for a seed on one machine's CPU. A run that meets a loss or gradient that is not finite after its first
-/// epoch ends there and keeps the best weights so far.
+/// Deterministic for a seed on one machine's CPU. A run that meets a loss or gradient that is not
+/// finite after its first epoch ends there and keeps the best weights so far.
 ///
 /// # Errors
-/// `Error::Contract` for images, labels or options that do not fit; `Error::Execution` if libtorch fails.
+/// `Error::Contract` for images, labels or options that do not fit; `Error::Execution` if libtorch
+/// fails.
 pub fn fit(
     trainer: Trainer,
     images: &[Image],
@@ -173,10 +173,8 @@ pub fn resume(
         }
     }
     trainer.restore(&state.best)?;
-    let best = state.best_epoch.checked_sub(1).and_then(|at| state.epochs.get(at));
     Ok(Fitted {
         graph: trainer.graph()?,
-        best_validation_accuracy: best.and_then(|epoch| epoch.validation_accuracy),
         best_epoch: state.best_epoch,
         epochs: state.epochs,
         stopped,

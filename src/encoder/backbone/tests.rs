@@ -6,7 +6,8 @@ use crate::graph::exec::network::photos;
 use crate::sample::Image;
 use std::ops::ControlFlow;
 
-/// (file, ImageNet class): tabby-like cat 281..=287 is class 285 here, espresso 967, missile 657, moped 665, tripod 872.
+/// (file, ImageNet class): tabby-like cat 281..=287 is class 285 here, espresso 967, missile 657,
+/// moped 665, tripod 872.
 const LABELS: [(&str, usize); 5] = [
     ("chelsea.png", 285),
     ("coffee.png", 967),
@@ -52,4 +53,9 @@ fn no_images_give_no_rows() {
     let backbone = Backbone::load(Device::Cpu).expect("load");
     let rows = backbone.rows(&[], &mut |_, _| ControlFlow::Continue(())).expect("rows");
     assert!(rows.is_empty());
+}
+
+#[test]
+fn the_fingerprint_known_without_libtorch_is_that_of_the_weights() {
+    assert_eq!(super::fingerprint(), crate::encoder::BACKBONE_FINGERPRINT);
 }

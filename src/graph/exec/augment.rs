@@ -6,7 +6,8 @@ use rand::Rng;
 /// Glyphs, digits and icons are small, and a mirrored glyph is another glyph.
 const GLYPH_SIDE_MAX: usize = 64;
 
-/// A shifted, scaled and brightened copy; photographs (over 64 pixels) are also mirrored half of the time.
+/// A shifted, scaled and brightened copy; photographs (over 64 pixels) are also mirrored half of
+/// the time.
 pub(super) fn augment(image: &Image, generator: &mut impl Rng) -> Image {
     let (width, height) = (image.width() as f32, image.height() as f32);
     let photo = image.width().max(image.height()) > GLYPH_SIDE_MAX;

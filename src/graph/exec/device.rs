@@ -86,7 +86,8 @@ pub fn load_cuda(folder: &Path) -> Result<(), Error> {
     cuda(Some(folder)).map_err(Error::Contract)
 }
 
-/// Sets the number of threads of every computation in this process. Without a call libtorch uses all cores.
+/// Sets the number of threads of every computation in this process. Without a call libtorch uses
+/// all cores.
 ///
 /// # Errors
 /// `Error::Contract` unless `threads` is 1..=1024.

@@ -1,4 +1,5 @@
-//! Folds batch normalisation into the convolution before it: the same function, one pass over memory less.
+//! Folds batch normalisation into the convolution before it: the same function, one pass over
+//! memory less.
 
 use crate::graph::{Attribute, Graph, Node, Weight};
 use half::{bf16, f16};

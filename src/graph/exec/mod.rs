@@ -12,5 +12,5 @@ mod tensor;
 pub mod trainer;
 
 pub use device::Device;
-pub use network::{Head, Network};
+pub use network::Network;
 pub use trainer::{Evaluation, Optimizer, Trainer, TrainerOptions};

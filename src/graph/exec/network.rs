@@ -87,7 +87,8 @@ impl Network {
     /// Sizes of every value in a run of one sample (zeros), for `cost`.
     ///
     /// # Errors
-    /// `Error::NotRunnable` for an attribute that is not supported, `Error::Execution` if values do not fit together.
+    /// `Error::NotRunnable` for an attribute that is not supported, `Error::Execution` if values do
+    /// not fit together.
     pub fn trace(&self) -> Result<BTreeMap<String, ValueSize>, Error> {
         let _guard = tch::no_grad_guard();
         let plan = Plan::new(&self.graph)?;
@@ -108,7 +109,8 @@ impl Network {
         Ok(sizes)
     }
 
-    /// First output, flattened to `[n, classes]`; images pass through the input contract, in batches, without gradients.
+    /// First output, flattened to `[n, classes]`; images pass through the input contract, in
+    /// batches, without gradients.
     ///
     /// # Errors
     /// `Error::Execution` naming the node that failed.
@@ -116,10 +118,12 @@ impl Network {
         self.rows(images, &self.logits, None)
     }
 
-    /// Penultimate activations `[n, feature_dim]` (spatial dimensions averaged); without a head, the flattened first output.
+    /// Penultimate activations `[n, feature_dim]` (spatial dimensions averaged); without a head,
+    /// the flattened first output.
     ///
     /// # Errors
-    /// `Error::Execution` naming the node that failed, or whose result was the first that is not finite.
+    /// `Error::Execution` naming the node that failed, or whose result was the first that is not
+    /// finite.
     pub fn features(&self, images: &[Image]) -> Result<Rows, Error> {
         self.rows(images, &self.features, self.head.as_ref().map(|head| head.feature_dim))
     }
@@ -144,7 +148,8 @@ impl Network {
         Ok(times[times.len() / 2])
     }
 
-    /// Runs images in batches and joins the rows. `features` is the dimension of penultimate activations.
+    /// Runs images in batches and joins the rows. `features` is the dimension of penultimate
+    /// activations.
     fn rows(
         &self,
         images: &[Image],
@@ -210,8 +215,8 @@ impl Network {
         tensor::from_f32(&values, &shape, self.device).map_err(outside("input"))
     }
 
-    /// Samples that one run can take. A graph with the batch size written into it may only take one: two samples
-    /// together must give what each gives alone.
+    /// Samples that one run can take. A graph with the batch size written into it may only take
+    /// one: two samples together must give what each gives alone.
     fn batch_size(&self) -> Result<usize, Error> {
         if let Some(&size) = self.batch.get() {
             return Ok(size);
@@ -263,7 +268,8 @@ pub(super) fn batch_tensor<I: std::borrow::Borrow<Image>>(
     channels_last(&batch)
 }
 
-/// The same values with the channel dimension innermost in memory, which convolutions on a CPU like best.
+/// The same values with the channel dimension innermost in memory, which convolutions on a CPU like
+/// best.
 pub(super) fn channels_last(tensor: &Tensor) -> Result<Tensor, Error> {
     if tensor.dim() != 4 || tensor.device() != tch::Device::Cpu {
         return Ok(tensor.shallow_clone());
@@ -274,7 +280,8 @@ pub(super) fn channels_last(tensor: &Tensor) -> Result<Tensor, Error> {
     moved().map_err(|error| outside("weight")(error.into()))
 }
 
-/// `[n, dim]`: what follows the features' dimension (or stands between it and the batch) is averaged.
+/// `[n, dim]`: what follows the features' dimension (or stands between it and the batch) is
+/// averaged.
 fn flat_rows(output: &Tensor, n: usize, features: Option<usize>) -> Result<Tensor, Error> {
     let size = output.size();
     let rank = size.len() as i64;

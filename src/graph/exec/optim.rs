@@ -35,7 +35,8 @@ impl State {
         Ok(Self { kind, steps: 0, first, second })
     }
 
-    /// One step in place. `decay` is the weight decay of each parameter; an undefined gradient leaves its parameter alone.
+    /// One step in place. `decay` is the weight decay of each parameter; an undefined gradient
+    /// leaves its parameter alone.
     pub fn step(
         &mut self,
         parameters: &mut [Tensor],

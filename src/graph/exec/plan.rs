@@ -6,7 +6,8 @@ use crate::graph::{Error, Graph, Node};
 use std::collections::{BTreeSet, HashMap};
 use tch::{Device, Tensor};
 
-/// A graph whose operators all exist here. Values are numbered: weights first (in name order), then the rest.
+/// A graph whose operators all exist here. Values are numbered: weights first (in name order), then
+/// the rest.
 pub(super) struct Plan {
     nodes: Vec<Node>,
     functions: Vec<Run>,

@@ -34,8 +34,8 @@ impl Role {
     }
 }
 
-/// Roles of the floating-point weights that training changes. Constants of the arithmetic (the 1/6 of an activation, the
-/// mean of an input normalisation) have none.
+/// Roles of the floating-point weights that training changes. Constants of the arithmetic (the 1/6
+/// of an activation, the mean of an input normalisation) have none.
 pub(super) fn roles(graph: &Graph) -> BTreeMap<String, Role> {
     let mut roles = BTreeMap::new();
     let mut deep: HashSet<&str> = HashSet::new();
@@ -148,7 +148,8 @@ pub(super) fn replace_head(
     Ok(())
 }
 
-/// Gives a node a new weight in place of `name`, under a new name where other nodes read the old one.
+/// Gives a node a new weight in place of `name`, under a new name where other nodes read the old
+/// one.
 fn put(graph: &mut Graph, node: usize, name: &str, weight: Weight) {
     let readers = graph.nodes.iter().flat_map(|node| &node.inputs).filter(|input| *input == name);
     let shared = readers.count() > 1;
@@ -196,7 +197,8 @@ fn integers(weight: &Weight) -> Option<Vec<i64>> {
     Some(words.iter().map(|word| i64::from_le_bytes(*word)).collect())
 }
 
-/// Normal numbers by the method of Box and Muller; each `stream` of a seed is independent of the others.
+/// Normal numbers by the method of Box and Muller; each `stream` of a seed is independent of the
+/// others.
 pub(super) fn normal(count: usize, spread: f32, seed: u64, stream: u64) -> Vec<f32> {
     let mut generator = ChaCha8Rng::seed_from_u64(seed);
     generator.set_stream(stream);

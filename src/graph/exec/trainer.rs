@@ -1,4 +1,5 @@
-//! One fine-tuning run's state: parameters, optimiser, batch-norm statistics. The loop over epochs is `steps/fit.rs`.
+//! One fine-tuning run's state: parameters, optimiser, batch-norm statistics. The loop over epochs
+//! is `steps/fit.rs`.
 
 use super::network::{batch_tensor, channels_last, first_output};
 use super::ops::{Fault, Mode};
@@ -34,7 +35,8 @@ pub struct TrainerOptions {
     pub new_head: bool,
     /// Train the head only.
     pub head_only: bool,
-    /// Draw every weight anew (He initialisation, batch-norm at identity): training from random initialisation.
+    /// Draw every weight anew (He initialisation, batch-norm at identity): training from random
+    /// initialisation.
     pub from_scratch: bool,
     /// Optimiser.
     pub optimizer: Optimizer,
@@ -150,8 +152,8 @@ impl Trainer {
     /// One optimiser step on a batch at the given learning rate; returns the loss.
     ///
     /// # Errors
-    /// `Error::Contract` for labels that do not fit, `Error::Execution` if the loss or a gradient is not finite; the
-    /// learned weights are then as before, but running statistics may not be.
+    /// `Error::Contract` for labels that do not fit, `Error::Execution` if the loss or a gradient
+    /// is not finite; the learned weights are then as before, but running statistics may not be.
     pub fn step(
         &mut self,
         images: &[&Image],
@@ -181,7 +183,8 @@ impl Trainer {
     /// Loss and accuracy with batch-norm in inference mode.
     ///
     /// # Errors
-    /// `Error::Contract` for labels that do not fit, `Error::Execution` naming the node that failed.
+    /// `Error::Contract` for labels that do not fit, `Error::Execution` naming the node that
+    /// failed.
     pub fn evaluate(&self, images: &[&Image], labels: &[u32]) -> Result<Evaluation, Error> {
         self.check_batch(images, labels)?;
         let _guard = tch::no_grad_guard();
@@ -205,7 +208,8 @@ impl Trainer {
         Ok(Evaluation { loss: (loss / n) as f32, accuracy: (right / n) as f32 })
     }
 
-    /// Named tensors of the whole state (weights, optimiser moments, step counter) as a safetensors blob.
+    /// Named tensors of the whole state (weights, optimiser moments, step counter) as a safetensors
+    /// blob.
     ///
     /// # Errors
     /// `Error::Execution` if a tensor cannot be read.
@@ -324,7 +328,8 @@ impl Trainer {
         output.f_reshape([n, classes]).map_err(|error| outside("logits")(error.into()))
     }
 
-    /// A network that cannot take this head or a batch is refused before anyone trains it for hours.
+    /// A network that cannot take this head or a batch is refused before anyone trains it for
+    /// hours.
     fn try_once(&self) -> Result<(), Error> {
         let _guard = tch::no_grad_guard();
         let shape = self.input.batch_shape(2).map(|side| side as i64);
@@ -385,7 +390,8 @@ fn check(graph: &Graph, options: &TrainerOptions) -> Result<HeadSite, Error> {
     let decay = options.weight_decay.is_finite() && options.weight_decay >= 0.0;
     if options.classes == 0 || !smoothing || !decay {
         return Err(Error::Contract(format!(
-            "expected one or more classes, label smoothing in 0..1 and weight decay from 0, found {}, {} and {}",
+            "expected one or more classes, label smoothing in 0..1 and weight decay from 0, \
+             found {}, {} and {}",
             options.classes, options.label_smoothing, options.weight_decay
         )));
     }
@@ -404,7 +410,8 @@ fn learned_by_head(graph: &Graph, site: &HeadSite) -> Vec<String> {
     nodes.flat_map(|node| graph.nodes[node].inputs.clone()).collect()
 }
 
-/// The value that the loss takes: what enters a softmax or sigmoid at the end, else the first output.
+/// The value that the loss takes: what enters a softmax or sigmoid at the end, else the first
+/// output.
 fn logits_name(graph: &Graph) -> Result<&str, Error> {
     let output = first_output(graph)?;
     let producers: HashMap<&str, &crate::graph::Node> = graph

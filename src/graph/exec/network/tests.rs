@@ -12,7 +12,8 @@ use std::path::PathBuf;
 
 const NETWORKS: &str = include_str!("../../../../tests/data/exec/networks.json");
 
-/// The folder that scripts/fetch_packages.py fills. `None`, loudly, without it; a failure where it is required.
+/// The folder that scripts/fetch_packages.py fills. `None`, loudly, without it; a failure where it
+/// is required.
 fn package(name: &str) -> Option<PathBuf> {
     let named = std::env::var_os("TANS_PACKAGES").map(PathBuf::from);
     let cache =

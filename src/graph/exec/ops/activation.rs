@@ -110,7 +110,8 @@ pub(super) fn selu(call: &Call<'_>) -> Outputs {
     Ok(vec![exponential_tail(call.input(0)?, alpha)?.f_mul_scalar(gamma)?])
 }
 
-/// x for x > 0, else alpha (exp(x) - 1); the exponent is clamped so that no branch overflows in the backward pass.
+/// x for x > 0, else alpha (exp(x) - 1); the exponent is clamped so that no branch overflows in the
+/// backward pass.
 fn exponential_tail(x: &Tensor, alpha: f64) -> Result<Tensor, Fault> {
     let tail = x.f_clamp_max(0.0)?.f_expm1()?.f_mul_scalar(alpha)?;
     Ok(x.f_relu()?.f_add(&tail)?)

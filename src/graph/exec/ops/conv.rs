@@ -23,7 +23,8 @@ impl Window {
         if kernel.iter().chain(&stride).chain(&dilation).any(|&side| !(1..=1 << 20).contains(&side))
         {
             return Err(Fault::Failed(format!(
-                "expected kernel, strides and dilations of at least 1, found {kernel:?}, {stride:?}, {dilation:?}"
+                "expected kernel, strides and dilations of at least 1, \
+                 found {kernel:?}, {stride:?}, {dilation:?}"
             )));
         }
         let mut window = Self { kernel, stride, dilation, before: Vec::new(), after: Vec::new() };
@@ -44,7 +45,8 @@ impl Window {
         Ok(window)
     }
 
-    /// The output has ceil(input / stride) cells; an odd cell of padding goes to the end, or to the start if `lower`.
+    /// The output has ceil(input / stride) cells; an odd cell of padding goes to the end, or to the
+    /// start if `lower`.
     fn pad_same(&mut self, size: &[i64], lower: bool) {
         for (index, &side) in size.iter().enumerate() {
             let stride = self.stride[index];

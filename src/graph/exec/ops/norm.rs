@@ -15,7 +15,8 @@ pub(super) fn batch(call: &Call<'_>) -> Outputs {
     let (mean, variance) = (Some(call.input(3)?), Some(call.input(4)?));
     let epsilon = call.float("epsilon", 1e-5);
     let channels = x.size().get(1).copied().unwrap_or(1).max(1);
-    // The variance of a single value a channel is undefined and would poison the running statistics.
+    // The variance of a single value a channel is undefined and would poison the running
+    // statistics.
     let enough = x.numel() as i64 / channels > 1;
     let learn = matches!(call.mode, Mode::Training(_)) && enough;
     Ok(vec![x.f_batch_norm(gamma, beta, mean, variance, learn, MOMENTUM, epsilon, true)?])
@@ -84,7 +85,8 @@ pub(super) fn local_response(call: &Call<'_>) -> Outputs {
     Ok(vec![x.f_div(&scale.f_pow_tensor_scalar(beta)?)?])
 }
 
-/// Identity in inference. In training the mask comes from our own generator, so that a seed fixes the run.
+/// Identity in inference. In training the mask comes from our own generator, so that a seed fixes
+/// the run.
 pub(super) fn dropout(call: &Call<'_>) -> Outputs {
     let x = call.input(0)?;
     if call.node.outputs.len() > 1 && !call.node.outputs[1].is_empty() {

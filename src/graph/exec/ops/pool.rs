@@ -89,7 +89,8 @@ pub(super) fn average(call: &Call<'_>) -> Outputs {
     if !padded {
         return Ok(vec![mean_of(x, &window)?]);
     }
-    // Sums over zero padding, divided by the share of cells that count: the same for every padding mode.
+    // Sums over zero padding, divided by the share of cells that count: the same for every padding
+    // mode.
     let counted =
         Tensor::f_ones(&size, (Kind::Float, x.device()))?.f_unsqueeze(0)?.f_unsqueeze(0)?;
     let counted =

@@ -149,7 +149,8 @@ fn training_from_scratch_forgets_every_learned_weight() {
     assert!(mean);
 }
 
-/// A convolution with a bias and nothing after it, as left by folding batch-norm; a softmax ends the graph.
+/// A convolution with a bias and nothing after it, as left by folding batch-norm; a softmax ends
+/// the graph.
 #[test]
 fn a_graph_with_folded_norms_and_a_softmax_trains_on_its_logits() {
     let made = network();
