@@ -102,7 +102,7 @@ pub fn tune(
         observer(Progress { step: "fine-tuning", item, done: epoch.epoch, total })
     };
     let fitted = fit::fit(trainer, &train.images, &train.labels, &fit_options, &mut progress)?;
-    let Fitted { graph, epochs, best_epoch, best_validation_accuracy: _, stopped } = fitted;
+    let Fitted { graph, epochs, best_epoch, stopped } = fitted;
     if stopped {
         return Err(Error::Cancelled);
     }
