@@ -1,6 +1,9 @@
 //! The handle on a zoo: one method per operation.
 
-use crate::ops::{check, edit, evaluate, export, init, list, query, record, reindex, remove, show, stats, task, train};
+use crate::ops::{
+    check, edit, evaluate, export, init, list, query, record, reindex, remove, show, stats, task,
+    train,
+};
 #[cfg(feature = "torch")]
 use crate::ops::{encode, finetune, ingest, measure};
 use crate::state::State;

@@ -51,7 +51,11 @@ impl Error {
         Self::Input(message.into())
     }
     /// A `File` error.
-    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+    pub(crate) fn file(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+        source: std::io::Error,
+    ) -> Self {
         Self::File { action, path: path.into(), source }
     }
 }

@@ -20,11 +20,11 @@ mod train;
 
 pub use db::Database;
 pub use error::{Error, Result};
+pub use graph::Error as GraphError;
 #[cfg(feature = "torch")]
 pub use graph::exec::{Device, Optimizer};
 pub use graph::formats::Limits;
 pub use graph::input::{ChannelOrder, InputHints};
-pub use graph::Error as GraphError;
 pub use ops::check::{CheckReport, Finding};
 pub use ops::edit::EditOptions;
 #[cfg(feature = "torch")]
@@ -47,7 +47,7 @@ pub use ops::stats::StatsReport;
 pub use ops::task::{TaskOptions, TaskSummary};
 pub use ops::train::{Gate, TrainOptions, TrainReport};
 pub use options::OpenOptions;
-pub use progress::{unobserved, Observer, Progress};
+pub use progress::{Observer, Progress, unobserved};
 pub use rows::Rows;
 pub use sample::Image;
 pub use steps::benchmark::Benchmark;

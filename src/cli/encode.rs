@@ -1,7 +1,7 @@
 //! `tans encode`
 
-use super::sample::SampleFlags;
 use super::Context;
+use super::sample::SampleFlags;
 use anyhow::Result;
 use std::path::PathBuf;
 use tans::DatasetSource;
@@ -25,8 +25,7 @@ impl Encode {
         let zoo = context.read(&self.zoo)?;
         let source = DatasetSource::parse(&self.dataset);
         let options = self.sample.options();
-        let report =
-            zoo.encode(&source, &self.output, &options, &mut context.output.progress())?;
+        let report = zoo.encode(&source, &self.output, &options, &mut context.output.progress())?;
         context.output.skipped(&report.skipped);
         if context.output.json {
             context.output.object(&report)?;

@@ -45,8 +45,16 @@ impl Evaluate {
             evaluation.mean_accuracy
         ))?;
         let header = [
-            "method", ">loss", "90 % interval", ">best of 5", ">Spearman", ">tau", ">MAE",
-            ">cover", ">against static", "90 % interval",
+            "method",
+            ">loss",
+            "90 % interval",
+            ">best of 5",
+            ">Spearman",
+            ">tau",
+            ">MAE",
+            ">cover",
+            ">against static",
+            "90 % interval",
         ];
         context.output.table(&header, evaluation.rows.iter().map(row).collect())?;
         Ok(true)

@@ -1,6 +1,6 @@
 //! `tans export`
 
-use super::{units, Context};
+use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
 

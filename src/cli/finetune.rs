@@ -2,7 +2,7 @@
 
 use super::ingest::BenchmarkFlag;
 use super::sample::SampleFlags;
-use super::{units, Context};
+use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
 use tans::{DatasetSource, FinetuneOptions, FinetuneReport, Optimizer, TuningOptions};

@@ -1,6 +1,6 @@
 //! `tans ingest`
 
-use super::{units, Context};
+use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
 use tans::{Benchmark, ChannelOrder, IngestOptions, InputHints, Limits};

@@ -1,7 +1,7 @@
 //! `tans list`
 
 use super::filter::FilterFlags;
-use super::{units, Context};
+use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
 use tans::{ListOptions, SortBy};

@@ -1,8 +1,8 @@
 //! `tans measure`
 
+use super::Context;
 use super::finetune::TuningFlags;
 use super::sample::SampleFlags;
-use super::Context;
 use anyhow::Result;
 use std::path::PathBuf;
 use tans::{DatasetSource, MeasureBy, MeasureOptions};

@@ -2,7 +2,7 @@
 
 use super::filter::FilterFlags;
 use super::sample::SampleFlags;
-use super::{units, Context};
+use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
 use tans::{DatasetSource, QueryOptions, QueryReport};
@@ -56,8 +56,15 @@ impl Query {
 fn show(context: &Context, report: &QueryReport) -> Result<()> {
     let probed = report.hits.iter().any(|hit| hit.probed_accuracy.is_some());
     let mut header = vec![
-        ">rank", "model", ">cosine", ">predicted", "90 % interval", "source task", ">params",
-        ">MACs", "license",
+        ">rank",
+        "model",
+        ">cosine",
+        ">predicted",
+        "90 % interval",
+        "source task",
+        ">params",
+        ">MACs",
+        "license",
     ];
     if probed {
         header.insert(5, ">probed");

@@ -21,14 +21,17 @@ impl Record {
             [file] => zoo.record_file(Path::new(file), &mut context.output.progress())?,
             [model, task, accuracy] => {
                 let value = accuracy.parse().map_err(|_| {
-                    tans::Error::Input(format!("accuracy: expected a number in 0..1, found {accuracy:?}"))
+                    tans::Error::Input(format!(
+                        "accuracy: expected a number in 0..1, found {accuracy:?}"
+                    ))
                 })?;
                 zoo.record(model, task, value)?
             }
             other => {
                 let found = other.len();
-                let message =
-                    format!("expected MODEL TASK ACCURACY or one CSV file, found {found} arguments");
+                let message = format!(
+                    "expected MODEL TASK ACCURACY or one CSV file, found {found} arguments"
+                );
                 return Err(tans::Error::Input(message).into());
             }
         };

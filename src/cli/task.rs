@@ -1,7 +1,7 @@
 //! `tans task`
 
-use super::sample::SampleFlags;
 use super::Context;
+use super::sample::SampleFlags;
 use anyhow::Result;
 use std::path::PathBuf;
 use tans::{DatasetSource, TaskOptions, TaskSummary};

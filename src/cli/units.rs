@@ -42,9 +42,7 @@ pub fn shape(text: &str) -> Result<(usize, usize, usize), String> {
         [channels, height, width] if sides.iter().all(|&side| side > 0) => {
             Ok((channels, height, width))
         }
-        _ => Err(format!(
-            "expected CHANNELSxHEIGHTxWIDTH such as 3x224x224, found {text:?}"
-        )),
+        _ => Err(format!("expected CHANNELSxHEIGHTxWIDTH such as 3x224x224, found {text:?}")),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Proves that everything in a zoo is as it was written.
 
+use crate::Result;
 use crate::state::State;
 use crate::steps;
-use crate::Result;
 use serde::Serialize;
 use tans_index::Segment;
 use tans_storage::Damage;
@@ -48,8 +48,8 @@ pub(crate) fn run(state: &State) -> Result<CheckReport> {
             continue;
         }
         networks += 1;
-        let rebuilt = steps::stored_graph(&state.store, &model)
-            .and_then(|_| steps::input_contract(&model));
+        let rebuilt =
+            steps::stored_graph(&state.store, &model).and_then(|_| steps::input_contract(&model));
         if let Err(error) = rebuilt {
             let file = format!("model {}", model.name);
             findings.push(Finding { file, offset: None, what: error.to_string() });

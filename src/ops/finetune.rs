@@ -2,7 +2,7 @@
 
 use crate::graph::formats::onnx;
 use crate::graph::input::InputContract;
-use crate::graph::{spaces, Graph};
+use crate::graph::{Graph, spaces};
 use crate::state::State;
 use crate::steps::admit::{self, Admitted, Bench, NewModel};
 use crate::steps::benchmark::Benchmark;
@@ -95,8 +95,7 @@ pub(crate) fn run(
         &mut *observer,
     )?;
     let seconds = clock.elapsed().as_secs_f64();
-    let (task, is_new) =
-        dataset::task_of(state, &samples, options.sample.seed, &mut *observer)?;
+    let (task, is_new) = dataset::task_of(state, &samples, options.sample.seed, &mut *observer)?;
     if is_new {
         let mut batch = Batch::new();
         batch.put_task(&task);

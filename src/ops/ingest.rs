@@ -1,8 +1,8 @@
 //! Takes trained networks into a zoo: one file, a folder, a manifest, or a generated one.
 
-use crate::graph::formats::{onnx, Limits};
+use crate::graph::formats::{Limits, onnx};
 use crate::graph::input::{ChannelOrder, InputContract, InputHints};
-use crate::graph::{spaces, Graph};
+use crate::graph::{Graph, spaces};
 use crate::state::State;
 use crate::steps::admit::{self, Admitted, Bench, NewModel};
 use crate::steps::benchmark::Benchmark;
@@ -89,7 +89,8 @@ pub(crate) fn run(
         return Ok(vec![admit_one(state, &bench, source, &graph, &input, new, observer)?]);
     }
     let path = Path::new(source);
-    let metadata = std::fs::metadata(path).map_err(|error| Error::file("cannot read", path, error))?;
+    let metadata =
+        std::fs::metadata(path).map_err(|error| Error::file("cannot read", path, error))?;
     if metadata.is_dir() {
         return folder(state, &bench, path, options, observer);
     }
@@ -157,20 +158,25 @@ fn file(
     let input = InputContract::infer(&onnx.graph, &onnx.metadata, &options.input)
         .map_err(Error::from)
         .map_err(located)?;
-    let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let stem =
+        path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let mut new = new_model(stem, options);
     if let Some(task) = &options.task {
         let task = results::task(state, task)?;
         new.seen.push(task);
         new.results.extend(options.accuracy.map(|value| (task, PairKind::Reported, value)));
     } else if options.accuracy.is_some() {
-        return Err(Error::input("accuracy: expected a task that it was measured on, found none; pass --task"));
+        return Err(Error::input(
+            "accuracy: expected a task that it was measured on, found none; pass --task",
+        ));
     }
     let source = path.display().to_string();
-    admit_one(state, bench, &source, &onnx.graph, &input, new, observer).map_err(|error| match error {
-        Error::Graph(inner) => located(inner.into()),
-        other => other,
-    })
+    admit_one(state, bench, &source, &onnx.graph, &input, new, observer).map_err(
+        |error| match error {
+            Error::Graph(inner) => located(inner.into()),
+            other => other,
+        },
+    )
 }
 
 fn admit_one(
@@ -204,7 +210,8 @@ fn folder(
     observer: Observer<'_>,
 ) -> Result<Vec<Ingested>> {
     let mut files = Vec::new();
-    let entries = std::fs::read_dir(path).map_err(|error| Error::file("cannot read", path, error))?;
+    let entries =
+        std::fs::read_dir(path).map_err(|error| Error::file("cannot read", path, error))?;
     for entry in entries {
         let file = entry.map_err(|error| Error::file("cannot read", path, error))?.path();
         if file.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("onnx")) {

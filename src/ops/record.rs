@@ -55,7 +55,8 @@ pub(crate) fn file(state: &State, path: &Path, observer: Observer<'_>) -> Result
 fn parse(text: &str, path: &Path) -> Result<Vec<Reported>> {
     let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let header = lines.next().map_or("", |(_, line)| line);
-    let names: Vec<&str> = header.trim_start_matches('\u{feff}').split(',').map(str::trim).collect();
+    let names: Vec<&str> =
+        header.trim_start_matches('\u{feff}').split(',').map(str::trim).collect();
     let column = |wanted: &[&str]| names.iter().position(|name| wanted.contains(name));
     let (Some(model), Some(task), Some(accuracy)) =
         (column(&["model"]), column(&["dataset", "task"]), column(&["accuracy"]))

@@ -1,8 +1,8 @@
 //! Embeds every model again with the running encoders and builds the segment anew.
 
+use crate::Result;
 use crate::state::State;
 use crate::steps::generation;
-use crate::Result;
 use serde::Serialize;
 
 /// What `reindex` did.

@@ -1,7 +1,7 @@
 //! Takes models out of a zoo.
 
 use crate::state::State;
-use crate::{steps, Result};
+use crate::{Result, steps};
 use std::sync::PoisonError;
 use tans_storage::Batch;
 

@@ -3,7 +3,7 @@
 use crate::graph::input::InputContract;
 use crate::state::State;
 use crate::steps::summary::{self, ModelSummary};
-use crate::{steps, Result};
+use crate::{Result, steps};
 use serde::Serialize;
 
 /// One known result.

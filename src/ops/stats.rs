@@ -1,7 +1,7 @@
 //! Figures of a zoo.
 
-use crate::state::State;
 use crate::Result;
+use crate::state::State;
 use serde::Serialize;
 
 /// Answer of `stats`.

@@ -1,7 +1,7 @@
 //! Tasks: datasets as the zoo remembers them.
 
 use crate::state::State;
-use crate::{steps, Result};
+use crate::{Result, steps};
 use serde::Serialize;
 use tans_storage::{Batch, TaskRecord};
 
@@ -101,7 +101,11 @@ pub(crate) fn remove(state: &State, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn summary(state: &State, task: &TaskRecord, skipped: Vec<(String, String)>) -> Result<TaskSummary> {
+fn summary(
+    state: &State,
+    task: &TaskRecord,
+    skipped: Vec<(String, String)>,
+) -> Result<TaskSummary> {
     Ok(TaskSummary {
         task: task.name.clone(),
         id: task.id.to_string(),

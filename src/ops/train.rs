@@ -78,8 +78,7 @@ pub(crate) fn run(
 
     // What was ingested since the snapshot is embedded here as well: every model is, from the store.
     let _ordered = state.lock_commits();
-    let installed =
-        generation::install(&state.store, generation::Candidate { encoders, notes })?;
+    let installed = generation::install(&state.store, generation::Candidate { encoders, notes })?;
     let generation = installed.record.number;
     let models = installed.vector_count();
     state.install(installed);

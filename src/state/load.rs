@@ -18,7 +18,8 @@ pub fn load(store: &Store) -> Result<Generation> {
         })
     };
     let record = store.generation()?.ok_or_else(|| missing("an installed generation"))?;
-    let encoder = store.encoder(record.encoder)?.ok_or_else(|| missing("the generation's encoders"))?;
+    let encoder =
+        store.encoder(record.encoder)?.ok_or_else(|| missing("the generation's encoders"))?;
     let blob = store.tensor(encoder.blob)?;
     let encoders: Encoders = tans_storage::decode("encoders", blob.as_ref())?;
     let segment = open_segment(store, &record, encoder.fingerprint);
@@ -32,12 +33,19 @@ pub fn load(store: &Store) -> Result<Generation> {
     })
 }
 
-fn open_segment(store: &Store, record: &GenerationRecord, fingerprint: [u8; 32]) -> Option<Segment> {
+fn open_segment(
+    store: &Store,
+    record: &GenerationRecord,
+    fingerprint: [u8; 32],
+) -> Option<Segment> {
     let path = store.segment_path(record.segment.as_ref()?);
     match Segment::open(&path) {
         Ok(segment) if segment.fingerprint() == fingerprint => Some(segment),
         Ok(_) => {
-            tracing::warn!("{}: vectors of other encoders, left aside; run reindex", path.display());
+            tracing::warn!(
+                "{}: vectors of other encoders, left aside; run reindex",
+                path.display()
+            );
             None
         }
         Err(error) => {

@@ -53,7 +53,12 @@ impl State {
     /// Takes over a store whose first generation has been installed.
     pub fn from_store(store: Store, options: OpenOptions) -> Result<Self> {
         let current = load(&store)?;
-        Ok(Self { store, options, current: RwLock::new(Arc::new(current)), commits: Mutex::new(()) })
+        Ok(Self {
+            store,
+            options,
+            current: RwLock::new(Arc::new(current)),
+            commits: Mutex::new(()),
+        })
     }
 
     /// The current generation; an operation asks once, at its top.

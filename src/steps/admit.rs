@@ -8,7 +8,7 @@ use crate::graph::cost::{self, GraphCost};
 use crate::graph::exec::{Device, Network};
 use crate::graph::formats::onnx;
 use crate::graph::input::InputContract;
-use crate::graph::{topology, Graph};
+use crate::graph::{Graph, topology};
 use crate::state::State;
 use crate::{Error, Observer, Result};
 use std::collections::BTreeMap;
@@ -98,8 +98,7 @@ pub fn admit(
     admit_name::refuse_taken(&state.store, &new.name)?;
     let measured = measure(state, bench, graph, input, new.benchmark, observer)?;
     let mut record = record(id, &canonical, contract, graph, &measured, &new);
-    let known: Vec<embed::Known> =
-        measured.probes.iter().chain(&new.results).copied().collect();
+    let known: Vec<embed::Known> = measured.probes.iter().chain(&new.results).copied().collect();
     let signature = measured.signature;
 
     let _ordered = state.lock_commits();
@@ -214,7 +213,11 @@ fn runnable(
     Ok((network, sizes))
 }
 
-fn probe_all(bench: &Bench, network: &Network, observer: Observer<'_>) -> Result<Vec<embed::Known>> {
+fn probe_all(
+    bench: &Bench,
+    network: &Network,
+    observer: Observer<'_>,
+) -> Result<Vec<embed::Known>> {
     let mut probes = Vec::new();
     for (done, (task, samples)) in bench.tasks.iter().enumerate() {
         let total = bench.tasks.len();

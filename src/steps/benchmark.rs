@@ -63,8 +63,7 @@ pub fn images() -> Result<Vec<(String, Samples)>> {
         .map(|&(name, npz)| {
             let dataset = images_of(name, npz)?;
             let task = format!("{PREFIX}{name}");
-            let samples =
-                dataset::load_samples(task.clone(), &dataset, &SampleOptions::default())?;
+            let samples = dataset::load_samples(task.clone(), &dataset, &SampleOptions::default())?;
             Ok((task, samples))
         })
         .collect()

@@ -324,7 +324,10 @@ pub fn import(store: &Store, bytes: impl Read, origin: &Path) -> Result<Counts> 
     let mut members = Members::read(bytes, origin)?;
     let manifest: Manifest = serde_json::from_slice(&members.take("manifest.json", origin)?)
         .map_err(|error| {
-            Error::input(format!("{}: not a starter bundle: manifest.json: {error}", origin.display()))
+            Error::input(format!(
+                "{}: not a starter bundle: manifest.json: {error}",
+                origin.display()
+            ))
         })?;
     if manifest.version != VERSION {
         return Err(Error::input(format!(

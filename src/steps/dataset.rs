@@ -263,13 +263,7 @@ fn stored_query(store: &Store, name: &str) -> Result<Query> {
             "task {name:?} is a reference: expected a task with stored rows; add the dataset with `tans task add`"
         ))
     })?;
-    Ok(Query {
-        name: task.name,
-        sample,
-        samples: None,
-        skipped: Vec::new(),
-        backbone_ms: 0.0,
-    })
+    Ok(Query { name: task.name, sample, samples: None, skipped: Vec::new(), backbone_ms: 0.0 })
 }
 
 fn rows_query(

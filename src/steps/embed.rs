@@ -1,7 +1,7 @@
 //! A model's vector and attributes from its record, signature and history.
 
-use crate::encoder::{Encoders, Evidence, Kind, ModelEvidence, TaskEncoding};
 use crate::Result;
+use crate::encoder::{Encoders, Evidence, Kind, ModelEvidence, TaskEncoding};
 use std::collections::HashMap;
 use tans_storage::{ModelRecord, PairKind, Store, TaskId};
 

@@ -59,7 +59,12 @@ pub fn install(store: &Store, candidate: Candidate) -> Result<Generation> {
     state::load(store)
 }
 
-fn embed_all(store: &Store, encoders: &Encoders, number: u32, batch: &mut Batch) -> Result<Vec<Entry>> {
+fn embed_all(
+    store: &Store,
+    encoders: &Encoders,
+    number: u32,
+    batch: &mut Batch,
+) -> Result<Vec<Entry>> {
     let context = embed::Context::load(store, encoders)?;
     let mut entries = Vec::new();
     for model in store.models()? {

@@ -81,9 +81,10 @@ fn f16_rows(store: &Store, id: TensorId) -> Result<Rows> {
         })
     };
     let [_, dim] = *tensor.shape() else { return Err(damaged()) };
-    let values = tensor.as_ref().chunks_exact(2).map(|pair| {
-        half::f16::from_le_bytes([pair[0], pair[1]]).to_f32()
-    });
+    let values = tensor
+        .as_ref()
+        .chunks_exact(2)
+        .map(|pair| half::f16::from_le_bytes([pair[0], pair[1]]).to_f32());
     Rows::new(dim, values.collect()).ok_or_else(damaged)
 }
 

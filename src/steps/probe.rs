@@ -1,9 +1,9 @@
 //! Ridge probe: how well a linear classifier does on a network's penultimate features.
 
 use super::dataset::Part;
+use crate::Result;
 use crate::encoder::ridge::RidgeProbe;
 use crate::graph::exec::Network;
-use crate::Result;
 
 /// Accuracies of one probe.
 #[derive(Clone, Copy, Debug, PartialEq)]

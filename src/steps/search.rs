@@ -1,8 +1,8 @@
 //! Search of the current generation, with records and predictions: what a lookup consists of.
 
+use crate::Result;
 use crate::encoder::{Prediction, TaskEncoding};
 use crate::state::{Generation, State, attributes};
-use crate::Result;
 use std::sync::PoisonError;
 use tans_index::{Embedding, Filter, SearchOptions};
 use tans_storage::ModelRecord;

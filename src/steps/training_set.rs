@@ -2,8 +2,8 @@
 
 use super::embed::evidence_kind;
 use super::{benchmark, f16_to_f32, family, task_sample};
-use crate::train::{TrainingModel, TrainingPair, TrainingSet, TrainingTask};
 use crate::Result;
+use crate::train::{TrainingModel, TrainingPair, TrainingSet, TrainingTask};
 use std::collections::HashMap;
 use tans_storage::{Store, TaskId};
 

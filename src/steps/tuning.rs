@@ -2,9 +2,9 @@
 
 use super::dataset::Samples;
 use super::fit::{self, EpochReport, FitOptions, Fitted};
+use crate::graph::Graph;
 use crate::graph::exec::{Device, Optimizer, Trainer, TrainerOptions};
 use crate::graph::input::InputContract;
-use crate::graph::Graph;
 use crate::{Error, Observer, Progress, Result};
 
 /// How a network is fine-tuned.
@@ -106,8 +106,7 @@ pub fn tune(
     if stopped {
         return Err(Error::Cancelled);
     }
-    let score_options =
-        TrainerOptions { new_head: false, from_scratch: false, ..trainer_options };
+    let score_options = TrainerOptions { new_head: false, from_scratch: false, ..trainer_options };
     let scorer = Trainer::new(&graph, input, &score_options)?;
     let test: Vec<&crate::sample::Image> = samples.test.images.iter().collect();
     let test_accuracy = scorer.evaluate(&test, &samples.test.labels)?.accuracy;

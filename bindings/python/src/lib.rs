@@ -8,12 +8,17 @@ use pyo3::prelude::*;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tans::{
-    unobserved, Database, DatasetSource, Filter, Image, IngestOptions, InitOptions, OpenOptions,
-    QueryOptions,
+    Database, DatasetSource, Filter, Image, IngestOptions, InitOptions, OpenOptions, QueryOptions,
+    unobserved,
 };
 
 create_exception!(tans, TansError, PyException, "An operation of tans failed.");
-create_exception!(tans, InputError, TansError, "The input is wrong: the message says what was expected.");
+create_exception!(
+    tans,
+    InputError,
+    TansError,
+    "The input is wrong: the message says what was expected."
+);
 create_exception!(tans, ZooError, TansError, "The zoo or the disk failed.");
 
 fn raise(error: tans::Error) -> PyErr {
@@ -26,7 +31,8 @@ fn raise(error: tans::Error) -> PyErr {
 }
 
 fn to_python<'py>(py: Python<'py>, value: &impl serde::Serialize) -> PyResult<Bound<'py, PyAny>> {
-    let json = serde_json::to_string(value).map_err(|error| TansError::new_err(error.to_string()))?;
+    let json =
+        serde_json::to_string(value).map_err(|error| TansError::new_err(error.to_string()))?;
     py.import("json")?.call_method1("loads", (json,))
 }
 
@@ -57,9 +63,8 @@ impl Zoo {
         let source = source(name, &images, &labels)?;
         let filter = Filter { params_max: max_params, macs_max: max_macs, ..Filter::default() };
         let options = QueryOptions { k, filter, ..QueryOptions::default() };
-        let report = py
-            .detach(|| self.database.query(&source, &options, &mut unobserved))
-            .map_err(raise)?;
+        let report =
+            py.detach(|| self.database.query(&source, &options, &mut unobserved)).map_err(raise)?;
         to_python(py, &report.hits)
     }
 
@@ -76,9 +81,8 @@ impl Zoo {
         let source = DatasetSource::parse(dataset);
         let filter = Filter { params_max: max_params, macs_max: max_macs, ..Filter::default() };
         let options = QueryOptions { k, filter, ..QueryOptions::default() };
-        let report = py
-            .detach(|| self.database.query(&source, &options, &mut unobserved))
-            .map_err(raise)?;
+        let report =
+            py.detach(|| self.database.query(&source, &options, &mut unobserved)).map_err(raise)?;
         to_python(py, &report.hits)
     }
 
@@ -94,15 +98,15 @@ impl Zoo {
     ) -> PyResult<Bound<'py, PyAny>> {
         let tags = tags.unwrap_or_default();
         let options = IngestOptions { name, license, tags, ..IngestOptions::default() };
-        let report = py
-            .detach(|| self.database.ingest(path, &options, &mut unobserved))
-            .map_err(raise)?;
+        let report =
+            py.detach(|| self.database.ingest(path, &options, &mut unobserved)).map_err(raise)?;
         to_python(py, &report)
     }
 
     /// The models, one dictionary each.
     fn list<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let models = py.detach(|| self.database.list(&tans::ListOptions::default())).map_err(raise)?;
+        let models =
+            py.detach(|| self.database.list(&tans::ListOptions::default())).map_err(raise)?;
         to_python(py, &models)
     }
 
