@@ -12,4 +12,10 @@ pub struct OpenOptions {
     /// Where networks run. Default: CUDA where it is there, else the CPU.
     #[cfg(feature = "torch")]
     pub device: crate::graph::exec::Device,
+    /// Threads of every computation on libtorch in this process; `None` leaves libtorch's choice, all cores.
+    #[cfg(feature = "torch")]
+    pub threads: Option<usize>,
+    /// The `lib` folder of an installed PyTorch, for its CUDA part; it must be named before the first network runs.
+    #[cfg(feature = "torch")]
+    pub torch_lib: Option<PathBuf>,
 }

@@ -55,6 +55,12 @@ struct Global {
     /// Where networks run: auto, cpu or cuda:N
     #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
     device: Device,
+    /// Threads of every computation; default: all cores
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<usize>,
+    /// The lib folder of an installed PyTorch 2.11.0, for its CUDA part
+    #[arg(long, global = true, value_name = "DIR")]
+    torch_lib: Option<PathBuf>,
     /// Log warnings and more (-vv) on standard error
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -86,12 +92,12 @@ enum Command {
 /// What every command gets.
 struct Context {
     output: Output,
-    device: Device,
+    options: OpenOptions,
 }
 
 impl Context {
     fn options(&self, read_only: bool) -> OpenOptions {
-        OpenOptions { read_only, cache_dir: cache_dir(), device: self.device }
+        OpenOptions { read_only, ..self.options.clone() }
     }
 
     /// Opens a zoo beside a writer, if there is one.
@@ -149,9 +155,11 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let Global { json, quiet, device, verbose } = arguments.global;
+    let Global { json, quiet, device, threads, torch_lib, verbose } = arguments.global;
     output::log(verbose);
-    let context = Context { output: Output::new(json, quiet), device };
+    let cache_dir = cache_dir();
+    let options = OpenOptions { read_only: true, cache_dir, device, threads, torch_lib };
+    let context = Context { output: Output::new(json, quiet), options };
     match run(&arguments.command, &context) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),

@@ -16,7 +16,7 @@ mod tests;
 
 pub use error::Error;
 pub use rowfile::write_rows;
-pub use split::{Split, SplitOptions, split};
+pub use split::{SplitOptions, split};
 
 use crate::rows::Rows;
 use crate::sample::Image;
@@ -246,10 +246,6 @@ impl ImageDataset {
     /// Number of images.
     pub fn len(&self) -> usize {
         self.labels.len()
-    }
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
     }
     /// At most `per_class` indices of each class, seeded, in ascending order.
     pub fn sample(&self, per_class: usize, seed: u64) -> Vec<usize> {

@@ -74,6 +74,7 @@ impl Backbone {
     ///
     /// # Errors
     /// `Error::Graph` if libtorch fails.
+    #[cfg(test)]
     pub fn logits(&self, images: &[Image]) -> Result<Rows, Error> {
         Ok(self.network.logits(images)?)
     }

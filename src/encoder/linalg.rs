@@ -164,6 +164,7 @@ pub(crate) fn quantile(values: &mut [f64], fraction: f64) -> f64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 mod tests {
     use super::*;
 

@@ -95,9 +95,9 @@ pub struct Prediction {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Encoders {
     /// `default`: kernel ridge over measured pairs, in closed form.
-    Default(ClosedForm),
+    Default(Box<ClosedForm>),
     /// `tans2021`: the published baseline (arXiv 2103.01495).
-    Tans2021(Tans2021),
+    Tans2021(Box<Tans2021>),
 }
 
 impl Encoders {

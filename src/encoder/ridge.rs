@@ -213,6 +213,7 @@ fn left_singular(features: MatRef<'_, f64>) -> Result<(Mat<f64>, Vec<f64>), Erro
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 mod tests {
     use super::*;
     use rand::{Rng, SeedableRng};

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 pub const SIGNATURE_LEN: usize = 512;
 
 /// Version of probe images, projection and formula.
-pub const SIGNATURE_VERSION: u32 = 1;
+pub const SIGNATURE_VERSION: u16 = 1;
 
 /// Fixed probe images that a signature is measured on.
 pub const PROBE_IMAGES: usize = 128;
@@ -90,6 +90,7 @@ fn normalised_gram(features: &Rows) -> Result<Mat<f64>, Error> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 mod tests {
     use super::*;
     use rand::Rng;

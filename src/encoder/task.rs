@@ -207,6 +207,7 @@ fn cell(index: usize, side: usize) -> (usize, usize) {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 mod tests {
     use super::*;
 

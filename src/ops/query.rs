@@ -81,6 +81,8 @@ pub struct QueryReport {
     pub generation: u64,
     /// Recipe of its encoders.
     pub recipe: String,
+    /// Fingerprint of its encoders.
+    pub encoders: String,
     /// Names and kernel values of the most similar tasks.
     pub nearest_tasks: Vec<(String, f32)>,
     /// Where the time went.
@@ -133,6 +135,7 @@ pub(crate) fn run(
         hits,
         generation: generation.record.number,
         recipe: generation.encoders.recipe().to_owned(),
+        encoders: dataset::hex(&generation.fingerprint),
         nearest_tasks: nearest_tasks(state, &generation, &task)?,
         times_ms: times,
         skipped: query.skipped,

@@ -43,6 +43,19 @@ pub struct State {
     commits: Mutex<()>,
 }
 
+/// What holds for the whole process is set before the first network runs.
+#[cfg(feature = "torch")]
+fn prepare_torch(options: &OpenOptions) -> Result<()> {
+    use crate::graph::exec::device;
+    if let Some(folder) = &options.torch_lib {
+        device::load_cuda(folder)?;
+    }
+    if let Some(threads) = options.threads {
+        device::set_threads(threads)?;
+    }
+    Ok(())
+}
+
 impl State {
     /// Opens a zoo and loads its current generation.
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self> {
@@ -52,6 +65,8 @@ impl State {
 
     /// Takes over a store whose first generation has been installed.
     pub fn from_store(store: Store, options: OpenOptions) -> Result<Self> {
+        #[cfg(feature = "torch")]
+        prepare_torch(&options)?;
         let current = load(&store)?;
         Ok(Self {
             store,

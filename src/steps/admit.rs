@@ -5,7 +5,7 @@ use super::dataset::Samples;
 use super::{admit_name, embed, probe, results};
 use crate::encoder::signature;
 use crate::graph::cost::{self, GraphCost};
-use crate::graph::exec::{Device, Network};
+use crate::graph::exec::{Device, Network, device};
 use crate::graph::formats::onnx;
 use crate::graph::input::InputContract;
 use crate::graph::{Graph, topology};
@@ -13,8 +13,8 @@ use crate::state::State;
 use crate::{Error, Observer, Result};
 use std::collections::BTreeMap;
 use tans_storage::{
-    Architecture, Cost, Dtype, ModelId, ModelRecord, NewTensor, PairKind, TaskId, TensorId,
-    WeightRef,
+    Architecture, Cost, Dtype, Latency, ModelId, ModelRecord, NewTensor, PairKind, TaskId,
+    TensorId, WeightRef,
 };
 
 /// What is known of a network before it is measured.
@@ -67,9 +67,13 @@ pub enum Admitted {
     AlreadyStored(ModelRecord),
 }
 
+/// Single-sample runs whose median is a network's latency.
+const LATENCY_RUNS: usize = 9;
+
 /// Measurements of one network.
 struct Measured {
     cost: GraphCost,
+    latency: Option<Latency>,
     not_runnable: Option<String>,
     signature: Option<Vec<f32>>,
     probes: Vec<embed::Known>,
@@ -156,7 +160,7 @@ fn record(
             params: measured.cost.params,
             macs: measured.cost.macs,
             peak_activation_bytes: measured.cost.peak_activation_bytes,
-            latency: None,
+            latency: measured.latency.clone(),
         },
         not_runnable: measured.not_runnable.clone(),
         architecture: new.architecture.clone(),
@@ -176,6 +180,7 @@ fn measure(
 ) -> Result<Measured> {
     let unmeasured = |why: String| Measured {
         cost: GraphCost { params: cost::params(graph), ..GraphCost::default() },
+        latency: None,
         not_runnable: Some(why),
         signature: None,
         probes: Vec::new(),
@@ -198,7 +203,12 @@ fn measure(
         Benchmark::Quick => probe_all(bench, &network, observer)?,
     };
     let cost = cost::cost(graph, &sizes);
-    Ok(Measured { cost, not_runnable: None, signature, probes })
+    let latency = Some(Latency {
+        median_ms: network.latency_ms(LATENCY_RUNS)?,
+        device: network.device_name(),
+        threads: device::threads(),
+    });
+    Ok(Measured { cost, latency, not_runnable: None, signature, probes })
 }
 
 type Sizes = BTreeMap<String, cost::ValueSize>;

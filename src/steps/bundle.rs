@@ -1,6 +1,7 @@
 //! The import format of a starter zoo: one tar of a manifest, f16 weights, task rows and pairs. No database files.
 
 use super::stored_graph;
+use crate::encoder::signature::SIGNATURE_VERSION;
 use crate::graph::formats::{onnx, safetensors};
 use crate::graph::{Bytes, Dtype, Weight};
 use crate::{Error, Result};
@@ -32,6 +33,9 @@ const MEMBER_BYTES_MAX: u64 = 1 << 30;
 #[derive(Serialize, Deserialize)]
 struct Manifest {
     version: u32,
+    /// Version of the signatures: those of another version than the program's do not count.
+    #[serde(default = "first_signature_version")]
+    signature_version: u16,
     backbone: [u8; 32],
     tasks: Vec<TaskEntry>,
     models: Vec<ModelEntry>,
@@ -71,6 +75,11 @@ struct ModelEntry {
     class_names: Vec<String>,
 }
 
+/// Bundles of before there were two versions name none.
+fn first_signature_version() -> u16 {
+    1
+}
+
 /// What a bundle holds, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
@@ -103,6 +112,7 @@ pub fn export(store: &Store, out: &mut dyn Write) -> Result<Counts> {
     let counts = Counts { models: models.len(), tasks: tasks.len(), pairs: pairs.len() };
     let manifest = Manifest {
         version: VERSION,
+        signature_version: SIGNATURE_VERSION,
         backbone: store.backbone(),
         tasks: tasks.iter().map(task_entry).collect(),
         models: models.iter().map(|model| model_entry(model, &by_id, &task_index)).collect(),
@@ -221,7 +231,8 @@ fn task_tensors(store: &Store, tasks: &[TaskRecord]) -> Result<Vec<u8>> {
 fn signatures(store: &Store, models: &[ModelRecord]) -> Result<Vec<u8>> {
     let mut tensors = Vec::new();
     for (index, model) in models.iter().enumerate() {
-        if let Some(bits) = store.signature(model.row)? {
+        if let Some(signature) = super::stored_signature(store, model.row)? {
+            let bits = super::f32_to_f16(&signature);
             let bytes: Vec<u8> = bits.iter().flat_map(|bits| bits.to_le_bytes()).collect();
             let shape = vec![bits.len()];
             let weight = Weight { dtype: Dtype::F16, shape, bytes: Arc::new(bytes) };
@@ -445,7 +456,8 @@ fn import_models(
             graph: graph.map(|(_, tensor)| tensor),
             weights,
             input: entry.input.clone(),
-            cost: entry.cost.clone(),
+            // A latency holds for the machine that measured it.
+            cost: Cost { latency: None, ..entry.cost.clone() },
             not_runnable: entry.not_runnable.clone(),
             architecture: entry.architecture.clone(),
             topology: entry.topology.clone(),
@@ -454,8 +466,9 @@ fn import_models(
         });
         if let Some(signature) = signatures.remove(&index.to_string()) {
             let bytes: &[u8] = (*signature.bytes).as_ref();
+            let numbers = bytes.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]]));
             let bits: Vec<u16> =
-                bytes.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]])).collect();
+                std::iter::once(manifest.signature_version).chain(numbers).collect();
             batch.put_signature(row, &bits);
         }
         rows.push(row);

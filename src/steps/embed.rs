@@ -31,7 +31,7 @@ impl<'a> Context<'a> {
 
     /// E_M for one model; `newer` results replace stored ones of the same task and kind.
     pub fn embed(&self, store: &Store, model: &ModelRecord, newer: &[Known]) -> Result<Vec<f32>> {
-        let signature = store.signature(model.row)?.map(|bits| super::f16_to_f32(&bits));
+        let signature = super::stored_signature(store, model.row)?;
         let stored = store.pairs_of_model(model.row)?;
         let stored = stored.iter().map(|pair| (pair.task, pair.kind, pair.accuracy));
         self.embed_with(model, signature.as_deref(), &merge(stored, newer))

@@ -22,6 +22,7 @@ pub mod training_set;
 pub mod tuning;
 
 use crate::encoder::TaskSample;
+use crate::encoder::signature::SIGNATURE_VERSION;
 use crate::graph::formats::onnx;
 use crate::graph::input::InputContract;
 use crate::graph::{Graph, Weight};
@@ -44,6 +45,20 @@ pub fn f16_to_f32(bits: &[u16]) -> Vec<f32> {
 /// Narrows to f16 bits.
 pub fn f32_to_f16(values: &[f32]) -> Vec<u16> {
     values.iter().map(|&value| half::f16::from_f32(value).to_bits()).collect()
+}
+
+/// A signature as stored: its version, then its numbers as f16 bits.
+pub fn signature_bits(signature: &[f32]) -> Vec<u16> {
+    std::iter::once(SIGNATURE_VERSION).chain(f32_to_f16(signature)).collect()
+}
+
+/// A model's signature; one of another version is as good as none.
+pub fn stored_signature(store: &Store, row: u64) -> Result<Option<Vec<f32>>> {
+    let bits = store.signature(row)?;
+    Ok(bits.and_then(|bits| match bits.split_first() {
+        Some((&SIGNATURE_VERSION, numbers)) => Some(f16_to_f32(numbers)),
+        _ => None,
+    }))
 }
 
 /// A stored model by name.

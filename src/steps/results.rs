@@ -91,7 +91,7 @@ pub fn commit_new(
     let mut batch = Batch::new();
     batch.put_model(record);
     if let Some(signature) = signature {
-        batch.put_signature(record.row, &super::f32_to_f16(signature));
+        batch.put_signature(record.row, &super::signature_bits(signature));
     }
     for &(task, kind, accuracy) in results {
         batch.put_pair(task, record.row, kind, accuracy);

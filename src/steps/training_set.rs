@@ -1,7 +1,7 @@
 //! Everything in the zoo that encoders can learn from.
 
 use super::embed::evidence_kind;
-use super::{benchmark, f16_to_f32, family, task_sample};
+use super::{benchmark, family, stored_signature, task_sample};
 use crate::Result;
 use crate::train::{TrainingModel, TrainingPair, TrainingSet, TrainingTask};
 use std::collections::HashMap;
@@ -28,10 +28,9 @@ pub fn load(store: &Store) -> Result<TrainingSet> {
         model_index.insert(model.row, set.models.len());
         let numbers = model.architecture.map_or_else(Vec::new, |space| space.numbers);
         set.models.push(TrainingModel {
-            row: model.row,
             numbers,
             topology: model.topology,
-            signature: store.signature(model.row)?.map(|bits| f16_to_f32(&bits)),
+            signature: stored_signature(store, model.row)?,
             params: model.cost.params,
             seen: model.seen.iter().filter_map(|id| task_index.get(id).copied()).collect(),
         });

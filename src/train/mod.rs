@@ -26,8 +26,6 @@ pub struct TrainingTask {
 /// A model to learn from.
 #[derive(Clone, Debug)]
 pub struct TrainingModel {
-    /// Row id.
-    pub row: u64,
     /// The 45 numbers of the Once-for-all space, or empty.
     pub numbers: Vec<f32>,
     /// Fixed-length summary of the graph.
@@ -133,10 +131,12 @@ pub fn fit(
             if progress(1, 1, 0.0).is_break() {
                 return Err(Error::Cancelled);
             }
-            Ok(Encoders::Default(form))
+            Ok(Encoders::Default(Box::new(form)))
         }
         #[cfg(feature = "torch")]
-        Recipe::Tans2021 => tans2021::fit(set, options, progress).map(Encoders::Tans2021),
+        Recipe::Tans2021 => {
+            tans2021::fit(set, options, progress).map(|recipe| Encoders::Tans2021(Box::new(recipe)))
+        }
         #[cfg(not(feature = "torch"))]
         Recipe::Tans2021 => Err(Error::Input {
             what: "recipe",
@@ -183,4 +183,5 @@ fn check(set: &TrainingSet) -> Result<(), Error> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 mod tests;

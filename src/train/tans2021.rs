@@ -310,6 +310,7 @@ fn calibrate(
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 mod tests {
     use super::super::tests::world;
     use super::*;

@@ -59,7 +59,6 @@ pub(super) fn world(tasks: usize, models: usize, shape: (usize, usize)) -> Train
         signature[model % 5] = 0.2;
         signature[10] = 0.5 * quality[model];
         set.models.push(TrainingModel {
-            row: model as u64,
             numbers: Vec::new(),
             topology: vec![1.0, model as f32],
             signature: Some(signature),

@@ -1,4 +1,5 @@
-use crate::data::{Split, SplitOptions, split};
+use crate::data::split::Split;
+use crate::data::{SplitOptions, split};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -99,6 +99,11 @@ pub fn set_threads(threads: usize) -> Result<(), Error> {
     Ok(())
 }
 
+/// The number of threads that computations use.
+pub fn threads() -> u32 {
+    u32::try_from(tch::get_num_threads()).unwrap_or(1)
+}
+
 /// The library must be in the process before libtorch is first asked for CUDA, hence one try only.
 fn cuda(folder: Option<&Path>) -> Result<(), String> {
     static LOADED: OnceLock<Result<(), String>> = OnceLock::new();

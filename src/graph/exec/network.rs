@@ -80,6 +80,7 @@ impl Network {
     }
 
     /// The last linear layer, if there is one.
+    #[cfg(test)]
     pub fn head(&self) -> Option<&Head> {
         self.head.as_ref()
     }
@@ -114,6 +115,7 @@ impl Network {
     ///
     /// # Errors
     /// `Error::Execution` naming the node that failed.
+    #[cfg(test)]
     pub fn logits(&self, images: &[Image]) -> Result<Rows, Error> {
         self.rows(images, &self.logits, None)
     }
@@ -126,6 +128,14 @@ impl Network {
     /// finite.
     pub fn features(&self, images: &[Image]) -> Result<Rows, Error> {
         self.rows(images, &self.features, self.head.as_ref().map(|head| head.feature_dim))
+    }
+
+    /// Where it runs, in the words of `Device`.
+    pub fn device_name(&self) -> String {
+        match self.device {
+            tch::Device::Cuda(ordinal) => Device::Cuda(ordinal).to_string(),
+            _ => Device::Cpu.to_string(),
+        }
     }
 
     /// Median milliseconds of repeated single-sample runs.

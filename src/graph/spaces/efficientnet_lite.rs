@@ -5,7 +5,7 @@
 //! `_blocks.3._bn1.running_var`, `_fc.bias`.
 
 use super::builder::{Activation, Builder, Conv, Map};
-use crate::graph::input::{ChannelOrder, InputContract, Layout};
+use crate::graph::input::InputContract;
 use crate::graph::{Error, Graph, Weight};
 
 /// A member of the family.
@@ -33,9 +33,6 @@ const STEM_CHANNELS: usize = 32;
 const HEAD_CHANNELS: usize = 1280;
 
 impl Variant {
-    /// The backbone's variant.
-    pub const LITE0: Self = Self { number: 0 };
-
     /// Lite0..Lite4 by number.
     ///
     /// # Errors

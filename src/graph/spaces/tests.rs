@@ -57,7 +57,7 @@ fn efficientnet_lite_has_its_published_size() {
 
 #[test]
 fn lite0_takes_named_weights_and_pads_like_tensorflow() {
-    let variant = efficientnet_lite::Variant::LITE0;
+    let variant = efficientnet_lite::Variant::new(0).expect("lite0");
     let reference = efficientnet_lite::graph(variant, 1000, 3, &|_| None).expect("allowed");
     let supply = |name: &str| reference.weights.get(name).cloned();
     let filled = efficientnet_lite::pretrained(variant, 1000, &supply).expect("complete");
