@@ -24,7 +24,7 @@ import starter_data
 
 STARTER_BYTES_MAX = 25_000_000
 # Sets with fewer images stay tasks without a network of their own: it would learn little.
-TRAIN_IMAGES_MIN = 300
+TRAIN_IMAGES_MIN = 260
 LICENCE = "MIT OR Apache-2.0"
 # (first family, second family) of a set, and the widths each family goes through, set after set.
 PAIRS = (("resnet8", "cnn"), ("cnn", "resnet8"), ("resnet8", "cnn"), ("cnn", "mobile"))
@@ -132,6 +132,7 @@ def specialists(sets):
     """Two networks of different families for each set that is large enough."""
     turns, nets = {family: 0 for family in WIDTHS}, []
     large = [entry for entry in sets if entry.images >= TRAIN_IMAGES_MIN]
+    large.sort(key=lambda entry: entry.images < 300)
     for i, entry in enumerate(large):
         epochs = min(EPOCHS_MAX, max(EPOCHS_MIN, IMAGES_SEEN // entry.images))
         for j, family in enumerate(PAIRS[i % len(PAIRS)]):
