@@ -38,12 +38,18 @@ impl<'a> Context<'a> {
     }
 
     /// E_M from a given signature and history.
+    ///
+    /// A probe on a task that the network was trained on flatters it, and counts only where nothing else is known.
     pub fn embed_with(
         &self,
         model: &ModelRecord,
         signature: Option<&[f32]>,
         history: &[Known],
     ) -> Result<Vec<f32>> {
+        let flattering =
+            |&&(task, kind, _): &&Known| kind == PairKind::Probe && model.seen.contains(&task);
+        let fair: Vec<Known> = history.iter().filter(|known| !flattering(known)).copied().collect();
+        let history = if fair.is_empty() { history } else { &fair };
         let history: Vec<Evidence<'_>> = history
             .iter()
             .map(|&(task, kind, accuracy)| Evidence {

@@ -49,7 +49,7 @@ impl Zoo {
     /// `images`: uint8 [n, height, width], [n, height, width, 1] or [n, height, width, 3]; `labels`: n integers.
     /// Returns a list of dictionaries: rank, model, cosine, predicted_accuracy, interval, source_tasks, params, macs,
     /// license.
-    #[pyo3(signature = (images, labels, k=5, *, max_params=None, max_macs=None, name="dataset"))]
+    #[pyo3(signature = (images, labels, k=5, *, max_params=None, max_macs=None))]
     fn query<'py>(
         &self,
         py: Python<'py>,
@@ -58,9 +58,8 @@ impl Zoo {
         k: usize,
         max_params: Option<u64>,
         max_macs: Option<u64>,
-        name: &str,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let source = source(name, &images, &labels)?;
+        let source = source(&images, &labels)?;
         let filter = Filter { params_max: max_params, macs_max: max_macs, ..Filter::default() };
         let options = QueryOptions { k, filter, ..QueryOptions::default() };
         let report =
@@ -117,7 +116,6 @@ impl Zoo {
 }
 
 fn source(
-    name: &str,
     images: &PyReadonlyArrayDyn<'_, u8>,
     labels: &PyReadonlyArray1<'_, i64>,
 ) -> PyResult<DatasetSource> {
@@ -150,7 +148,7 @@ fn source(
             })
         })
         .collect::<PyResult<Vec<u32>>>()?;
-    Ok(DatasetSource::Images { name: name.to_owned(), images, labels })
+    Ok(DatasetSource::Images { name: "arrays".to_owned(), images, labels })
 }
 
 /// Opens a zoo; with `read_only=True` beside a writer.
@@ -185,12 +183,12 @@ fn init(
 /// An embedded model-zoo database: which stored network should I fine-tune on my dataset?
 #[pymodule]
 #[pyo3(name = "tans")]
-fn module(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<Zoo>()?;
-    module.add_function(wrap_pyfunction!(open, module)?)?;
-    module.add_function(wrap_pyfunction!(init, module)?)?;
-    module.add("TansError", module.py().get_type::<TansError>())?;
-    module.add("InputError", module.py().get_type::<InputError>())?;
-    module.add("ZooError", module.py().get_type::<ZooError>())?;
+fn binding(exports: &Bound<'_, PyModule>) -> PyResult<()> {
+    exports.add_class::<Zoo>()?;
+    exports.add_function(wrap_pyfunction!(open, exports)?)?;
+    exports.add_function(wrap_pyfunction!(init, exports)?)?;
+    exports.add("TansError", exports.py().get_type::<TansError>())?;
+    exports.add("InputError", exports.py().get_type::<InputError>())?;
+    exports.add("ZooError", exports.py().get_type::<ZooError>())?;
     Ok(())
 }
