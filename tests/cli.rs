@@ -21,7 +21,7 @@ use tempfile::TempDir;
 /// the commands under test are worth it.
 fn zoo_of_one() -> TempDir {
     let folder = TempDir::new().expect("a temporary folder");
-    images::colours(&folder.path().join("colours"), 12, 5);
+    images::colours(&folder.path().join("colours"), 12, 4);
     let (zoo, _) =
         Database::init(&folder.path().join("zoo"), &InitOptions::default(), OpenOptions::default())
             .expect("a zoo can be made");
@@ -376,7 +376,7 @@ fn an_empty_answer_is_no_failure_and_comes_with_a_hint() {
 fn images_of_one_pixel_work() {
     let folder = zoo_of_one();
     let at = folder.path();
-    images::colours(&at.join("dots"), 1, 5);
+    images::colours(&at.join("dots"), 1, 4);
     assert_eq!(objects(&done(at, "query zoo dots --json").out).len(), 1);
     done(at, "task add zoo dots dots");
     let answer = done(at, "finetune zoo base dots --epochs 1 --benchmark none --json");
