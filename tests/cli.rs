@@ -35,10 +35,13 @@ fn zoo_of_one() -> TempDir {
     folder
 }
 
-/// Everything that users can see of a zoo, which must be sound.
-fn state(folder: &Path) -> String {
+fn reader(folder: &Path) -> Database {
     let options = OpenOptions { read_only: true, ..OpenOptions::default() };
-    let zoo = Database::open(&folder.join("zoo"), options).expect("the zoo opens");
+    Database::open(&folder.join("zoo"), options).expect("the zoo opens")
+}
+
+/// Everything that users can see of a zoo, which must be sound.
+fn state(zoo: &Database) -> String {
     let check = zoo.check().expect("the check runs");
     assert!(check.sound, "the zoo is damaged: {:?}", check.findings);
     let models = zoo.list(&ListOptions::default()).expect("models can be read");
@@ -60,13 +63,15 @@ fn assert_answer(line: &str, answer: &Answer, code: i32, parts: &[&str]) {
 /// alone, and the zoo as it was.
 #[track_caller]
 fn assert_refused(folder: &Path, code: i32, rows: &[(&str, &[&str])]) {
-    let before = state(folder);
+    let zoo = reader(folder);
+    let before = state(&zoo);
     for (line, parts) in rows {
         let answer = tans(folder, line);
         assert_answer(line, &answer, code, parts);
         assert_eq!(answer.out, "", "tans {line} refuses, yet prints a result");
-        assert_eq!(state(folder), before, "tans {line} was refused, yet changed the zoo");
+        assert_eq!(state(&zoo), before, "tans {line} was refused, yet changed the zoo");
     }
+    assert_eq!(state(&reader(folder)), before, "a zoo that is opened anew");
 }
 
 /// Exports `base` and writes what `damage` makes of its bytes as `name`.
@@ -127,7 +132,7 @@ fn broken_networks_are_refused() {
             ("ingest zoo whole.onnx small:cnn-w18@32 --name x", &["--name", "one network"]),
         ],
     );
-    let before = state(at);
+    let before = state(&reader(at));
     let line = "ingest zoo list.jsonl --json";
     let answer = tans(at, line);
     assert_answer(line, &answer, 2, &["3 networks were refused"]);
@@ -138,7 +143,7 @@ fn broken_networks_are_refused() {
         assert_eq!(report["model"], Value::Null);
         assert!(report["note"].as_str().is_some_and(|note| !note.is_empty()), "{report}");
     }
-    assert_eq!(state(at), before);
+    assert_eq!(state(&reader(at)), before);
 }
 
 #[test]
@@ -156,7 +161,7 @@ fn a_folder_with_one_broken_network_stores_the_others() {
     let statuses: Vec<Value> =
         objects(&answer.out).iter().map(|report| report["status"].clone()).collect();
     assert_eq!(statuses, ["refused", "stored"]);
-    assert!(state(at).contains("\"whole\""));
+    assert!(state(&reader(at)).contains("\"whole\""));
 }
 
 #[test]
@@ -293,7 +298,7 @@ fn only_a_zoo_of_a_known_format_is_opened() {
     }
     assert!(!at.join("absent").exists(), "a refused command made a directory");
 
-    let before = state(at);
+    let before = state(&reader(at));
     let marker = fs::read_to_string(at.join("zoo/FORMAT")).expect("a zoo has a marker");
     let future = marker.replace("format 1", "format 999");
     assert_ne!(marker, future, "{marker}");
@@ -302,7 +307,7 @@ fn only_a_zoo_of_a_known_format_is_opened() {
         assert_answer(line, &tans(at, line), 3, &["zoo", "999", "reads up to 1", "update tans"]);
     }
     fs::write(at.join("zoo/FORMAT"), marker).expect("files can be written");
-    assert_eq!(state(at), before);
+    assert_eq!(state(&reader(at)), before);
 }
 
 #[test]
@@ -335,7 +340,7 @@ fn init_takes_a_new_place_and_a_whole_starter_only() {
 fn a_second_writer_is_refused_and_told_who_writes() {
     let folder = zoo_of_one();
     let at = folder.path();
-    let before = state(at);
+    let before = state(&reader(at));
     let writer = Database::open(&at.join("zoo"), OpenOptions::default()).expect("the first writer");
     let pid = format!("process {}", std::process::id());
     for line in ["record zoo base t 0.5", "train zoo"] {
@@ -345,7 +350,7 @@ fn a_second_writer_is_refused_and_told_who_writes() {
     for line in ["list zoo", "query zoo colours"] {
         done(at, line);
     }
-    assert_eq!(state(at), before);
+    assert_eq!(state(&reader(at)), before);
     drop(writer);
     done(at, "record zoo base t 0.5");
 }
@@ -381,7 +386,7 @@ fn images_of_one_pixel_work() {
     done(at, "task add zoo dots dots");
     let answer = done(at, "finetune zoo base dots --epochs 1 --benchmark none --json");
     assert_eq!(objects(&answer.out)[0]["task"], "dots");
-    state(at);
+    state(&reader(at));
 }
 
 #[test]
@@ -404,7 +409,7 @@ fn train_refuses_what_it_cannot_judge() {
     let report = &objects(&answer.out)[0];
     assert_eq!((&report["generation"], &report["recipe"]), (&1.into(), &"default".into()));
     assert_eq!(objects(&done(at, "query zoo colours --json").out).len(), 1);
-    state(at);
+    state(&reader(at));
 }
 
 #[test]
