@@ -57,6 +57,7 @@ fn assert_answer(line: &str, answer: &Answer, code: i32, parts: &[&str]) {
         assert!(answer.err.contains(part), "tans {line}: expected {part:?} in {:?}", answer.err);
     }
     assert!(!answer.err.contains("panicked"), "tans {line}: {}", answer.err);
+    assert!(answer.err.matches("os error").count() <= 1, "a cause said twice: {}", answer.err);
 }
 
 /// Runs every row of (arguments, parts of the message): exit code `code`, an error on standard error
