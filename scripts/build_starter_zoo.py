@@ -216,8 +216,8 @@ def main():
     # The shipped weights are f16, so the results to ship are those of the rounded networks.
     finals = [os.path.join(base, f"final{shard}") for shard in range(SHARDS)]
     benchmark = os.path.join(packages.root(), "assets", "benchmark")
-    files = [entry.file for entry in sets]
-    files += [os.path.join(benchmark, f"{name}.npz") for name in starter_data.table()["benchmark"]]
+    files = [os.path.join(benchmark, f"{name}.npz") for name in starter_data.table()["benchmark"]]
+    files += [entry.file for entry in sets]
     for final in finals:
         measured_zoo(tans, final, stages, {net.name for net in nets})
     shards(lambda n: measure(tans, finals[n], files[n::SHARDS], progress))

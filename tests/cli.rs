@@ -195,7 +195,6 @@ fn an_unknown_operator_is_stored_marked_found_and_exported() {
 }
 
 #[test]
-#[ignore = "a refused network leaves the task that --task named behind"]
 fn a_refused_network_leaves_no_task_behind() {
     let folder = zoo_of_one();
     let at = folder.path();
@@ -204,7 +203,6 @@ fn a_refused_network_leaves_no_task_behind() {
 }
 
 #[test]
-#[ignore = "a measurement that is refused leaves the dataset behind as a task"]
 fn a_refused_measurement_leaves_no_task_behind() {
     let folder = zoo_of_one();
     let at = folder.path();

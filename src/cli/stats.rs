@@ -28,10 +28,7 @@ impl Stats {
             ("saved by sharing", units::short_bytes(stats.saved_bytes)),
             ("bytes on disk", units::short_bytes(stats.disk_bytes)),
             ("generation", format!("{} ({})", stats.generation, stats.recipe)),
-            (
-                "vectors",
-                format!("{} of {} numbers", stats.segment_vectors + stats.delta_vectors, stats.dim),
-            ),
+            ("vectors", format!("{} of {} numbers", stats.vectors, stats.dim)),
         ];
         let rows = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]);
         context.output.table(&["figure", ">value"], rows.collect())?;

@@ -63,7 +63,7 @@ pub(crate) fn run(state: &State) -> Result<CheckReport> {
         let file = generation.record.segment.clone().unwrap_or_default();
         findings.push(Finding { file, offset: None, what: error.to_string() });
     }
-    if generation.segment.is_none() && vectors != models {
+    if vectors != models {
         findings.push(Finding {
             file: format!("generation {}", generation.record.number),
             offset: None,

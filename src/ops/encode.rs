@@ -3,7 +3,7 @@
 use crate::data::{self, RowDataset};
 use crate::state::State;
 use crate::steps::dataset::{self, DatasetSource, SampleOptions};
-use crate::steps::feature_cache;
+use crate::steps::{self, feature_cache};
 use crate::{Error, Observer, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ pub(crate) fn run(
     data::write_rows(&encoded, &mut bytes)
         .map_err(|error| Error::input(format!("{}: {error}", output.display())))?;
     let bytes = bytes.into_inner();
-    tans_storage::install_file(output, |file| std::io::Write::write_all(file, &bytes))?;
+    steps::write_file(output, &bytes)?;
     Ok(EncodeReport {
         dataset: samples.name,
         output: output.to_path_buf(),

@@ -41,7 +41,7 @@ pub(crate) fn model(state: &State, name: &str, output: &Path) -> Result<ExportRe
             )));
         }
     };
-    tans_storage::install_file(output, |file| std::io::Write::write_all(file, &bytes))?;
+    steps::write_file(output, &bytes)?;
     let (model, output) = (Some(model.name), output.to_path_buf());
     Ok(ExportReport { model, output, bytes: bytes.len() as u64, models: 1 })
 }
@@ -51,7 +51,7 @@ pub(crate) fn starter(state: &State, output: &Path) -> Result<ExportReport> {
     state.refresh()?;
     let mut bytes = Vec::new();
     let counts = bundle::export(&state.store, &mut bytes)?;
-    tans_storage::install_file(output, |file| std::io::Write::write_all(file, &bytes))?;
+    steps::write_file(output, &bytes)?;
     let output = output.to_path_buf();
     Ok(ExportReport { model: None, output, bytes: bytes.len() as u64, models: counts.models })
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
-use tans_storage::{Architecture, Batch, ModelId, ModelRecord, PairKind, TaskId};
+use tans_storage::{Architecture, ModelId, ModelRecord, PairKind, TaskId};
 
 /// Options of `finetune`.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +85,7 @@ pub(crate) fn run(
     }
     let mut samples = dataset::samples(source, &options.sample)?;
     let start = start(state, model, samples.class_names.len(), options.tuning.seed)?;
+    options.output.as_deref().map_or(Ok(()), steps::refuse_missing_folder)?;
     let clock = Instant::now();
     let tuned = tuning::tune(
         &start.graph,
@@ -96,16 +97,11 @@ pub(crate) fn run(
     )?;
     let seconds = clock.elapsed().as_secs_f64();
     let (task, is_new) = dataset::task_of(state, &samples, options.sample.seed, &mut *observer)?;
-    if is_new {
-        let mut batch = Batch::new();
-        batch.put_task(&task);
-        let _ordered = state.lock_commits();
-        state.store.commit(batch)?;
-    }
     let new = new_model(state, model, &start, &samples, options)?;
     let new = NewModel {
         seen: seen(&start, task.id),
         results: vec![(task.id, PairKind::Finetune, tuned.test_accuracy)],
+        tasks: is_new.then(|| task.clone()).into_iter().collect(),
         ..new
     };
     let record = store(state, &start, &tuned, new, observer)?;
@@ -202,10 +198,11 @@ fn store(
     observer: Observer<'_>,
 ) -> Result<ModelRecord> {
     let bench = Bench::load(state)?;
-    let known = new.results.clone();
+    let (known, tasks) = (new.results.clone(), new.tasks.clone());
     match admit::admit(state, &bench, &tuned.graph, &start.input, new, observer)? {
         Admitted::Stored(record) => Ok(record),
         Admitted::AlreadyStored(record) => {
+            tasks.iter().try_for_each(|task| results::commit_task(state, task))?;
             results::record_results(state, &record, &known)?;
             Ok(record)
         }
@@ -220,6 +217,5 @@ fn write_output(
     let Some(output) = output else { return Ok(()) };
     let graph = steps::stored_graph(&state.store, record)?;
     let bytes = onnx::write(&graph, &steps::metadata(record)?)?;
-    tans_storage::install_file(output, |file| std::io::Write::write_all(file, &bytes))?;
-    Ok(())
+    steps::write_file(output, &bytes)
 }

@@ -162,9 +162,10 @@ fn file(
         path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let mut new = new_model(stem, options);
     if let Some(task) = &options.task {
-        let task = results::task(state, task)?;
-        new.seen.push(task);
-        new.results.extend(options.accuracy.map(|value| (task, PairKind::Reported, value)));
+        let (task, is_new) = results::task(state, task)?;
+        new.seen.push(task.id);
+        new.results.extend(options.accuracy.map(|value| (task.id, PairKind::Reported, value)));
+        new.tasks.extend(is_new.then_some(task));
     } else if options.accuracy.is_some() {
         return Err(Error::input(
             "accuracy: expected a task that it was measured on, found none; pass --task",
@@ -330,9 +331,10 @@ fn reference_line(
         ..NewReference::default()
     };
     if let Some(task) = &options.task {
-        let task = results::task(state, task)?;
-        new.results.extend(options.accuracy.map(|value| (task, PairKind::Reported, value)));
-        new.seen.push(task);
+        let (task, is_new) = results::task(state, task)?;
+        new.results.extend(options.accuracy.map(|value| (task.id, PairKind::Reported, value)));
+        new.seen.push(task.id);
+        new.tasks.extend(is_new.then_some(task));
     }
     let (record, is_new) = results::model(state, new)?;
     Ok(Ingested {

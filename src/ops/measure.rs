@@ -7,7 +7,7 @@ use crate::steps::tuning::{self, TuningOptions};
 use crate::steps::{self, probe, results};
 use crate::{Error, Observer, Result};
 use serde::Serialize;
-use tans_storage::{Batch, ModelRecord, PairKind, TaskRecord};
+use tans_storage::{ModelRecord, PairKind};
 
 /// How accuracy is measured.
 #[derive(Clone, Debug, Default)]
@@ -68,18 +68,26 @@ pub(crate) fn run(
     let chosen = choose(state, models)?;
     let samples = dataset::samples(source, &options.sample)?;
     let (task, is_new) = dataset::task_of(state, &samples, options.sample.seed, &mut *observer)?;
-    if is_new {
-        let mut batch = Batch::new();
-        batch.put_task(&task);
-        let _ordered = state.lock_commits();
-        state.store.commit(batch)?;
-    }
+    // The task is stored with the first result on it, so that a refusal leaves nothing behind.
+    let mut unstored = is_new;
     let mut report =
         MeasureReport { measurements: Vec::new(), unmeasured: Vec::new(), skipped: Vec::new() };
     for (done, model) in chosen.iter().enumerate() {
         crate::progress::report(&mut *observer, "measuring", &model.name, done, chosen.len())?;
-        match measure_one(state, model, &samples, &task, (options, &mut *observer)) {
-            Ok(measurement) => report.measurements.push(measurement),
+        match measure_one(state, model, &samples, options, &mut *observer) {
+            Ok((accuracy, kind)) => {
+                if std::mem::take(&mut unstored) {
+                    results::commit_task(state, &task)?;
+                }
+                results::record_results(state, model, &[(task.id, kind, accuracy)])?;
+                report.measurements.push(Measurement {
+                    model: model.name.clone(),
+                    task: task.name.clone(),
+                    kind: steps::kind_name(kind),
+                    accuracy,
+                    test_images: samples.test.images.len(),
+                });
+            }
             Err(error @ (Error::Input(_) | Error::Graph(_))) if models.len() != 1 => {
                 report.unmeasured.push((model.name.clone(), error.to_string()));
             }
@@ -103,10 +111,10 @@ fn measure_one(
     state: &State,
     model: &ModelRecord,
     samples: &Samples,
-    task: &TaskRecord,
-    (options, observer): (&MeasureOptions, Observer<'_>),
-) -> Result<Measurement> {
-    let (accuracy, kind) = match &options.by {
+    options: &MeasureOptions,
+    observer: Observer<'_>,
+) -> Result<(f32, PairKind)> {
+    Ok(match &options.by {
         MeasureBy::Probe => {
             let network = admit::load_runnable(state, model)?;
             let classes = samples.class_names.len();
@@ -120,13 +128,5 @@ fn measure_one(
             let tuned = tuning::tune(&graph, &input, samples, tuning, device, observer)?;
             (tuned.test_accuracy, PairKind::Finetune)
         }
-    };
-    results::record_results(state, model, &[(task.id, kind, accuracy)])?;
-    Ok(Measurement {
-        model: model.name.clone(),
-        task: task.name.clone(),
-        kind: steps::kind_name(kind),
-        accuracy,
-        test_images: samples.test.images.len(),
     })
 }

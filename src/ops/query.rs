@@ -125,6 +125,7 @@ pub(crate) fn run(
         ranked = rerank(state, &query, ranked, options.rerank, observer)?;
         times.rerank = milliseconds(start);
     }
+    let zoo_is_empty = ranked.is_empty() && generation.vector_count() == 0;
     ranked.truncate(options.k);
     let mut hits = Vec::with_capacity(ranked.len());
     for (index, (found, probed)) in ranked.into_iter().enumerate() {
@@ -139,7 +140,7 @@ pub(crate) fn run(
         nearest_tasks: nearest_tasks(state, &generation, &task)?,
         times_ms: times,
         skipped: query.skipped,
-        zoo_is_empty: generation.vector_count() == 0,
+        zoo_is_empty,
     })
 }
 

@@ -117,8 +117,12 @@ fn all(state: &State, reported: &[Reported], observer: Observer<'_>) -> Result<R
     let mut models: BTreeMap<&str, Vec<&Reported>> = BTreeMap::new();
     for result in reported {
         if !tasks.contains_key(result.task.as_str()) {
-            report.new_tasks += usize::from(state.store.task_by_name(&result.task)?.is_none());
-            tasks.insert(&result.task, results::task(state, &result.task)?);
+            let (task, is_new) = results::task(state, &result.task)?;
+            if is_new {
+                results::commit_task(state, &task)?;
+                report.new_tasks += 1;
+            }
+            tasks.insert(&result.task, task.id);
         }
         models.entry(&result.model).or_default().push(result);
     }

@@ -29,10 +29,10 @@ pub struct StatsReport {
     pub recipe: String,
     /// Dimension of its vectors.
     pub dim: usize,
-    /// Vectors in its segment.
+    /// Vectors that a search can find.
+    pub vectors: usize,
+    /// Vectors in its segment, outdated ones included.
     pub segment_vectors: usize,
-    /// Vectors in its delta.
-    pub delta_vectors: usize,
 }
 
 pub(crate) fn run(state: &State) -> Result<StatsReport> {
@@ -53,6 +53,6 @@ pub(crate) fn run(state: &State) -> Result<StatsReport> {
         recipe: generation.encoders.recipe().to_owned(),
         dim: generation.encoders.dim(),
         segment_vectors,
-        delta_vectors: generation.vector_count() - segment_vectors,
+        vectors: generation.vector_count(),
     })
 }

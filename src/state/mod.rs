@@ -26,10 +26,11 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Vectors that a search can find.
+    /// Vectors that a search can find: those of the delta and those of the segment that it does not shadow.
     pub fn vector_count(&self) -> usize {
         let delta = self.delta.read().unwrap_or_else(PoisonError::into_inner);
-        self.segment.as_ref().map_or(0, Segment::len) + delta.len()
+        let keys = self.segment.as_ref().map_or(&[][..], Segment::keys);
+        keys.iter().filter(|&&key| !delta.shadows(key)).count() + delta.len()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{Error, Observer, Result};
 use std::collections::BTreeMap;
 use tans_storage::{
     Architecture, Cost, Dtype, Latency, ModelId, ModelRecord, NewTensor, PairKind, TaskId,
-    TensorId, WeightRef,
+    TaskRecord, TensorId, WeightRef,
 };
 
 /// What is known of a network before it is measured.
@@ -36,6 +36,8 @@ pub struct NewModel {
     pub class_names: Vec<String>,
     /// How many benchmark tasks to measure it on.
     pub benchmark: Benchmark,
+    /// Tasks that are new with it.
+    pub tasks: Vec<TaskRecord>,
     /// Results known beforehand, recorded with the model.
     pub results: Vec<embed::Known>,
 }
@@ -115,7 +117,7 @@ pub fn admit(
         bytes: (*weight.bytes).as_ref(),
     }));
     state.store.put_tensors(&tensors)?;
-    results::commit_new(state, &mut record, signature.as_deref(), &known)?;
+    results::commit_new(state, &mut record, signature.as_deref(), &known, &new.tasks)?;
     Ok(Admitted::Stored(record))
 }
 

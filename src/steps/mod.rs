@@ -28,6 +28,7 @@ use crate::graph::input::InputContract;
 use crate::graph::{Graph, Weight};
 use crate::rows::Rows;
 use crate::{Error, Result};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tans_storage::{ModelRecord, PairKind, Store, TaskRecord, TensorId};
@@ -151,4 +152,27 @@ pub fn metadata(model: &ModelRecord) -> Result<Vec<(String, String)>> {
         metadata.push(("tans.class_names".into(), model.class_names.join("\n")));
     }
     Ok(metadata)
+}
+
+/// Refuses a path whose folder does not exist, before work is done for it.
+pub fn refuse_missing_folder(output: &Path) -> Result<()> {
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty());
+    match folder {
+        Some(folder) if !folder.is_dir() => Err(Error::input(format!(
+            "{}: expected an existing folder, found none at {}: make it first",
+            output.display(),
+            folder.display()
+        ))),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Writes a user's file as a whole, or not at all.
+pub fn write_file(output: &Path, bytes: &[u8]) -> Result<()> {
+    refuse_missing_folder(output)?;
+    let written = tans_storage::install_file(output, |file| std::io::Write::write_all(file, bytes));
+    written.map_err(|error| match error {
+        tans_storage::Error::Io { action, source, .. } => Error::file(action, output, source),
+        other => other.into(),
+    })
 }

@@ -6,7 +6,7 @@ use super::search;
 use crate::state::State;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
-use tans_storage::{Batch, Cost, ModelId, ModelRecord, TaskId};
+use tans_storage::{Batch, Cost, ModelId, ModelRecord, TaskId, TaskRecord};
 
 /// What is known of a model before it is stored.
 #[derive(Clone, Debug, Default)]
@@ -23,30 +23,38 @@ pub struct NewReference {
     pub seen: Vec<TaskId>,
     /// Results.
     pub results: Vec<Known>,
+    /// Tasks that are new with it.
+    pub tasks: Vec<TaskRecord>,
     /// Parameters, where stated.
     pub params: Option<u64>,
 }
 
-/// The id of the task of that name; an unknown name becomes a reference task by a commit of its own.
-pub fn task(state: &State, name: &str) -> Result<TaskId> {
+/// The task of that name, and whether it is new: an unknown name becomes a reference task, which the caller commits
+/// together with what refers to it.
+pub fn task(state: &State, name: &str) -> Result<(TaskRecord, bool)> {
     if name.is_empty() {
         return Err(Error::input("expected a task name, found an empty one"));
     }
-    if let Some(task) = state.store.task_by_name(name)? {
-        return Ok(task.id);
+    match state.store.task_by_name(name)? {
+        Some(task) => Ok((task, false)),
+        None => Ok((super::dataset::reference_task(name), true)),
     }
-    let record = super::dataset::reference_task(name);
-    let id = record.id;
+}
+
+/// Commits a task of its own.
+pub fn commit_task(state: &State, task: &TaskRecord) -> Result<()> {
     let mut batch = Batch::new();
-    batch.put_task(&record);
+    batch.put_task(task);
+    let _ordered = state.lock_commits();
     state.store.commit(batch)?;
-    Ok(id)
+    Ok(())
 }
 
 /// Stores a reference model, or finds the stored one of the same URI (whose results are then added to).
 pub fn model(state: &State, new: NewReference) -> Result<(ModelRecord, bool)> {
     let id = ModelId::of_reference(&new.uri);
     if let Some(stored) = state.store.model_by_id(id)? {
+        new.tasks.iter().try_for_each(|task| commit_task(state, task))?;
         record_results(state, &stored, &new.results)?;
         return Ok((stored, false));
     }
@@ -71,11 +79,12 @@ pub fn model(state: &State, new: NewReference) -> Result<(ModelRecord, bool)> {
         created: super::unix_seconds(),
     };
     let _ordered = state.lock_commits();
-    commit_new(state, &mut record, None, &new.results)?;
+    commit_new(state, &mut record, None, &new.results, &new.tasks)?;
     Ok((record, true))
 }
 
-/// Writes a new record with signature, results and embedding by one commit; the delta follows.
+/// Writes a new record with signature, results, embedding and the tasks that are new with it by one commit; the delta
+/// follows.
 ///
 /// The caller holds the commit lock.
 pub fn commit_new(
@@ -83,12 +92,14 @@ pub fn commit_new(
     record: &mut ModelRecord,
     signature: Option<&[f32]>,
     results: &[Known],
+    tasks: &[TaskRecord],
 ) -> Result<()> {
     let generation = state.generation();
     record.row = state.store.next_row()?;
     let context = embed::Context::load(&state.store, &generation.encoders)?;
     let vector = context.embed_with(record, signature, results)?;
     let mut batch = Batch::new();
+    tasks.iter().for_each(|task| batch.put_task(task));
     batch.put_model(record);
     if let Some(signature) = signature {
         batch.put_signature(record.row, &super::signature_bits(signature));
