@@ -1,4 +1,4 @@
-//! A model's vector and attributes from its record, signature and history.
+//! A model's vector from its record, signature and history.
 
 use crate::Result;
 use crate::encoder::{Encoders, Evidence, Kind, ModelEvidence, TaskEncoding};
