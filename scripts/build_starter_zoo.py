@@ -74,9 +74,6 @@ class Tans:
             "--benchmark", "none",
         )  # fmt: skip
 
-    def ingest_backbone(self, zoo):
-        self.run("ingest", zoo, "backbone:efficientnet-lite0")
-
     def measure_all(self, zoo, file):
         self.run("measure", zoo, "--all", file, "--by", "probe")
 
@@ -186,7 +183,6 @@ def measured_zoo(tans, zoo, stages, names):
         if os.path.exists(zoo + ".measured"):
             os.remove(zoo + ".measured")
         tans.init_from(zoo, stages)
-        tans.ingest_backbone(zoo)
 
 
 def combined(tans, zoos, path):
@@ -231,7 +227,7 @@ def main():
     if size > STARTER_BYTES_MAX:
         packages.fail(f"expected at most {STARTER_BYTES_MAX} bytes, found {size} in the export")
     os.replace(output + ".partial", output)
-    progress.say(f"assets/starter.tar: {size} bytes, {len(nets) + 1} networks, {len(sets)} tasks")
+    progress.say(f"assets/starter.tar: {size} bytes, {len(nets)} networks, {len(sets)} tasks")
 
 
 if __name__ == "__main__":
