@@ -39,8 +39,8 @@ def lines(binary, *arguments):
 
 
 def held_out(binary, folder):
-    yield "| dataset | networks | best | random | largest | first pick | its accuracy | rank | best of 5 | predicted |"
-    yield "|---|--:|--:|--:|--:|---|--:|--:|--:|--:|"
+    yield "| dataset | networks | best | random | largest | first pick | its accuracy | rank | best of 5 | predicted | above random |"
+    yield "|---|--:|--:|--:|--:|---|--:|--:|--:|--:|---|"
     queries = os.path.join(ROOT, "assets", "queries")
     for name in sorted(os.listdir(queries)):
         # A zoo of its own for each, so that no dataset profits from the results on another.
@@ -51,11 +51,12 @@ def held_out(binary, folder):
         pick = hits[0]
         ranked = sorted(truth.values(), reverse=True)
         largest = max((hit for hit in hits if hit["model"] in truth), key=lambda hit: hit["params"])
+        above = "yes" if truth[pick["model"]] > sum(ranked) / len(ranked) else "**no**"
         best5 = max(truth[hit["model"]] for hit in hits[:5])
         yield (
             f"| {name} | {len(truth)} | {ranked[0]:.3f} | {sum(ranked) / len(ranked):.3f} "
             f"| {truth[largest['model']]:.3f} | {pick['model']} | {truth[pick['model']]:.3f} "
-            f"| {ranked.index(truth[pick['model']]) + 1} | {best5:.3f} | {pick['predicted_accuracy']:.3f} |"
+            f"| {ranked.index(truth[pick['model']]) + 1} | {best5:.3f} | {pick['predicted_accuracy']:.3f} | {above} |"
         )
         print(f"{name}: pick {truth[pick['model']]:.3f}, mean {sum(ranked) / len(ranked):.3f}", flush=True)
 

@@ -4,12 +4,12 @@
 #
 #   scripts/demo.sh [--keep DIR]    DIR (must not exist) keeps the zoo; otherwise it is removed
 #
-# DEMO_EPOCHS (default 8), DEMO_SEED (0, picks the random rival) and DEMO_MAX_MACS (50000000, the
+# DEMO_EPOCHS (default 30), DEMO_SEED (0, picks the random rival) and DEMO_MAX_MACS (50000000, the
 # largest network that is trained here) change the course.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
-epochs="${DEMO_EPOCHS:-8}" seed="${DEMO_SEED:-0}" macs_max="${DEMO_MAX_MACS:-50000000}"
+epochs="${DEMO_EPOCHS:-30}" seed="${DEMO_SEED:-0}" macs_max="${DEMO_MAX_MACS:-50000000}"
 dataset=assets/queries/animal_silhouettes
 
 fail() { echo "demo: $*" >&2; exit 1; }
@@ -125,7 +125,7 @@ show_write_back() {
     title "The fine-tuned model is part of the zoo now"
     local fresh
     fresh="$(show field pick model)"
-    run again query "$zoo" "$dataset" -k 10
+    run again query "$zoo" "$dataset" -k 1000
     show hits again 10
     show rank again "$fresh" || fail "expected $fresh among the answers, found it nowhere"
 }

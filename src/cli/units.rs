@@ -37,7 +37,8 @@ pub fn tag(text: &str) -> Result<(String, String), String> {
 
 /// Parses CxHxW, such as 3x224x224.
 pub fn shape(text: &str) -> Result<(usize, usize, usize), String> {
-    let sides: Vec<usize> = text.split('x').filter_map(|side| side.parse().ok()).collect();
+    let sides: Vec<usize> =
+        text.split('x').map(str::parse).collect::<Result<_, _>>().unwrap_or_default();
     match sides[..] {
         [channels, height, width] if sides.iter().all(|&side| side > 0) => {
             Ok((channels, height, width))
@@ -88,6 +89,7 @@ mod tests {
         assert!(milliseconds("-5ms").is_err());
         assert_eq!(shape("3x48x192"), Ok((3, 48, 192)));
         assert!(shape("3x0x192").is_err());
+        assert!(shape("3x48x192xfoo").is_err());
         assert!(shape("224x224").is_err());
     }
 }

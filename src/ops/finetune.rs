@@ -15,7 +15,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
-use tans_storage::{Architecture, ModelId, ModelRecord, PairKind, TaskId};
+use tans_storage::{Architecture, ModelRecord, PairKind, TaskId};
 
 /// Options of `finetune`.
 #[derive(Clone, Debug, Default)]
@@ -84,7 +84,8 @@ pub(crate) fn run(
         admit_name::refuse_taken(&state.store, name)?;
     }
     let mut samples = dataset::samples(source, &options.sample)?;
-    let start = start(state, model, samples.class_names.len(), options.tuning.seed)?;
+    let tuning = &options.tuning;
+    let start = start(state, model, samples.class_names.len(), (tuning.seed, tuning.from_scratch))?;
     options.output.as_deref().map_or(Ok(()), steps::refuse_missing_folder)?;
     let clock = Instant::now();
     let tuned = tuning::tune(
@@ -122,14 +123,21 @@ pub(crate) fn run(
     })
 }
 
-fn start(state: &State, model: &str, classes: usize, seed: u64) -> Result<Start> {
+fn start(
+    state: &State,
+    model: &str,
+    classes: usize,
+    (seed, from_scratch): (u64, bool),
+) -> Result<Start> {
     if let Some(parent) = state.store.model_by_name(model)? {
         if let Some(reason) = &parent.not_runnable {
             return Err(Error::input(format!("{model} cannot be fine-tuned: {reason}")));
         }
         let (graph, input) = admit::load_network(state, &parent)?;
         let architecture = parent.architecture.clone();
-        return Ok(Start { graph, input, parent: Some(parent), architecture });
+        // Training from random initialisation takes over an architecture, not what its weights have seen.
+        let parent = (!from_scratch).then_some(parent);
+        return Ok(Start { graph, input, parent, architecture });
     }
     if model.split_once(':').is_some_and(|(space, _)| spaces::NAMES.contains(&space)) {
         let made = spaces::generate(model, classes, seed)?;
@@ -166,10 +174,7 @@ fn new_model(
     let parent: Option<&ModelRecord> = start.parent.as_ref();
     Ok(NewModel {
         name,
-        // Training from random initialisation inherits an architecture, not weights.
-        parent: parent
-            .filter(|_| !options.tuning.from_scratch)
-            .map(|parent: &ModelRecord| -> ModelId { parent.id }),
+        parent: parent.map(|parent| parent.id),
         license: options.license.clone().or_else(|| parent.and_then(|it| it.license.clone())),
         tags: options.tags.clone(),
         architecture: start.architecture.clone(),

@@ -36,38 +36,40 @@ pub(crate) fn run(
     // Everything that can be wrong with the input is found before the directory is made.
     let starters =
         options.starters.iter().map(|starter| open_starter(starter)).collect::<Result<Vec<_>>>()?;
-    let existed = path.exists();
-    let made = fill(path, options, starters);
-    if made.is_err() && !existed {
-        // The directory did not exist before, so nothing of the user's is in it.
-        let _ = std::fs::remove_dir_all(path);
+    let store = Store::create(path, crate::encoder::BACKBONE_FINGERPRINT)?;
+    match fill(&store, path, options, starters) {
+        Ok(report) => Ok((State::from_store(store, open)?, report)),
+        Err(error) => {
+            // From here on everything in the directory is ours: it was new or empty when the store was made.
+            drop(store);
+            let _ = std::fs::remove_dir_all(path);
+            Err(error)
+        }
     }
-    let (store, report) = made?;
-    Ok((State::from_store(store, open)?, report))
 }
 
 fn fill(
+    store: &Store,
     path: &Path,
     options: &InitOptions,
     starters: Vec<std::fs::File>,
-) -> Result<(Store, InitReport)> {
-    let store = Store::create(path, crate::encoder::BACKBONE_FINGERPRINT)?;
+) -> Result<InitReport> {
     let built_in = Path::new("built-in benchmark tasks");
-    bundle::import(&store, benchmark::TASKS, built_in)?;
+    bundle::import(store, benchmark::TASKS, built_in)?;
     let (mut models, mut pairs) = (0, 0);
     for (file, origin) in starters.into_iter().zip(&options.starters) {
-        let counts = bundle::import(&store, std::io::BufReader::new(file), origin)?;
+        let counts = bundle::import(store, std::io::BufReader::new(file), origin)?;
         models += counts.models;
         pairs += counts.pairs;
     }
-    let set = training_set::load(&store)?;
+    let set = training_set::load(store)?;
     let mut go_on = |_, _, _| std::ops::ControlFlow::Continue(());
     let encoders = train::fit(&set, &FitOptions::default(), &mut go_on)?;
     let notes = format!("{} tasks, {} pairs", set.tasks.len(), set.pairs.len());
-    generation::install(&store, generation::Candidate { encoders, notes })?;
+    generation::install(store, generation::Candidate { encoders, notes })?;
     let zoo = path.to_path_buf();
     let tasks = set.tasks.len();
-    Ok((store, InitReport { zoo, models, tasks, pairs }))
+    Ok(InitReport { zoo, models, tasks, pairs })
 }
 
 fn open_starter(path: &Path) -> Result<std::fs::File> {

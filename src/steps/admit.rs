@@ -51,6 +51,8 @@ pub struct Bench {
 impl Bench {
     /// Decodes the built-in images; only tasks that the zoo still holds are used.
     pub fn load(state: &State) -> Result<Self> {
+        // A device that is not there says nothing about the networks that are to run on it.
+        device::check(state.options.device)?;
         let mut tasks = Vec::new();
         for (name, samples) in benchmark::images()? {
             if let Some(task) = state.store.task_by_name(&name)? {

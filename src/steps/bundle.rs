@@ -3,6 +3,7 @@
 use super::stored_graph;
 use crate::encoder::signature::SIGNATURE_VERSION;
 use crate::graph::formats::{onnx, safetensors};
+use crate::graph::input::InputContract;
 use crate::graph::{Bytes, Dtype, Weight};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -197,16 +198,17 @@ fn kept_rows(labels: &[u32]) -> Vec<usize> {
     rows
 }
 
-fn select_rows(weight: &Weight, rows: &[usize]) -> Weight {
+/// The chosen rows of a matrix; `None` if it has fewer rows.
+fn select_rows(weight: &Weight, rows: &[usize]) -> Option<Weight> {
     let bytes: &[u8] = (*weight.bytes).as_ref();
-    let row_bytes = bytes.len() / weight.shape[0].max(1);
-    let selected: Vec<u8> = rows
-        .iter()
-        .flat_map(|&row| &bytes[row * row_bytes..(row + 1) * row_bytes])
-        .copied()
-        .collect();
-    let shape = std::iter::once(rows.len()).chain(weight.shape[1..].iter().copied()).collect();
-    Weight { dtype: weight.dtype, shape, bytes: Arc::new(selected) }
+    let [count, dim] = *weight.shape else { return None };
+    let row_bytes = bytes.len().checked_div(count)?;
+    let mut selected = Vec::with_capacity(rows.len() * row_bytes);
+    for &row in rows {
+        selected.extend_from_slice(bytes.get(row * row_bytes..(row + 1) * row_bytes)?);
+    }
+    let shape = vec![rows.len(), dim];
+    Some(Weight { dtype: weight.dtype, shape, bytes: Arc::new(selected) })
 }
 
 fn is_built_in(model: &ModelRecord) -> bool {
@@ -219,6 +221,10 @@ fn task_tensors(store: &Store, tasks: &[TaskRecord]) -> Result<Vec<u8>> {
     for (index, task) in tasks.iter().enumerate() {
         let Some(sample) = &task.sample else { continue };
         let rows = select_rows(&stored(store, sample.rows)?, &kept_rows(&sample.labels));
+        let rows = rows.ok_or_else(|| {
+            let labels = sample.labels.len();
+            Error::input(format!("task {}: expected {labels} rows, found fewer", task.name))
+        })?;
         tensors.push((format!("{index}.rows"), rows));
         tensors.push((format!("{index}.means"), stored(store, sample.class_means)?));
         if let Some(hashes) = sample.image_hashes {
@@ -387,6 +393,24 @@ fn import_task(
 ) -> Result<TaskRecord> {
     let mut tensor = |part: &str| -> Result<Option<TensorId>> {
         let Some(weight) = tensors.remove(&format!("{index}.{part}")) else { return Ok(None) };
+        let labels = task.labels.as_ref().map_or(0, Vec::len);
+        let fits = match (part, &weight.shape[..]) {
+            ("rows", &[rows, _]) => weight.dtype == Dtype::F16 && rows == labels,
+            ("means", &[classes, _]) => {
+                weight.dtype == Dtype::F16 && classes == task.class_names.len()
+            }
+            ("hashes", &[_, 32]) => weight.dtype == Dtype::U8,
+            _ => false,
+        };
+        if !fits {
+            return Err(Error::input(format!(
+                "task {}: {part}: expected a matrix that fits {labels} labels and {} classes, found {:?} {:?}",
+                task.name,
+                task.class_names.len(),
+                weight.dtype,
+                weight.shape
+            )));
+        }
         put(store, &weight).map(Some)
     };
     let (rows, means, image_hashes) = (tensor("rows")?, tensor("means")?, tensor("hashes")?);
@@ -495,6 +519,8 @@ fn import_network(
         (false, false) => bundled_network(index, entry, members, origin)?,
     };
     onnx::from_canonical(&graph, weights.clone())?;
+    let contract: InputContract = tans_storage::decode("input contract", &entry.input)?;
+    contract.check()?;
     let graph_bytes: Bytes = Arc::new(graph.clone());
     let shape = vec![graph.len()];
     let mut all = vec![Weight { dtype: Dtype::U8, shape, bytes: graph_bytes }];

@@ -93,14 +93,19 @@ fn write_segment(
     }
     let name = format!("{number:010}.segment");
     let mut built = Ok(());
-    tans_storage::install_file(&store.segment_path(&name), |file| {
+    let installed = tans_storage::install_file(&store.segment_path(&name), |file| {
         let mut out = std::io::BufWriter::new(file);
         let options = BuildOptions::default();
         let mut go_on = |_, _| std::ops::ControlFlow::Continue(());
         built = tans_index::build_segment(entries, fingerprint, &options, &mut out, &mut go_on)
             .map(|_| ());
+        if let Err(error) = &built {
+            // Nothing may be installed under the segment's name.
+            return Err(std::io::Error::other(error.to_string()));
+        }
         std::io::Write::flush(&mut out)
-    })?;
+    });
     built?;
+    installed?;
     Ok(Some(name))
 }

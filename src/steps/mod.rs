@@ -124,7 +124,9 @@ pub fn stored_graph(store: &Store, model: &ModelRecord) -> Result<Graph> {
 
 /// A stored network's input contract.
 pub fn input_contract(model: &ModelRecord) -> Result<InputContract> {
-    Ok(tans_storage::decode("input contract", &model.input)?)
+    let contract: InputContract = tans_storage::decode("input contract", &model.input)?;
+    contract.check()?;
+    Ok(contract)
 }
 
 /// The word for how an accuracy was obtained.

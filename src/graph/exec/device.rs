@@ -99,6 +99,14 @@ pub fn set_threads(threads: usize) -> Result<(), Error> {
     Ok(())
 }
 
+/// Finds out whether a device can be used, before work is begun on it.
+///
+/// # Errors
+/// `Error::Contract` with the reason.
+pub fn check(device: Device) -> Result<(), Error> {
+    device.resolve().map(|_| ())
+}
+
 /// The number of threads that computations use.
 pub fn threads() -> u32 {
     u32::try_from(tch::get_num_threads()).unwrap_or(1)
