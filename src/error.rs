@@ -23,7 +23,7 @@ pub enum Error {
     Data(#[from] crate::data::Error),
     /// Encoding or learning failed.
     #[error(transparent)]
-    Encoder(#[from] crate::encoder::Error),
+    Encoder(crate::encoder::Error),
     /// An argument is out of range or names something that is not there. The message says what was expected.
     #[error("{0}")]
     Input(String),
@@ -43,6 +43,16 @@ pub enum Error {
     /// The caller's progress function asked to stop. The zoo is as it was.
     #[error("cancelled")]
     Cancelled,
+}
+
+/// A wish to stop is the same whoever passes it on.
+impl From<crate::encoder::Error> for Error {
+    fn from(error: crate::encoder::Error) -> Self {
+        match error {
+            crate::encoder::Error::Cancelled => Self::Cancelled,
+            other => Self::Encoder(other),
+        }
+    }
 }
 
 impl Error {

@@ -42,11 +42,7 @@ pub(crate) fn run(
     let mut progress = |done, total| {
         observer(Progress { step: "held-out tasks", item: String::new(), done, total })
     };
-    let evaluation = evaluate::leave_tasks_out(&set, &recipes, options.folds, &mut progress)
-        .map_err(|error| match error {
-            crate::encoder::Error::Cancelled => Error::Cancelled,
-            other => other.into(),
-        })?;
+    let evaluation = evaluate::leave_tasks_out(&set, &recipes, options.folds, &mut progress)?;
     if evaluation.tasks.is_empty() {
         return Err(Error::input(
             "expected tasks with at least three measured models each, found none: measure models first (`tans measure ZOO --all DATASET`)",

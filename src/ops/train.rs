@@ -72,7 +72,7 @@ pub(crate) fn run(
         let item = String::new();
         observer(Progress { step: "learning encoders", item, done: epoch, total: epochs })
     };
-    let encoders = train::fit(&set, &options.fit, &mut fitted).map_err(cancelled)?;
+    let encoders = train::fit(&set, &options.fit, &mut fitted)?;
     let recipe = encoders.recipe().to_owned();
     let notes = serde_json::to_string(&gate).unwrap_or_default();
 
@@ -84,13 +84,6 @@ pub(crate) fn run(
     state.install(installed);
     let (tasks, pairs) = (set.tasks.len(), set.pairs.len());
     Ok(TrainReport { generation, recipe, tasks, models, pairs, gate })
-}
-
-fn cancelled(error: crate::encoder::Error) -> Error {
-    match error {
-        crate::encoder::Error::Cancelled => Error::Cancelled,
-        other => other.into(),
-    }
 }
 
 /// Scores the new recipe, the running one and the static list on held-out tasks.
@@ -107,8 +100,7 @@ fn gate(
     let mut progress = |done, total| -> ControlFlow<()> {
         observer(Progress { step: "held-out tasks", item: String::new(), done, total })
     };
-    let evaluation = evaluate::leave_tasks_out(set, &recipes, Some(GATE_FOLDS), &mut progress)
-        .map_err(cancelled)?;
+    let evaluation = evaluate::leave_tasks_out(set, &recipes, Some(GATE_FOLDS), &mut progress)?;
     if evaluation.tasks.len() < GATE_TASKS_MIN {
         return Ok(None);
     }

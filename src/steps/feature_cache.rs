@@ -38,7 +38,7 @@ pub fn backbone_rows(
             observer(Progress { step: "encoding images", item, done: done + ready, total })
         });
         elapsed_ms += start.elapsed().as_secs_f64() * 1e3;
-        let rows = rows.map_err(cancelled)?;
+        let rows = rows?;
         if let Some(file) = &file {
             write_block(file, rows.values());
         }
@@ -52,13 +52,6 @@ pub fn backbone_rows(
     let rows = Rows::new(dim, values)
         .ok_or_else(|| Error::input("the backbone gave rows of another dimension"))?;
     Ok((rows, elapsed_ms))
-}
-
-fn cancelled(error: crate::encoder::Error) -> Error {
-    match error {
-        crate::encoder::Error::Cancelled => Error::Cancelled,
-        other => other.into(),
-    }
 }
 
 fn block_path(folder: &Path, images: &[Image]) -> PathBuf {
