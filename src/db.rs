@@ -1,8 +1,8 @@
 //! The handle on a zoo: one method per operation.
 
 use crate::ops::{
-    check, edit, evaluate, export, init, list, query, record, reindex, remove, show, stats, task,
-    train,
+    check, edit, evaluate, export, gc, init, list, query, record, reindex, remove, show, stats,
+    task, train,
 };
 #[cfg(feature = "torch")]
 use crate::ops::{encode, finetune, ingest, measure};
@@ -265,5 +265,13 @@ impl Database {
     /// If the store cannot be read.
     pub fn stats(&self) -> Result<stats::StatsReport> {
         stats::run(&self.state)
+    }
+
+    /// Gives the disk back what no record names, while others read and write.
+    ///
+    /// # Errors
+    /// If the zoo is open for reading only, or the store fails; what was done stays done.
+    pub fn gc(&self, observer: Observer<'_>) -> Result<gc::GcReport> {
+        gc::run(&self.state, observer)
     }
 }

@@ -33,6 +33,7 @@ pub use ops::evaluate::EvaluateOptions;
 pub use ops::export::ExportReport;
 #[cfg(feature = "torch")]
 pub use ops::finetune::{FinetuneOptions, FinetuneReport};
+pub use ops::gc::GcReport;
 #[cfg(feature = "torch")]
 pub use ops::ingest::{IngestOptions, Ingested};
 pub use ops::init::{InitOptions, InitReport};

@@ -7,6 +7,7 @@ mod evaluate;
 mod export;
 mod filter;
 mod finetune;
+mod gc;
 mod ingest;
 mod init;
 mod list;
@@ -86,6 +87,7 @@ enum Command {
     Export(export::Export),
     Remove(remove::Remove),
     Check(check::Check),
+    Gc(gc::Gc),
     Stats(stats::Stats),
 }
 
@@ -140,6 +142,7 @@ fn run(command: &Command, context: &Context) -> Result<bool> {
         Command::Export(command) => command.run(context),
         Command::Remove(command) => command.run(context),
         Command::Check(command) => command.run(context),
+        Command::Gc(command) => command.run(context),
         Command::Stats(command) => command.run(context),
     }
 }

@@ -8,6 +8,7 @@ pub mod evaluate;
 pub mod export;
 #[cfg(feature = "torch")]
 pub mod finetune;
+pub mod gc;
 #[cfg(feature = "torch")]
 pub mod ingest;
 pub mod init;

@@ -52,10 +52,8 @@ pub fn install(store: &Store, candidate: Candidate) -> Result<Generation> {
         batch.remove_encoder(previous.encoder);
     }
     store.commit(batch)?;
-    if let Some(name) = previous.and_then(|generation| generation.segment) {
-        // A reader may still map it; on Linux its pages live until it lets go.
-        let _ = std::fs::remove_file(store.segment_path(&name));
-    }
+    // What a reader may still look for stays until `gc`; a segment that cannot be deleted now, too.
+    let _ = store.delete_old_segments();
     state::load(store)
 }
 

@@ -15,6 +15,8 @@ mod keys;
 mod lock;
 mod map;
 mod pack;
+mod packs;
+mod readers;
 mod records;
 mod rocks;
 mod schema;
@@ -27,8 +29,8 @@ pub use ids::{ModelId, TaskId, TensorId};
 pub use map::MappedTensor;
 pub use records::{
     Architecture, Cost, EncoderRecord, GenerationRecord, JobRecord, Latency, ModelRecord,
-    Operation, Pair, PairKind, TaskRecord, TaskSampleRecord, TensorRecord, WeightRef,
+    Operation, Pair, PairKind, TaskRecord, TaskSampleRecord, WeightRef,
 };
 pub use safetensors::Dtype;
 pub use schema::FORMAT_VERSION;
-pub use store::{Batch, CheckReport, Damage, Mode, NewTensor, Store, StoreStats};
+pub use store::{Batch, CheckReport, Damage, GcReport, Mode, NewTensor, Store, StoreStats};

@@ -10,14 +10,34 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A stored tensor: element type, shape and its bytes, mapped from a pack file. Cloning shares the
-/// map, which stays valid when the store is closed.
+/// The first byte of every tensor lies at a multiple of this, in memory as in a pack.
+const ALIGNMENT: usize = 64;
+
+/// A stored tensor: element type, shape and its bytes, mapped from a pack file (or held in memory,
+/// where it is so small that it lies in its record). Cloning shares the bytes, which stay valid when
+/// the store is closed and when the pack is collected.
 #[derive(Clone)]
 pub struct MappedTensor {
     dtype: Dtype,
     shape: Arc<[usize]>,
-    map: Arc<Mmap>,
+    source: Source,
     range: Range<usize>,
+}
+
+/// Where the bytes of a tensor are.
+#[derive(Clone)]
+enum Source {
+    Map(Arc<Mmap>),
+    Memory(Arc<Vec<u8>>),
+}
+
+impl Source {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Map(map) => map,
+            Self::Memory(bytes) => bytes,
+        }
+    }
 }
 
 impl MappedTensor {
@@ -29,10 +49,26 @@ impl MappedTensor {
         map: Arc<Mmap>,
         range: Range<usize>,
     ) -> Option<Self> {
+        Self::cut(dtype, shape, Source::Map(map), range)
+    }
+
+    /// Wraps the bytes of a small tensor; `None` when their length is not that of the dtype and
+    /// shape.
+    pub(crate) fn in_memory(dtype: Dtype, shape: Vec<usize>, bytes: &[u8]) -> Option<Self> {
+        let mut padded: Vec<u8> = Vec::with_capacity(bytes.len() + ALIGNMENT);
+        let start = padded.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        // The capacity suffices, so filling it moves nothing.
+        padded.resize(start, 0);
+        padded.extend_from_slice(bytes);
+        let range = start..padded.len();
+        Self::cut(dtype, shape, Source::Memory(Arc::new(padded)), range)
+    }
+
+    fn cut(dtype: Dtype, shape: Vec<usize>, source: Source, range: Range<usize>) -> Option<Self> {
         let dims: Vec<u64> = shape.iter().map(|dim| *dim as u64).collect();
         let expected = dtype::byte_len(dtype, &dims)?;
-        let found = map.get(range.clone())?.len() as u64;
-        (expected == found).then(|| Self { dtype, shape: shape.into(), map, range })
+        let found = source.bytes().get(range.clone())?.len() as u64;
+        (expected == found).then(|| Self { dtype, shape: shape.into(), source, range })
     }
 
     /// Element type.
@@ -47,7 +83,7 @@ impl MappedTensor {
 
     /// The bytes: little-endian, row-major, the first at an address that is a multiple of 64.
     pub fn bytes(&self) -> &[u8] {
-        &self.map[self.range.clone()]
+        &self.source.bytes()[self.range.clone()]
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a zoo remembers: one struct per kind of record, stored as one value each.
 
+use crate::codec::Bytes;
 use crate::{ModelId, TaskId, TensorId};
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
@@ -189,20 +190,31 @@ pub struct JobRecord {
     pub state: Vec<u8>,
 }
 
-/// Where a tensor's bytes lie.
+/// A stored tensor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TensorRecord {
-    /// Number of the pack file.
-    pub pack: u32,
-    /// Offset of the first byte, a multiple of 64.
-    pub offset: u64,
+pub(crate) struct TensorRecord {
+    pub(crate) place: Place,
     /// Element type.
     #[serde(with = "crate::dtype")]
-    pub dtype: Dtype,
+    pub(crate) dtype: Dtype,
     /// Shape; empty for a scalar.
-    pub shape: Vec<u64>,
+    pub(crate) shape: Vec<u64>,
     /// Number of records that point here.
-    pub references: u64,
+    pub(crate) references: u64,
+}
+
+/// Where a tensor's bytes lie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Place {
+    /// In a pack file.
+    Pack {
+        /// Its number.
+        pack: u32,
+        /// Offset of the first byte, a multiple of 64.
+        offset: u64,
+    },
+    /// Here, because a tensor this small would cost more in a pack.
+    Inline(Bytes),
 }
 
 /// One line of the op log.

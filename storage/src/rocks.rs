@@ -1,10 +1,11 @@
 //! The only file that speaks RocksDB: opening, reading, iterating and the one synced write.
 
 use crate::{Error, Result, files::io_error, keys};
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBWithThreadMode,
-    Direction, ErrorKind, IteratorMode, LogLevel, MultiThreaded, Options, ReadOptions, WriteBatch,
-    WriteOptions,
+    Direction, ErrorKind, FlushOptions, IteratorMode, LogLevel, MultiThreaded, Options,
+    ReadOptions, WriteBatch, WriteOptions,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,6 +18,9 @@ const BLOCK_CACHE_BYTES: usize = 32 << 20;
 const WRITE_BUFFERS_BYTES: usize = 32 << 20;
 const WRITE_BUFFER_BYTES: usize = 8 << 20;
 const WAL_BYTES_MAX: u64 = 64 << 20;
+
+/// How often a secondary tries to catch up with a writer that is deleting files.
+const CATCH_UP_TRIES: usize = 5;
 
 /// A column family. All of them exist from the creation of a zoo on, because a reader does not see
 /// families that are created later.
@@ -71,10 +75,17 @@ impl Family {
 pub(crate) type Entry = (Box<[u8]>, Box<[u8]>);
 
 /// Puts (`Some`) and deletes (`None`) by family and key, and prefixes to delete before them.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Write {
     pub(crate) cleared: Vec<(Family, Vec<u8>)>,
     pub(crate) entries: BTreeMap<(Family, Vec<u8>), Option<Vec<u8>>>,
+}
+
+impl Write {
+    /// Whether there is nothing to write.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.cleared.is_empty() && self.entries.is_empty()
+    }
 }
 
 /// An open database, as its writer or as a secondary.
@@ -125,10 +136,39 @@ impl Db {
 
     /// Brings a secondary up to the writer's last commit; does nothing on a writer.
     pub(crate) fn catch_up(&self) -> Result<()> {
-        match self.secondary {
-            Some(_) => self.inner.try_catch_up_with_primary().map_err(failure),
-            None => Ok(()),
+        if self.secondary.is_none() {
+            return Ok(());
         }
+        // The writer may delete a file between the moment that its list is read and the moment that
+        // it is opened; the next list no longer has it.
+        let mut result = self.inner.try_catch_up_with_primary();
+        for _ in 1..CATCH_UP_TRIES {
+            if result.is_ok() {
+                break;
+            }
+            result = self.inner.try_catch_up_with_primary();
+        }
+        result.map_err(failure)
+    }
+
+    /// Grows with every write. A secondary stands where the writer stood when it caught up.
+    pub(crate) fn position(&self) -> u64 {
+        self.inner.latest_sequence_number()
+    }
+
+    /// Moves the log into table files.
+    pub(crate) fn flush(&self) -> Result<()> {
+        let handles = Family::ALL.iter().map(|family| self.handle(*family));
+        let handles: Vec<_> = handles.collect::<Result<_>>()?;
+        let handles: Vec<&_> = handles.iter().collect();
+        self.inner.flush_cfs_opt(&handles, &FlushOptions::default()).map_err(failure)
+    }
+
+    /// Makes a copy of the database as it is now in a new folder, with hard links to its table files
+    /// where the file system is the same.
+    pub(crate) fn checkpoint(&self, folder: &Path) -> Result<()> {
+        let checkpoint = Checkpoint::new(&self.inner).map_err(failure)?;
+        checkpoint.create_checkpoint(folder).map_err(failure)
     }
 
     pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {

@@ -20,6 +20,8 @@ pub(crate) const DATABASE: &str = "db";
 pub(crate) const PACKS: &str = "packs";
 /// Folder of the engine's derived files.
 pub(crate) const SEGMENTS: &str = "segments";
+/// Folder in which readers say how far they have read.
+pub(crate) const READERS: &str = "readers";
 /// Lock file of the writer.
 pub(crate) const LOCK: &str = "LOCK";
 

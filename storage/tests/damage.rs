@@ -13,7 +13,7 @@ use tans_storage::{
 /// A closed zoo with one model of two weights.
 fn small_zoo(zoo: &Path) -> Vec<TensorId> {
     let store = Store::create(zoo, BACKBONE).expect("create");
-    let ids = vec![put_blob(&store, &[1; 100]), put_blob(&store, &[2; 100])];
+    let ids = vec![put_blob(&store, &[1; 5000]), put_blob(&store, &[2; 5000])];
     let mut batch = Batch::new();
     batch.put_model(&model(0, "m", &ids));
     batch.put_task(&task(1, "t"));
@@ -26,15 +26,18 @@ fn small_zoo(zoo: &Path) -> Vec<TensorId> {
 fn a_flipped_bit_in_a_tensor_is_found() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let zoo = folder.path().join("zoo");
-    small_zoo(&zoo);
+    let ids = small_zoo(&zoo);
     let pack = zoo.join("packs/000001.pack");
     let mut bytes = fs::read(&pack).expect("read");
-    bytes[64 + 128 + 99] ^= 4;
+    bytes[64 + 5056 + 4999] ^= 4;
     fs::write(&pack, bytes).expect("write");
-    let report = Store::open(&zoo, Mode::Write).expect("open").check().expect("check");
+    let store = Store::open(&zoo, Mode::Write).expect("open");
+    assert!(matches!(store.tensor(ids[1]), Err(Error::Corrupt { .. })), "never wrong weights");
+    assert_eq!(store.tensor(ids[0]).expect("the other tensor").as_ref(), [1; 5000]);
+    let report = store.check().expect("check");
     assert_eq!(report.damages.len(), 1, "{:?}", report.damages);
     assert_eq!(report.damages[0].file, "packs/000001.pack");
-    assert_eq!(report.damages[0].offset, Some(64 + 128));
+    assert_eq!(report.damages[0].offset, Some(64 + 5056));
 }
 
 #[test]
@@ -46,7 +49,7 @@ fn a_short_or_foreign_or_missing_pack_is_corrupt() {
     let sound = fs::read(&pack).expect("read");
     let mut foreign = sound.clone();
     foreign[0] ^= 1;
-    let damaged = [Some(sound[..200].to_vec()), Some(sound[..3].to_vec()), Some(foreign), None];
+    let damaged = [Some(sound[..6000].to_vec()), Some(sound[..3].to_vec()), Some(foreign), None];
     for bytes in damaged {
         match &bytes {
             Some(bytes) => fs::write(&pack, bytes).expect("write"),
@@ -82,19 +85,19 @@ fn a_torn_tail_does_not_confuse_the_next_tensors() {
     bytes.extend_from_slice(&[0xee; 77]);
     fs::write(&pack, bytes).expect("write");
     let store = Store::open(&zoo, Mode::Write).expect("open");
-    ids.push(put_blob(&store, b"after the crash"));
+    ids.push(put_blob(&store, &[3; 5000]));
     let mut batch = Batch::new();
     batch.put_model(&model(1, "n", &ids));
     store.commit(batch).expect("commit");
-    assert_eq!(store.tensor(ids[2]).expect("tensor").as_ref(), b"after the crash");
+    assert_eq!(store.tensor(ids[2]).expect("tensor").as_ref(), [3; 5000]);
     assert_sound(&store);
     drop(store);
     // A crash while a pack was made leaves a torn header: the next tensor goes to a new pack.
     fs::write(zoo.join("packs/000002.pack"), b"TANS").expect("write");
     let store = Store::open(&zoo, Mode::Write).expect("open");
-    let blob = NewTensor { dtype: Dtype::U8, shape: &[3], bytes: b"new" };
+    let blob = NewTensor { dtype: Dtype::U8, shape: &[5000], bytes: &[4; 5000] };
     let id = store.put_tensors(&[blob]).expect("put")[0];
-    assert_eq!(store.tensor(id).expect("tensor").as_ref(), b"new");
+    assert_eq!(store.tensor(id).expect("tensor").as_ref(), [4; 5000]);
     assert!(zoo.join("packs/000003.pack").exists());
 }
 

@@ -12,13 +12,13 @@ fn after_a_failed_write_the_store_refuses_until_it_is_reopened() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let zoo = folder.path().join("zoo");
     drop(Store::create(&zoo, BACKBONE).expect("create"));
-    let steps = ["put_tensors/write", "put_tensors/sync", "commit/write", "commit/written"];
+    let steps = ["pack/sync", "pack/synced", "commit/write", "commit/written"];
     for (at, step) in steps.into_iter().enumerate() {
         let store = Store::open(&zoo, Mode::Write).expect("open");
         let row = store.next_row().expect("row");
         fail::cfg(step, "return(the disk is gone)").expect("configure");
-        let bytes = [at as u8; 9];
-        let blob = NewTensor { dtype: Dtype::U8, shape: &[9], bytes: &bytes };
+        let bytes = [at as u8; 9000];
+        let blob = NewTensor { dtype: Dtype::U8, shape: &[9000], bytes: &bytes };
         let failed = store.put_tensors(&[blob]).and_then(|ids| {
             let mut batch = Batch::new();
             batch.put_task(&task(1, "t"));

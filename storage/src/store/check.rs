@@ -8,10 +8,11 @@ use super::record::{
 };
 use crate::codec::Bytes;
 use crate::keys::{self, EmbeddingKey, NameKey, PairKey};
+use crate::records::{Place, TensorRecord};
 use crate::rocks::{Db, Family};
 use crate::{
     EncoderRecord, Error, FORMAT_VERSION, GenerationRecord, JobRecord, ModelId, ModelRecord,
-    Operation, Result, TaskId, TaskRecord, TensorId, TensorRecord, pack,
+    Operation, Result, TaskId, TaskRecord, TensorId, pack,
 };
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -339,19 +340,16 @@ impl<'a> Check<'a> {
 
     fn hash_tensors(&mut self, store: &Store) {
         for (id, record) in std::mem::take(&mut self.tensors) {
-            let tensor = match store.packs.tensor(id, &record) {
-                Ok(tensor) => tensor,
-                Err(error) => {
-                    let what = error.to_string();
-                    self.damage(pack::pack_name(record.pack), Some(record.offset), what);
-                    continue;
+            match hash(store, id, &record) {
+                Ok(()) => self.report.tensors += 1,
+                Err(Error::Corrupt { file: _, offset: _, what }) => {
+                    let (file, offset) = match record.place {
+                        Place::Pack { pack, offset } => (pack::pack_name(pack), Some(offset)),
+                        Place::Inline(_) => (format!("db/{}", Family::Tensor.name()), None),
+                    };
+                    self.damage(file, offset, what);
                 }
-            };
-            self.report.tensors += 1;
-            let found = TensorId::of(tensor.dtype(), tensor.shape(), tensor.bytes());
-            if found != id {
-                let what = format!("expected a tensor with hash {id}, found {found}");
-                self.damage(pack::pack_name(record.pack), Some(record.offset), what);
+                Err(error) => self.note(error),
             }
         }
     }
@@ -385,5 +383,29 @@ impl<'a> Check<'a> {
 
     fn damage(&mut self, file: String, offset: Option<u64>, what: String) {
         self.report.damages.push(Damage { file, offset, what });
+    }
+}
+
+/// Hashes a tensor where its record says that it lies. If a collection has moved or dropped it since
+/// the record was read, the record as it is now counts.
+fn hash(store: &Store, id: TensorId, record: &TensorRecord) -> Result<()> {
+    let hashed = |record: &TensorRecord| {
+        let tensor = store.packs.unproven(id, record)?;
+        let found = TensorId::of(tensor.dtype(), tensor.shape(), tensor.bytes());
+        if found == id {
+            return Ok(());
+        }
+        let what = format!("expected a tensor with hash {id}, found {found}");
+        Err(record::corrupt(Family::Tensor, &id.0, &what))
+    };
+    let first = hashed(record);
+    if first.is_ok() {
+        return first;
+    }
+    store.refresh()?;
+    match record::get::<TensorRecord>(&store.db, Family::Tensor, &id.0)? {
+        None => Ok(()),
+        Some(newer) if newer.place == record.place => first,
+        Some(newer) => hashed(&newer),
     }
 }

@@ -7,10 +7,11 @@ use super::record::{
 };
 use crate::codec::Bytes;
 use crate::keys::{self, EmbeddingKey, NameKey, PairKey};
+use crate::records::TensorRecord;
 use crate::rocks::{Db, Family, Write};
 use crate::{
     EncoderRecord, Error, GenerationRecord, ModelRecord, Operation, PairKind, Result, TaskId,
-    TaskRecord, TensorId, TensorRecord, codec,
+    TaskRecord, TensorId, codec,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -33,48 +34,89 @@ pub(super) struct Plan {
     pub(super) tensors: Vec<TensorId>,
 }
 
-/// Plans the commit of `changes` on top of what is stored.
-///
-/// # Errors
-/// `Error::Invalid` when a change contradicts what is stored; `Error::Corrupt` when that is
-/// damaged.
-pub(super) fn plan(
-    db: &Db,
-    staged: &HashMap<TensorId, TensorRecord>,
-    sequence: u64,
-    changes: Vec<Change>,
-) -> Result<Plan> {
-    let next_row = record::require(db, Family::Sys, SYS_NEXT_ROW)?;
-    let mut planner =
-        Planner { db, write: Write::default(), references: BTreeMap::new(), sequence, next_row };
-    for change in changes {
-        planner.apply(change)?;
-    }
-    planner.require_targets()?;
-    planner.require_generation()?;
-    let tensors = planner.count_references(staged)?;
-    if planner.sequence != sequence {
-        let newest = planner.sequence;
-        planner.put(Family::Sys, SYS_SEQUENCE.to_vec(), &newest)?;
-    }
-    if planner.next_row != next_row {
-        let next = planner.next_row;
-        planner.put(Family::Sys, SYS_NEXT_ROW.to_vec(), &next)?;
-    }
-    let Planner { db: _, write, references: _, sequence, next_row } = planner;
-    Ok(Plan { write, sequence, next_row, tensors })
+/// Plans one commit after the other into a single write.
+pub(super) struct Planner<'a> {
+    db: &'a Db,
+    /// What is stored.
+    before: (u64, u64),
+    so_far: Planned,
 }
 
-struct Planner<'a> {
-    db: &'a Db,
+/// What has been planned so far.
+#[derive(Clone)]
+struct Planned {
     write: Write,
-    /// Change of each tensor's reference count.
+    /// Change of each tensor's reference count by the commit that is being planned.
     references: BTreeMap<TensorId, i64>,
+    tensors: Vec<TensorId>,
     sequence: u64,
     next_row: u64,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
+    /// Starts on top of what is stored.
+    ///
+    /// # Errors
+    /// `Error::Corrupt` when that is damaged.
+    pub(super) fn new(db: &'a Db, sequence: u64) -> Result<Self> {
+        let next_row = record::require(db, Family::Sys, SYS_NEXT_ROW)?;
+        let so_far = Planned {
+            write: Write::default(),
+            references: BTreeMap::new(),
+            tensors: Vec::new(),
+            sequence,
+            next_row,
+        };
+        Ok(Self { db, before: (sequence, next_row), so_far })
+    }
+
+    /// Plans one more commit; returns its newest sequence number. A refused one leaves no trace.
+    ///
+    /// # Errors
+    /// `Error::Invalid` when a change contradicts what is stored or planned; `Error::Corrupt` when
+    /// what is stored is damaged.
+    pub(super) fn plan(
+        &mut self,
+        staged: &HashMap<TensorId, TensorRecord>,
+        changes: Vec<Change>,
+    ) -> Result<u64> {
+        let before = self.so_far.clone();
+        let planned = self.plan_all(staged, changes);
+        if planned.is_err() {
+            self.so_far = before;
+        }
+        planned.map(|()| self.so_far.sequence)
+    }
+
+    /// The write that does everything that was planned.
+    ///
+    /// # Errors
+    /// `Error::Invalid` when a value cannot be encoded.
+    pub(super) fn finish(mut self) -> Result<Plan> {
+        let Planned { sequence, next_row, .. } = self.so_far;
+        if sequence != self.before.0 {
+            self.put(Family::Sys, SYS_SEQUENCE.to_vec(), &sequence)?;
+        }
+        if next_row != self.before.1 {
+            self.put(Family::Sys, SYS_NEXT_ROW.to_vec(), &next_row)?;
+        }
+        let Planned { write, references: _, tensors, sequence, next_row } = self.so_far;
+        Ok(Plan { write, sequence, next_row, tensors })
+    }
+
+    fn plan_all(
+        &mut self,
+        staged: &HashMap<TensorId, TensorRecord>,
+        changes: Vec<Change>,
+    ) -> Result<()> {
+        for change in changes {
+            self.apply(change)?;
+        }
+        self.require_targets()?;
+        self.require_generation()?;
+        self.count_references(staged)
+    }
+
     fn apply(&mut self, change: Change) -> Result<()> {
         match change {
             Change::PutModel(model) => self.put_model(&model),
@@ -130,7 +172,7 @@ impl Planner<'_> {
         let Some(next_row) = row.checked_add(1) else {
             return Err(Error::Invalid(format!("expected a row from next_row, found {row}")));
         };
-        self.next_row = self.next_row.max(next_row);
+        self.so_far.next_row = self.so_far.next_row.max(next_row);
         self.log(match replaced {
             Some(_) => Operation::ModelEdited { row },
             None => Operation::ModelAdded { row },
@@ -214,9 +256,9 @@ impl Planner<'_> {
         }
         let planned = self.planned(Family::Embedding, &key);
         for embedding in planned {
-            self.write.entries.remove(&(Family::Embedding, embedding));
+            self.so_far.write.entries.remove(&(Family::Embedding, embedding));
         }
-        self.write.cleared.push((Family::Embedding, key));
+        self.so_far.write.cleared.push((Family::Embedding, key));
         Ok(())
     }
 
@@ -277,7 +319,7 @@ impl Planner<'_> {
     fn require_targets(&self) -> Result<()> {
         let mut rows = HashSet::new();
         let mut tasks = HashSet::new();
-        for ((family, key), value) in &self.write.entries {
+        for ((family, key), value) in &self.so_far.write.entries {
             if value.is_none() {
                 continue;
             }
@@ -326,13 +368,12 @@ impl Planner<'_> {
         )))
     }
 
-    /// Writes the records of the tensors whose reference count changes; returns their ids.
-    fn count_references(
-        &mut self,
-        staged: &HashMap<TensorId, TensorRecord>,
-    ) -> Result<Vec<TensorId>> {
-        let mut tensors = Vec::new();
-        for (id, change) in std::mem::take(&mut self.references) {
+    /// Writes the records of the tensors whose reference count changes.
+    fn count_references(&mut self, staged: &HashMap<TensorId, TensorRecord>) -> Result<()> {
+        for (id, change) in std::mem::take(&mut self.so_far.references) {
+            if change == 0 {
+                continue;
+            }
             let stored = self.get::<TensorRecord>(Family::Tensor, &id.0)?;
             let Some(mut tensor) = stored.or_else(|| staged.get(&id).cloned()) else {
                 return Err(Error::Invalid(format!(
@@ -348,21 +389,21 @@ impl Planner<'_> {
                 record::corrupt(Family::Tensor, &id.0, &what)
             })?;
             self.put(Family::Tensor, id.0.to_vec(), &tensor)?;
-            tensors.push(id);
+            self.so_far.tensors.push(id);
         }
-        Ok(tensors)
+        Ok(())
     }
 
     fn refer(&mut self, tensors: impl Iterator<Item = TensorId>, change: i64) {
         for id in tensors {
-            *self.references.entry(id).or_insert(0) += change;
+            *self.so_far.references.entry(id).or_insert(0) += change;
         }
     }
 
     fn log(&mut self, operation: Operation) -> Result<u64> {
-        self.sequence += 1;
-        self.put(Family::Oplog, keys::of_row(self.sequence), &operation)?;
-        Ok(self.sequence)
+        self.so_far.sequence += 1;
+        self.put(Family::Oplog, keys::of_row(self.so_far.sequence), &operation)?;
+        Ok(self.so_far.sequence)
     }
 
     fn put<T: Serialize>(&mut self, family: Family, key: Vec<u8>, value: &T) -> Result<()> {
@@ -376,17 +417,17 @@ impl Planner<'_> {
                 record::describe_key(family, &key),
             )));
         }
-        self.write.entries.insert((family, key), Some(bytes));
+        self.so_far.write.entries.insert((family, key), Some(bytes));
         Ok(())
     }
 
     fn delete(&mut self, family: Family, key: Vec<u8>) {
-        self.write.entries.insert((family, key), None);
+        self.so_far.write.entries.insert((family, key), None);
     }
 
     /// Reads through the planned changes.
     fn get<T: DeserializeOwned>(&self, family: Family, key: &[u8]) -> Result<Option<T>> {
-        match self.write.entries.get(&(family, key.to_vec())) {
+        match self.so_far.write.entries.get(&(family, key.to_vec())) {
             Some(Some(value)) => record::decode(family, key, value).map(Some),
             Some(None) => Ok(None),
             None => record::get(self.db, family, key),
@@ -394,7 +435,7 @@ impl Planner<'_> {
     }
 
     fn exists(&self, family: Family, key: &[u8]) -> Result<bool> {
-        match self.write.entries.get(&(family, key.to_vec())) {
+        match self.so_far.write.entries.get(&(family, key.to_vec())) {
             Some(value) => Ok(value.is_some()),
             None => Ok(self.db.get(family, key)?.is_some()),
         }
@@ -402,7 +443,8 @@ impl Planner<'_> {
 
     /// Keys with a planned value that start with `prefix`.
     fn planned(&self, family: Family, prefix: &[u8]) -> Vec<Vec<u8>> {
-        self.write
+        self.so_far
+            .write
             .entries
             .range((family, prefix.to_vec())..)
             .take_while(|((found, key), _)| *found == family && key.starts_with(prefix))

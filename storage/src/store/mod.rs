@@ -3,28 +3,34 @@
 mod batch;
 mod check;
 mod commit;
+mod gc;
 mod read;
 mod record;
 mod stats;
 
 pub use batch::Batch;
 pub use check::{CheckReport, Damage};
+pub use gc::GcReport;
 pub use stats::StoreStats;
 
+use crate::codec::Bytes;
 use crate::files::{io_error, sync_folder};
 use crate::lock::WriterLock;
-use crate::pack::{Appender, Packs};
+use crate::pack::{Appender, INLINE_BYTES_END};
+use crate::packs::Packs;
+use crate::readers::Registration;
+use crate::records::{Place, TensorRecord};
 use crate::rocks::{Db, Family, Write};
-use crate::{
-    Error, FORMAT_VERSION, Result, TensorId, TensorRecord, codec, dtype, failpoint, schema,
-};
+use crate::{Error, FORMAT_VERSION, Result, TensorId, codec, dtype, failpoint, schema};
+use batch::Change;
 use record::{SYS_BACKBONE, SYS_FORMAT, SYS_NEXT_ROW, SYS_SEQUENCE};
 use safetensors::Dtype;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::mpsc::{self, SyncSender, TryRecvError};
+use std::sync::{LockResult, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// How a zoo is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,13 +58,21 @@ pub struct Store {
     backbone: [u8; 32],
     db: Db,
     packs: Packs,
-    /// Tensors that are durable in a pack but that no commit has named yet.
+    /// Tensors that `put_tensors` has answered for and that no commit has named since. Collecting
+    /// leaves them alone.
     staged: RwLock<HashMap<TensorId, TensorRecord>>,
     next_row: AtomicU64,
     /// Taken for writing while a reader catches up, so that it does so only between operations.
     catching_up: RwLock<()>,
+    /// Commits that wait for a thread to write them.
+    queue: Mutex<Vec<Pending>>,
     /// Orders the writes; `None` in `Mode::Read`.
     writer: Option<Mutex<Writer>>,
+    /// Held by what must not meet another of its kind: collecting and backing up.
+    maintenance: Mutex<()>,
+    /// Tells the writer's process what a reader has seen; `None` in a writer, and where the zoo
+    /// cannot be written to.
+    registration: Option<Registration>,
     // Declared last, so that the lock outlives the database.
     _lock: Option<WriterLock>,
 }
@@ -68,6 +82,12 @@ struct Writer {
     sequence: u64,
     /// Why an earlier write failed, if one did.
     failed: Option<String>,
+}
+
+/// A commit that waits to be written, and where its answer goes.
+struct Pending {
+    changes: Vec<Change>,
+    answer: SyncSender<Result<u64>>,
 }
 
 impl Store {
@@ -86,7 +106,7 @@ impl Store {
             Ok(db) => Self::assemble(path, Mode::Write, db, Some(lock)),
             Err(error) => {
                 // Everything in the directory is ours, and without it `create` can be tried again.
-                for folder in [schema::DATABASE, schema::PACKS, schema::SEGMENTS] {
+                for folder in [schema::DATABASE, schema::PACKS, schema::SEGMENTS, schema::READERS] {
                     let _ = fs::remove_dir_all(path.join(folder));
                 }
                 let _ = fs::remove_file(path.join(schema::LOCK));
@@ -115,7 +135,16 @@ impl Store {
                 let lock = WriterLock::take(path)?;
                 Self::assemble(path, mode, Db::open(&database)?, Some(lock))
             }
-            Mode::Read => Self::assemble(path, mode, Db::open_secondary(&database)?, None),
+            Mode::Read => {
+                // Registered before the database is read: what it names then is not deleted.
+                let registration = Registration::new(path);
+                let mut store = Self::assemble(path, mode, Db::open_secondary(&database)?, None)?;
+                if let Some(registration) = &registration {
+                    registration.pass(store.db.position())?;
+                }
+                store.registration = registration;
+                Ok(store)
+            }
         }
     }
 
@@ -140,17 +169,25 @@ impl Store {
     /// # Errors
     /// `Error::Rocks` or `Error::Corrupt` when the writer's newest files cannot be read.
     pub fn refresh(&self) -> Result<()> {
+        if self.mode == Mode::Write {
+            return Ok(());
+        }
         let _between = self.catching_up.write().unwrap_or_else(PoisonError::into_inner);
-        self.db.catch_up()
+        self.db.catch_up()?;
+        self.packs.forget_deleted();
+        match &self.registration {
+            Some(registration) => registration.pass(self.db.position()),
+            None => Ok(()),
+        }
     }
 
-    /// Appends tensors that are not stored yet to a pack and makes them durable; returns their ids
-    /// in order. They stay unreferenced until a committed record names them; those that are not
-    /// named before the store is closed are lost.
+    /// Stores tensors that are not stored yet; returns their ids in order. They become durable with
+    /// the commit that names them; those that no commit names before the store is closed are lost.
     ///
     /// # Errors
     /// `Error::Invalid` when the bytes do not fit dtype and shape; `Error::ReadOnly`;
-    /// `Error::Poisoned` after an earlier failure; `Error::Io` when this one fails.
+    /// `Error::Poisoned` after an earlier failed sync; `Error::Io` when a write fails, after which
+    /// it may be tried again.
     pub fn put_tensors(&self, tensors: &[NewTensor<'_>]) -> Result<Vec<TensorId>> {
         tensors.iter().try_for_each(require_consistent)?;
         let ids: Vec<TensorId> = tensors
@@ -158,18 +195,16 @@ impl Store {
             .map(|tensor| TensorId::of(tensor.dtype, tensor.shape, tensor.bytes))
             .collect();
         let mut writer = self.writer()?;
-        let mut seen = HashSet::new();
-        let mut missing = Vec::new();
         for (id, tensor) in ids.iter().zip(tensors) {
-            let stored =
-                self.staged().contains_key(id) || self.db.get(Family::Tensor, &id.0)?.is_some();
-            if !stored && seen.insert(*id) {
-                missing.push((*id, tensor));
+            if self.staged().contains_key(id) {
+                continue;
             }
+            let record = match record::get(&self.db, Family::Tensor, &id.0)? {
+                Some(stored) => stored,
+                None => writer.store(tensor)?,
+            };
+            self.staged.write().unwrap_or_else(PoisonError::into_inner).insert(*id, record);
         }
-        let appended = append_all(&mut writer.appender, missing);
-        let appended = writer.noting_failure(appended)?;
-        self.staged.write().unwrap_or_else(PoisonError::into_inner).extend(appended);
         Ok(ids)
     }
 
@@ -185,8 +220,9 @@ impl Store {
     }
 
     /// The commit point: one synced RocksDB write. Adjusts tensor references, appends to the op
-    /// log, returns its newest sequence number. After an error nothing of the batch is stored,
-    /// except that after a failed write only opening the zoo again can tell.
+    /// log, returns its newest sequence number. Commits of several threads that wait for each other
+    /// share one write. After an error nothing of the batch is stored, except that after a failed
+    /// write only opening the zoo again can tell.
     ///
     /// # Errors
     /// `Error::Invalid` when a change contradicts what is stored (a name in use by another id, an
@@ -194,23 +230,67 @@ impl Store {
     /// 1 MB); `Error::ReadOnly`; `Error::Poisoned` after an earlier failure; `Error::Rocks` or
     /// `Error::Io` when the write fails.
     pub fn commit(&self, batch: Batch) -> Result<u64> {
-        let mut writer = self.writer()?;
-        let plan = commit::plan(&self.db, &self.staged(), writer.sequence, batch.changes)?;
-        let commit::Plan { write, sequence, next_row, tensors } = plan;
-        let written = self.write_between_steps(write);
-        writer.noting_failure(written)?;
-        writer.sequence = sequence;
-        self.next_row.fetch_max(next_row, Ordering::Relaxed);
-        let mut staged = self.staged.write().unwrap_or_else(PoisonError::into_inner);
-        for id in tensors {
-            staged.remove(&id);
+        let mutex = self.writer.as_ref().ok_or(Error::ReadOnly)?;
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.queue().push(Pending { changes: batch.changes, answer });
+        // Whoever gets the mutex first writes all that was queued until then, so the others find
+        // their answers when they get it.
+        let waited = mutex.lock();
+        let lost = || Error::Poisoned { reason: "another thread's write failed".to_owned() };
+        match answered.try_recv() {
+            Ok(result) => return result,
+            Err(TryRecvError::Disconnected) => return Err(lost()),
+            Err(TryRecvError::Empty) => {}
         }
-        Ok(sequence)
+        let mut writer = sound(waited)?;
+        let group = std::mem::take(&mut *self.queue());
+        self.commit_group(&mut writer, group)?;
+        answered.try_recv().map_err(|_| lost())?
     }
 
     /// Where the engine keeps a derived file of a generation: `ZOO/segments/NAME`.
     pub fn segment_path(&self, name: &str) -> PathBuf {
         self.path.join(schema::SEGMENTS).join(name)
+    }
+
+    /// Plans each commit of a group on top of those before it, writes them as one, and answers.
+    fn commit_group(&self, writer: &mut Writer, group: Vec<Pending>) -> Result<()> {
+        let mut planner = commit::Planner::new(&self.db, writer.sequence)?;
+        let mut accepted = Vec::with_capacity(group.len());
+        for Pending { changes, answer } in group {
+            // A caller that has gone away needs no answer.
+            match planner.plan(&self.staged(), changes) {
+                Ok(sequence) => accepted.push((answer, sequence)),
+                Err(refusal) => drop(answer.send(Err(refusal))),
+            }
+        }
+        let commit::Plan { write, sequence, next_row, tensors } = planner.finish()?;
+        if !write.is_empty() {
+            self.write(writer, write)?;
+        }
+        writer.sequence = sequence;
+        self.next_row.fetch_max(next_row, Ordering::Relaxed);
+        let mut staged = self.staged.write().unwrap_or_else(PoisonError::into_inner);
+        tensors.iter().for_each(|id| drop(staged.remove(id)));
+        drop(staged);
+        accepted.into_iter().for_each(|(answer, sequence)| drop(answer.send(Ok(sequence))));
+        Ok(())
+    }
+
+    /// Makes all that was appended to packs durable, and then the records that name it.
+    fn write(&self, writer: &mut Writer, write: Write) -> Result<()> {
+        let step = |name| failpoint::step(name).map_err(io_error("cannot write", &self.path));
+        let written = writer
+            .appender
+            .sync()
+            .and_then(|()| step("commit/write"))
+            .and_then(|()| self.db.write_synced(write))
+            .and_then(|()| step("commit/written"));
+        writer.noting_failure(written)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Vec<Pending>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn assemble(path: &Path, mode: Mode, db: Db, lock: Option<WriterLock>) -> Result<Self> {
@@ -240,33 +320,74 @@ impl Store {
             packs: Packs::new(packs),
             staged: RwLock::default(),
             catching_up: RwLock::default(),
+            queue: Mutex::default(),
             writer,
+            maintenance: Mutex::default(),
+            registration: None,
             _lock: lock,
         })
     }
 
     /// Takes the write mutex; refuses when an earlier write failed.
     fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
-        let mutex = self.writer.as_ref().ok_or(Error::ReadOnly)?;
-        let Ok(writer) = mutex.lock() else {
-            return Err(Error::Poisoned { reason: "a thread panicked while writing".to_owned() });
-        };
-        // Checked under the mutex: checked before, a failure could still happen while waiting.
-        match &writer.failed {
-            Some(reason) => Err(Error::Poisoned { reason: reason.clone() }),
-            None => Ok(writer),
+        sound(self.writer.as_ref().ok_or(Error::ReadOnly)?.lock())
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // With the log moved into tables the next opening has nothing to replay, and every byte
+        // that counts has a checksum that does not forgive. The log holds all of it if this fails.
+        if let Some(Ok(writer)) = self.writer.as_mut().map(Mutex::get_mut)
+            && writer.failed.is_none()
+        {
+            let _ = failpoint::step("close/flush")
+                .map_err(io_error("cannot write", &self.path))
+                .and_then(|()| self.db.flush());
+            let _ = failpoint::step("close/flushed");
         }
     }
+}
 
-    fn write_between_steps(&self, write: Write) -> Result<()> {
-        let step = |name| failpoint::step(name).map_err(io_error("cannot write", &self.path));
-        step("commit/write")?;
-        self.db.write_synced(write)?;
-        step("commit/written")
+/// Refuses when an earlier write failed. Asked under the mutex: asked before, a failure could still
+/// happen while waiting.
+fn sound(waited: LockResult<MutexGuard<'_, Writer>>) -> Result<MutexGuard<'_, Writer>> {
+    let Ok(writer) = waited else {
+        return Err(Error::Poisoned { reason: "a thread panicked while writing".to_owned() });
+    };
+    match &writer.failed {
+        Some(reason) => Err(Error::Poisoned { reason: reason.clone() }),
+        None => Ok(writer),
     }
 }
 
 impl Writer {
+    /// Puts a tensor where it belongs by its size; nothing names it yet.
+    fn store(&mut self, tensor: &NewTensor<'_>) -> Result<TensorRecord> {
+        let place = if tensor.bytes.len() < INLINE_BYTES_END {
+            Place::Inline(Bytes(tensor.bytes.to_vec()))
+        } else {
+            self.append(tensor.bytes)?
+        };
+        let shape = tensor.shape.iter().map(|dim| *dim as u64).collect();
+        Ok(TensorRecord { place, dtype: tensor.dtype, shape, references: 0 })
+    }
+
+    /// Appends to the open pack. A failed write leaves nothing behind that counts; a failed sync
+    /// leaves doubts.
+    fn append(&mut self, bytes: &[u8]) -> Result<Place> {
+        let appended = self.appender.append(bytes);
+        self.failed = self.failed.take().or_else(|| self.appender.failed_sync().map(str::to_owned));
+        appended
+    }
+
+    /// Closes the open pack, so that it never changes again.
+    fn seal(&mut self) -> Result<()> {
+        let sealed = self.appender.seal();
+        self.failed = self.failed.take().or_else(|| self.appender.failed_sync().map(str::to_owned));
+        sealed
+    }
+
     /// Remembers a failure of a write, after which what is on disk is uncertain.
     fn noting_failure<T>(&mut self, result: Result<T>) -> Result<T> {
         if let Err(error) = &result {
@@ -278,7 +399,7 @@ impl Writer {
 
 /// Makes the folders and the database of a new zoo, and makes it a zoo as the last step.
 fn lay_out(path: &Path, backbone: [u8; 32]) -> Result<Db> {
-    for folder in [schema::PACKS, schema::SEGMENTS] {
+    for folder in [schema::PACKS, schema::SEGMENTS, schema::READERS] {
         let folder = path.join(folder);
         fs::create_dir(&folder).map_err(io_error("cannot create", &folder))?;
     }
@@ -315,18 +436,4 @@ fn require_consistent(tensor: &NewTensor<'_>) -> Result<()> {
         ),
         None => format!("a tensor {dtype} {shape:?} cannot be stored"),
     }))
-}
-
-fn append_all(
-    appender: &mut Appender,
-    missing: Vec<(TensorId, &NewTensor<'_>)>,
-) -> Result<Vec<(TensorId, TensorRecord)>> {
-    let mut appended = Vec::with_capacity(missing.len());
-    for (id, tensor) in missing {
-        failpoint::step("put_tensors/write")
-            .map_err(io_error("cannot write", Path::new(schema::PACKS)))?;
-        appended.push((id, appender.append(tensor)?));
-    }
-    appender.sync()?;
-    Ok(appended)
 }

@@ -5,10 +5,11 @@ use super::record::{self, SYS_GENERATION};
 use crate::Error;
 use crate::codec::Bytes;
 use crate::keys::{self, EmbeddingKey, NameKey, PairKey};
+use crate::records::{Place, TensorRecord};
 use crate::rocks::{Entry, Family};
 use crate::{
     EncoderRecord, GenerationRecord, JobRecord, MappedTensor, ModelId, ModelRecord, Operation,
-    Pair, Result, TaskId, TaskRecord, TensorId, TensorRecord,
+    Pair, Result, TaskId, TaskRecord, TensorId,
 };
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLockReadGuard};
@@ -17,18 +18,36 @@ use std::sync::{PoisonError, RwLockReadGuard};
 type RowIterator<'a> = Box<dyn Iterator<Item = Result<(u64, Vec<f32>)>> + 'a>;
 
 impl Store {
-    /// A stored tensor, memory-mapped.
+    /// A stored tensor, memory-mapped. It is hashed when this process reads it for the first time.
     ///
     /// # Errors
     /// `Error::Invalid` when there is no such tensor; `Error::Corrupt` when its pack is damaged.
     pub fn tensor(&self, id: TensorId) -> Result<MappedTensor> {
-        let staged = self.staged().get(&id).cloned();
-        let record = match staged {
-            Some(record) => record,
-            None => record::get::<TensorRecord>(&self.db, Family::Tensor, &id.0)?
-                .ok_or_else(|| Error::Invalid(format!("there is no tensor {id} in the zoo")))?,
+        let record = self.tensor_record(id)?;
+        let found = self.packs.proven(id, &record);
+        let collected = match record.place {
+            Place::Pack { pack, .. } => found.is_err() && !self.packs.exists(pack),
+            Place::Inline(_) => false,
         };
-        self.packs.tensor(id, &record)
+        if !collected {
+            return found;
+        }
+        // Since the record was read the tensor has moved to another pack, and the old one is gone.
+        self.refresh()?;
+        let newer = self.tensor_record(id)?;
+        if newer == record { found } else { self.packs.proven(id, &newer) }
+    }
+
+    pub(super) fn tensor_record(&self, id: TensorId) -> Result<TensorRecord> {
+        let stored = || record::get::<TensorRecord>(&self.db, Family::Tensor, &id.0);
+        if let Some(record) = stored()? {
+            return Ok(record);
+        }
+        if let Some(record) = self.staged().get(&id).cloned() {
+            return Ok(record);
+        }
+        // Between the two looks a commit may have stored it.
+        stored()?.ok_or_else(|| Error::Invalid(format!("there is no tensor {id} in the zoo")))
     }
 
     /// A model by row id.

@@ -3,8 +3,9 @@
 use super::Store;
 use super::record::{self, SYS_SEQUENCE};
 use crate::keys::PairKey;
+use crate::records::{Place, TensorRecord};
 use crate::rocks::Family;
-use crate::{Result, TensorRecord, dtype, files};
+use crate::{Result, dtype, files, pack};
 
 /// Figures of a store.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +24,8 @@ pub struct StoreStats {
     pub distinct_bytes: u64,
     /// Bytes of the whole zoo directory.
     pub disk_bytes: u64,
+    /// Bytes of the pack files that no record names; collecting gives back most of them.
+    pub dead_bytes: u64,
     /// Newest op-log sequence number.
     pub sequence: u64,
 }
@@ -42,6 +45,7 @@ impl Store {
             sequence: record::require(&self.db, Family::Sys, SYS_SEQUENCE)?,
             ..StoreStats::default()
         };
+        let mut living = 0u64;
         for entry in self.db.scan(Family::Tensor, &[], &[])? {
             let (key, value) = entry?;
             let tensor: TensorRecord = record::decode(Family::Tensor, &key, &value)?;
@@ -50,8 +54,19 @@ impl Store {
             stats.distinct_bytes = stats.distinct_bytes.saturating_add(bytes);
             let logical = bytes.saturating_mul(tensor.references);
             stats.logical_bytes = stats.logical_bytes.saturating_add(logical);
+            if tensor.references > 0 && matches!(tensor.place, Place::Pack { .. }) {
+                living = living.saturating_add(bytes.next_multiple_of(pack::ALIGNMENT));
+            }
         }
+        stats.dead_bytes = self.pack_bytes()?.saturating_sub(living);
         Ok(stats)
+    }
+
+    /// Bytes of the pack files without their headers.
+    fn pack_bytes(&self) -> Result<u64> {
+        let packs = pack::numbers(self.packs.folder())?.len() as u64;
+        let bytes = files::folder_bytes(self.packs.folder())?;
+        Ok(bytes.saturating_sub(packs * pack::ALIGNMENT))
     }
 
     fn count(&self, family: Family, prefix: &[u8]) -> Result<u64> {
