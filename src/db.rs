@@ -1,8 +1,8 @@
 //! The handle on a zoo: one method per operation.
 
 use crate::ops::{
-    check, edit, evaluate, export, gc, init, list, query, record, reindex, remove, show, stats,
-    task, train,
+    backup, check, edit, evaluate, export, gc, init, list, query, record, reindex, remove, restore,
+    show, stats, task, train,
 };
 #[cfg(feature = "torch")]
 use crate::ops::{encode, finetune, ingest, measure};
@@ -273,5 +273,26 @@ impl Database {
     /// If the zoo is open for reading only, or the store fails; what was done stays done.
     pub fn gc(&self, observer: Observer<'_>) -> Result<gc::GcReport> {
         gc::run(&self.state, observer)
+    }
+
+    /// Copies the zoo as it is now into a folder of backups, while others read and write. What is unchanged since the
+    /// backup before becomes a hard link to it.
+    ///
+    /// # Errors
+    /// If the zoo is open for reading only, something else is at `folder`, or a file cannot be written.
+    pub fn backup(&self, folder: &Path, observer: Observer<'_>) -> Result<backup::BackupReport> {
+        backup::run(&self.state, folder, observer)
+    }
+
+    /// Makes a zoo at `zoo` (new or empty) out of a backup, or of the newest one in a folder of them.
+    ///
+    /// # Errors
+    /// If there is no backup, a file of it is not as it was written, or something is at `zoo`; nothing is left then.
+    pub fn restore(
+        from: &Path,
+        zoo: &Path,
+        observer: Observer<'_>,
+    ) -> Result<restore::RestoreReport> {
+        restore::run(from, zoo, observer)
     }
 }

@@ -11,7 +11,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// The store failed; see the inner error for what to do.
     #[error(transparent)]
-    Storage(#[from] tans_storage::Error),
+    Storage(tans_storage::Error),
     /// The index failed; its segment is derived data and is built again by `reindex`.
     #[error(transparent)]
     Index(#[from] tans_index::Error),
@@ -46,6 +46,15 @@ pub enum Error {
 }
 
 /// A wish to stop is the same whoever passes it on.
+impl From<tans_storage::Error> for Error {
+    fn from(error: tans_storage::Error) -> Self {
+        match error {
+            tans_storage::Error::Cancelled => Self::Cancelled,
+            other => Self::Storage(other),
+        }
+    }
+}
+
 impl From<crate::encoder::Error> for Error {
     fn from(error: crate::encoder::Error) -> Self {
         match error {

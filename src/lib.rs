@@ -25,6 +25,7 @@ pub use graph::Error as GraphError;
 pub use graph::exec::{Device, Optimizer};
 pub use graph::formats::Limits;
 pub use graph::input::{ChannelOrder, InputHints};
+pub use ops::backup::BackupReport;
 pub use ops::check::{CheckReport, Finding};
 pub use ops::edit::EditOptions;
 #[cfg(feature = "torch")]
@@ -43,6 +44,7 @@ pub use ops::measure::{MeasureBy, MeasureOptions, MeasureReport, Measurement};
 pub use ops::query::{Hit, QueryOptions, QueryReport, QueryTimes};
 pub use ops::record::RecordReport;
 pub use ops::reindex::ReindexReport;
+pub use ops::restore::RestoreReport;
 pub use ops::show::{KnownResult, ShowReport};
 pub use ops::stats::StatsReport;
 pub use ops::task::{TaskOptions, TaskSummary};

@@ -1,5 +1,6 @@
 //! The command line: one file per command, over the public API of the library.
 
+mod backup;
 mod check;
 mod edit;
 mod encode;
@@ -17,6 +18,7 @@ mod query;
 mod record;
 mod reindex;
 mod remove;
+mod restore;
 mod sample;
 mod show;
 mod stats;
@@ -88,6 +90,8 @@ enum Command {
     Remove(remove::Remove),
     Check(check::Check),
     Gc(gc::Gc),
+    Backup(backup::Backup),
+    Restore(restore::Restore),
     Stats(stats::Stats),
 }
 
@@ -143,6 +147,8 @@ fn run(command: &Command, context: &Context) -> Result<bool> {
         Command::Remove(command) => command.run(context),
         Command::Check(command) => command.run(context),
         Command::Gc(command) => command.run(context),
+        Command::Backup(command) => command.run(context),
+        Command::Restore(command) => command.run(context),
         Command::Stats(command) => command.run(context),
     }
 }

@@ -1,5 +1,6 @@
 //! One file per operation: its options, its report and `run`.
 
+pub mod backup;
 pub mod check;
 pub mod edit;
 #[cfg(feature = "torch")]
@@ -19,6 +20,7 @@ pub mod query;
 pub mod record;
 pub mod reindex;
 pub mod remove;
+pub mod restore;
 pub mod show;
 pub mod stats;
 pub mod task;

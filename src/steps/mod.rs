@@ -27,7 +27,8 @@ use crate::graph::formats::onnx;
 use crate::graph::input::InputContract;
 use crate::graph::{Graph, Weight};
 use crate::rows::Rows;
-use crate::{Error, Result};
+use crate::{Error, Observer, Progress, Result};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -154,6 +155,14 @@ pub fn metadata(model: &ModelRecord) -> Result<Vec<(String, String)>> {
         metadata.push(("tans.class_names".into(), model.class_names.join("\n")));
     }
     Ok(metadata)
+}
+
+/// What the store reports of its files, in the words of an observer.
+pub fn stored_files(
+    observer: Observer<'_>,
+    step: &'static str,
+) -> impl FnMut(usize, usize) -> ControlFlow<()> {
+    move |done, total| observer(Progress { step, item: String::new(), done, total })
 }
 
 /// Refuses a path whose folder does not exist, before work is done for it.

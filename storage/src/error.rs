@@ -79,6 +79,9 @@ pub enum Error {
     /// RocksDB failed. Its message says why.
     #[error("rocksdb: {0}")]
     Rocks(String),
+    /// The caller's observer asked to stop. Nothing was left behind.
+    #[error("cancelled")]
+    Cancelled,
     /// A record is missing or in conflict with another one; a caller's mistake.
     #[error("{0}")]
     Invalid(String),

@@ -5,6 +5,7 @@
 //! graphs, input contracts and encoders are opaque here, and whoever wants answers to queries uses
 //! the `tans` crate on top.
 
+mod backup;
 mod codec;
 mod dtype;
 mod error;
@@ -22,6 +23,7 @@ mod rocks;
 mod schema;
 mod store;
 
+pub use backup::BackupReport;
 pub use codec::{decode, encode};
 pub use error::{Error, Result};
 pub use files::install_file;
@@ -33,4 +35,6 @@ pub use records::{
 };
 pub use safetensors::Dtype;
 pub use schema::FORMAT_VERSION;
-pub use store::{Batch, CheckReport, Damage, GcReport, Mode, NewTensor, Store, StoreStats};
+pub use store::{
+    Batch, CheckReport, Damage, GcReport, Mode, NewTensor, RestoreReport, Store, StoreStats,
+};

@@ -31,9 +31,9 @@ const MARKER_TITLE: &str = "tans zoo";
 const MARKER_BYTES_MAX: u64 = 256;
 
 /// Makes a directory a zoo; the last step of `create`.
-pub(crate) fn write_marker(zoo: &Path) -> Result<()> {
+pub(crate) fn write_marker(zoo: &Path, version: u32) -> Result<()> {
     install_file(&zoo.join(MARKER), |file| {
-        file.write_all(format!("{MARKER_TITLE}\nformat {FORMAT_VERSION}\n").as_bytes())
+        file.write_all(format!("{MARKER_TITLE}\nformat {version}\n").as_bytes())
     })
 }
 

@@ -48,11 +48,11 @@ impl Store {
     /// Deletes what no record names: tensors without references, packs whose living part is under
     /// half (after their living tensors have moved), segments of earlier generations, files that a
     /// killed process left. Commits go on meanwhile. `observe` is called before each pack with the
-    /// number of packs done and in all; with `Break` the rest is left for another time.
+    /// number of packs done and in all; after `Break` the rest is left for another time.
     ///
     /// # Errors
     /// `Error::ReadOnly`; `Error::Poisoned` after an earlier failure; `Error::Corrupt` when a record
-    /// cannot be read; `Error::Rocks` or `Error::Io` when a write fails. What was done stays done.
+    /// cannot be read; `Error::Cancelled`; `Error::Rocks` or `Error::Io` when a write fails. What was done stays done.
     pub fn gc(&self, observe: &mut dyn FnMut(usize, usize) -> ControlFlow<()>) -> Result<GcReport> {
         let _alone = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.writer()?);
@@ -61,7 +61,7 @@ impl Store {
         let victims = self.packs_to_empty()?;
         for (done, &victim) in victims.iter().enumerate() {
             if observe(done, victims.len()).is_break() {
-                return Ok(report);
+                return Err(Error::Cancelled);
             }
             self.empty_pack(victim, &mut report)?;
         }
@@ -125,7 +125,7 @@ impl Store {
     }
 
     /// Bytes of the living tensors of each pack, as they lie there.
-    fn living(&self) -> Result<Living> {
+    pub(super) fn living(&self) -> Result<Living> {
         let mut living = Living::new();
         for entry in self.db.scan(Family::Tensor, &[], &[])? {
             let (key, value) = entry?;
@@ -285,9 +285,9 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes what a killed process was about to install. Only this process installs files, and
-    /// its own temporary files carry its process id.
-    fn delete_left_overs(&self, report: &mut GcReport) -> Result<()> {
+    /// Deletes what a killed process was about to install or to back up. Only this process writes
+    /// here, and its own temporary files carry its process id.
+    pub(super) fn delete_left_overs(&self, report: &mut GcReport) -> Result<()> {
         let own = format!(".{}-", std::process::id());
         for folder in [self.path.clone(), self.path.join(schema::SEGMENTS)] {
             for name in files::names(&folder)? {
@@ -313,9 +313,13 @@ fn tensor_id(key: &[u8]) -> Result<TensorId> {
     key.try_into().map(TensorId).map_err(|_| record::bad_key(Family::Tensor, key))
 }
 
-/// Deletes a file; returns its size.
+/// Deletes a file or folder; returns its size.
 fn delete(path: &Path) -> Result<u64> {
     let bytes = path.metadata().map_or(0, |metadata| metadata.len());
-    files::remove_file(path)?;
+    if path.is_dir() {
+        files::remove_folder(path)?;
+    } else {
+        files::remove_file(path)?;
+    }
     Ok(bytes)
 }

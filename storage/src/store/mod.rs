@@ -1,16 +1,19 @@
 //! The store: one handle on a zoo directory's durable state.
 
+mod backup;
 mod batch;
 mod check;
 mod commit;
 mod gc;
 mod read;
 mod record;
+mod restore;
 mod stats;
 
 pub use batch::Batch;
 pub use check::{CheckReport, Damage};
 pub use gc::GcReport;
+pub use restore::RestoreReport;
 pub use stats::StoreStats;
 
 use crate::codec::Bytes;
@@ -415,7 +418,7 @@ fn lay_out(path: &Path, backbone: [u8; 32]) -> Result<Db> {
         write.entries.insert((Family::Sys, key.to_vec()), Some(value));
     }
     db.write_synced(write)?;
-    schema::write_marker(path)?;
+    schema::write_marker(path, FORMAT_VERSION)?;
     if let Some(parent) = path.canonicalize().ok().as_deref().and_then(Path::parent) {
         sync_folder(parent)?;
     }

@@ -1,0 +1,33 @@
+//! `tans backup`
+
+use super::{Context, units};
+use anyhow::Result;
+use std::path::PathBuf;
+
+/// Copy a zoo as it is now into a folder of backups; unchanged files become hard links to the backup before
+#[derive(clap::Args)]
+pub struct Backup {
+    /// The zoo's directory
+    zoo: PathBuf,
+    /// Folder of backups: new, empty, or with earlier ones
+    folder: PathBuf,
+}
+
+impl Backup {
+    pub fn run(&self, context: &Context) -> Result<bool> {
+        let zoo = context.write(&self.zoo)?;
+        let report = zoo.backup(&self.folder, &mut context.output.progress())?;
+        if context.output.json {
+            context.output.object(&report)?;
+            return Ok(true);
+        }
+        context.output.line(&format!(
+            "{}: {} files, {}, of which {} copied",
+            report.path.display(),
+            report.files,
+            units::short_bytes(report.bytes),
+            units::short_bytes(report.bytes_copied)
+        ))?;
+        Ok(true)
+    }
+}

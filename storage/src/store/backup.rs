@@ -1,0 +1,210 @@
+//! Backing up, while others read and write.
+//!
+//! For a moment commits wait: the open pack is closed and RocksDB links its files into a folder of
+//! the zoo. From then on nothing that the backup consists of changes, and it is copied at leisure.
+
+use super::Store;
+use crate::backup::{self, BackupReport, Entry, Manifest};
+use crate::files::{self, install_file, io_error};
+use crate::pack::{self, HEADER_BYTES, pack_name, pack_path};
+use crate::{Error, FORMAT_VERSION, Result, schema};
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+
+/// The zoo at one moment.
+struct Moment {
+    /// Files with the paths that they have in a backup.
+    files: Vec<(PathBuf, String)>,
+    sequence: u64,
+    /// Packs below this number are closed and belong to it.
+    packs_end: u32,
+}
+
+/// The backup before, whose files are taken over where they are unchanged.
+struct Previous {
+    path: PathBuf,
+    entries: HashMap<String, Entry>,
+}
+
+impl Store {
+    /// Copies the zoo as it is now into the folder of backups `folder` (new, empty, or with earlier
+    /// backups). What is unchanged since the backup before becomes a hard link to it. `observe` is
+    /// called before each file with the number of files done and in all; after `Break` nothing is
+    /// left behind.
+    ///
+    /// # Errors
+    /// `Error::ReadOnly`; `Error::Poisoned` after an earlier failure; `Error::AlreadyExists` when
+    /// something else is at `folder`; `Error::Corrupt` when a pack is missing; `Error::Cancelled`;
+    /// `Error::Rocks` or `Error::Io` when a file cannot be read or written.
+    pub fn backup(
+        &self,
+        folder: &Path,
+        observe: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<BackupReport> {
+        let _alone = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.writer()?);
+        self.delete_left_overs(&mut super::GcReport::default())?;
+        backup::prepare(folder)?;
+        let number = backup::numbers(folder)?.last().map_or(1, |newest| newest + 1);
+        let partial = backup::start_partial(folder, number)?;
+        let staging = self.path.join(format!(".backup.{}-0.tmp", std::process::id()));
+        let complete = backup::complete_path(folder, number);
+        let report = self
+            .hold_still(&staging)
+            .and_then(|moment| self.copy_moment(&moment, folder, &partial, observe))
+            .and_then(|manifest| {
+                self.step("backup/rename")?;
+                files::rename(&partial, &complete)?;
+                self.step("backup/renamed")?;
+                Ok(manifest)
+            });
+        // A left-over of the staging folder is removed by the next backup or collection.
+        let _ = files::remove_folder(&staging);
+        let (manifest, bytes_copied) = report.inspect_err(|_| {
+            // The first error is the one to report; the next backup removes what is left.
+            let _ = files::remove_folder(&partial);
+        })?;
+        Ok(BackupReport {
+            number,
+            path: complete,
+            files: manifest.entries.len() as u64,
+            bytes: manifest.entries.iter().map(|entry| entry.bytes).sum(),
+            bytes_copied,
+            sequence: manifest.sequence,
+        })
+    }
+
+    /// Takes hold of everything that belongs to the zoo at this moment.
+    fn hold_still(&self, staging: &Path) -> Result<Moment> {
+        fs::create_dir(staging).map_err(io_error("cannot create", staging))?;
+        let database = staging.join(schema::DATABASE);
+        let mut writer = self.writer()?;
+        self.step("backup/seal")?;
+        writer.seal()?;
+        self.step("backup/checkpoint")?;
+        self.db.checkpoint(&database)?;
+        self.step("backup/checkpointed")?;
+        let (sequence, packs_end) = (writer.sequence, writer.appender.newest());
+        let segment = self.generation()?.and_then(|generation| generation.segment);
+        let mut files = Vec::new();
+        if let Some(name) = segment {
+            // It can be made again, so one that is missing is no reason to fail.
+            let held = staging.join(&name);
+            if link_or_copy(&self.segment_path(&name), &held).is_ok() {
+                files.push((held, format!("{}/{name}", schema::SEGMENTS)));
+            }
+        }
+        drop(writer);
+        for name in files::names(&database)? {
+            files.push((database.join(&name), format!("{}/{name}", schema::DATABASE)));
+        }
+        let packs = pack::numbers(self.packs.folder())?;
+        for number in packs.into_iter().filter(|number| *number < packs_end) {
+            files.push((pack_path(self.packs.folder(), number), pack_name(number)));
+        }
+        Ok(Moment { files, sequence, packs_end })
+    }
+
+    /// Copies or links every file and writes the manifest; returns it and the bytes copied.
+    fn copy_moment(
+        &self,
+        moment: &Moment,
+        folder: &Path,
+        partial: &Path,
+        observe: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<(Manifest, u64)> {
+        self.require_packs(moment)?;
+        let zoo = self.path.canonicalize().map_err(io_error("cannot find", &self.path))?;
+        let zoo = zoo.to_string_lossy().escape_default().to_string();
+        let previous = previous(folder, &zoo);
+        let folders =
+            [schema::DATABASE, schema::PACKS, schema::SEGMENTS].map(|name| partial.join(name));
+        for folder in &folders {
+            fs::create_dir(folder).map_err(io_error("cannot create", folder))?;
+        }
+        let mut copied = 0;
+        let mut entries = Vec::with_capacity(moment.files.len());
+        for (done, (source, path)) in moment.files.iter().enumerate() {
+            if observe(done, moment.files.len()).is_break() {
+                return Err(Error::Cancelled);
+            }
+            let target = partial.join(path);
+            let linked = previous
+                .as_ref()
+                .map_or(Ok(None), |previous| previous.link(source, path, &target))?;
+            entries.push(match linked {
+                Some(entry) => entry,
+                None => {
+                    let (bytes, hash) = backup::copy(source, &target)?;
+                    copied += bytes;
+                    Entry { path: path.clone(), bytes, hash }
+                }
+            });
+        }
+        let manifest = Manifest { format: FORMAT_VERSION, sequence: moment.sequence, zoo, entries };
+        self.step("backup/manifest")?;
+        let text = manifest.to_text();
+        install_file(&partial.join(backup::MANIFEST), |file| file.write_all(text.as_bytes()))?;
+        folders.iter().try_for_each(|folder| files::sync_folder(folder))?;
+        Ok((manifest, copied))
+    }
+
+    /// A backup without a pack that records name would be found out only when it is needed.
+    fn require_packs(&self, moment: &Moment) -> Result<()> {
+        for number in self.living()?.into_keys() {
+            let name = pack_name(number);
+            let there = moment.files.iter().any(|(_, path)| *path == name);
+            if !there && number < moment.packs_end {
+                return Err(Error::Corrupt {
+                    file: name,
+                    offset: "the file".to_owned(),
+                    what: "expected a pack that records name, found no such file".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Previous {
+    /// Takes over a file that is unchanged; `None` where it is not, or cannot be linked.
+    fn link(&self, source: &Path, path: &str, target: &Path) -> Result<Option<Entry>> {
+        let Some(entry) = self.entries.get(path) else { return Ok(None) };
+        let before = self.path.join(path);
+        let bytes = |path: &Path| path.metadata().ok().map(|metadata| metadata.len());
+        if bytes(source) != Some(entry.bytes) || bytes(&before) != Some(entry.bytes) {
+            return Ok(None);
+        }
+        let unchanged = if path.starts_with(schema::PACKS) {
+            // A closed pack never changes, and its header is random.
+            header(source).is_some_and(|found| header(&before) == Some(found))
+        } else {
+            backup::hash(source)? == entry.hash
+        };
+        let linked = unchanged && fs::hard_link(&before, target).is_ok();
+        Ok(linked.then(|| entry.clone()))
+    }
+}
+
+/// The newest backup of this zoo; none where its manifest is damaged.
+fn previous(folder: &Path, zoo: &str) -> Option<Previous> {
+    let path = backup::complete_path(folder, backup::numbers(folder).ok()?.pop()?);
+    let manifest = Manifest::read(&path).ok().filter(|manifest| manifest.zoo == zoo)?;
+    let entries = manifest.entries.into_iter().map(|entry| (entry.path.clone(), entry)).collect();
+    Some(Previous { path, entries })
+}
+
+fn header(pack: &Path) -> Option<[u8; HEADER_BYTES]> {
+    let mut header = [0; HEADER_BYTES];
+    File::open(pack).ok()?.read_exact_at(&mut header, 0).ok()?;
+    Some(header)
+}
+
+fn link_or_copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(|_| ()))
+}
