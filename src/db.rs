@@ -1,8 +1,8 @@
 //! The handle on a zoo: one method per operation.
 
 use crate::ops::{
-    backup, check, edit, evaluate, export, gc, init, list, query, record, reindex, remove, restore,
-    show, stats, task, train,
+    backup, check, edit, evaluate, export, gc, init, list, open, query, record, reindex, remove,
+    restore, show, stats, task, train,
 };
 #[cfg(feature = "torch")]
 use crate::ops::{encode, finetune, ingest, measure};
@@ -49,7 +49,7 @@ impl Database {
     /// # Errors
     /// If `path` is not a zoo, is of a newer format, or (unless `read_only`) is open for writing elsewhere.
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self> {
-        Ok(Self { state: Arc::new(State::open(path, options)?) })
+        Ok(Self { state: Arc::new(open::run(path, options)?) })
     }
 
     /// Which stored networks should be fine-tuned on this dataset?

@@ -1,6 +1,6 @@
 //! Makes a zoo: the benchmark tasks, a starter bundle where one is given, generation 0.
 
-use crate::state::State;
+use crate::state::{Generation, State};
 use crate::steps::{benchmark, bundle, generation, training_set};
 use crate::train::{self, FitOptions};
 use crate::{Error, OpenOptions, Result};
@@ -38,7 +38,7 @@ pub(crate) fn run(
         options.starters.iter().map(|starter| open_starter(starter)).collect::<Result<Vec<_>>>()?;
     let store = Store::create(path, crate::encoder::BACKBONE_FINGERPRINT)?;
     match fill(&store, path, options, starters) {
-        Ok(report) => Ok((State::from_store(store, open)?, report)),
+        Ok((current, report)) => Ok((State::new(store, current, open)?, report)),
         Err(error) => {
             // From here on everything in the directory is ours: it was new or empty when the store was made.
             drop(store);
@@ -53,7 +53,7 @@ fn fill(
     path: &Path,
     options: &InitOptions,
     starters: Vec<std::fs::File>,
-) -> Result<InitReport> {
+) -> Result<(Generation, InitReport)> {
     let built_in = Path::new("built-in benchmark tasks");
     bundle::import(store, benchmark::TASKS, built_in)?;
     let (mut models, mut pairs) = (0, 0);
@@ -66,10 +66,10 @@ fn fill(
     let mut go_on = |_, _, _| std::ops::ControlFlow::Continue(());
     let encoders = train::fit(&set, &FitOptions::default(), &mut go_on)?;
     let notes = format!("{} tasks, {} pairs", set.tasks.len(), set.pairs.len());
-    generation::install(store, generation::Candidate { encoders, notes })?;
+    let current = generation::install(store, generation::Candidate { encoders, notes })?;
     let zoo = path.to_path_buf();
     let tasks = set.tasks.len();
-    Ok(InitReport { zoo, models, tasks, pairs })
+    Ok((current, InitReport { zoo, models, tasks, pairs }))
 }
 
 fn open_starter(path: &Path) -> Result<std::fs::File> {

@@ -16,6 +16,7 @@ pub mod init;
 pub mod list;
 #[cfg(feature = "torch")]
 pub mod measure;
+pub mod open;
 pub mod query;
 pub mod record;
 pub mod reindex;

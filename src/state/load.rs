@@ -71,34 +71,47 @@ fn load_delta(
         }
         return Ok(delta);
     }
-    for row in changed_rows(store, record.sequence)? {
-        match (store.model(row)?, store.embedding(record.encoder, row)?) {
-            (Some(model), Some(vector)) => insert(&mut delta, &model, vector)?,
-            (Some(_), None) | (None, _) => delta.remove(row),
-        }
-    }
+    follow(store, record.encoder, &mut delta, changes(store, record.sequence)?.rows)?;
     Ok(delta)
 }
 
-/// Rows of models that were added, changed, measured or removed after `sequence`.
-fn changed_rows(store: &Store, sequence: u64) -> Result<BTreeSet<u64>> {
-    let mut rows = BTreeSet::new();
+/// What has happened since a moment.
+pub struct Changes {
+    /// Rows of models that were added, changed, measured or removed.
+    pub rows: BTreeSet<u64>,
+    /// Whether another generation was installed.
+    pub installed: bool,
+}
+
+/// Reads the op log after `sequence`.
+pub fn changes(store: &Store, sequence: u64) -> Result<Changes> {
+    let mut changes = Changes { rows: BTreeSet::new(), installed: false };
     for (_, operation) in store.operations_after(sequence)? {
         match operation {
             Operation::ModelAdded { row }
             | Operation::ModelEdited { row }
             | Operation::ModelRemoved { row } => {
-                rows.insert(row);
+                changes.rows.insert(row);
             }
             Operation::PairRecorded { model, .. } => {
-                rows.insert(model);
+                changes.rows.insert(model);
             }
-            Operation::TaskAdded { .. }
-            | Operation::TaskRemoved { .. }
-            | Operation::GenerationInstalled { .. } => {}
+            Operation::GenerationInstalled { .. } => changes.installed = true,
+            Operation::TaskAdded { .. } | Operation::TaskRemoved { .. } => {}
         }
     }
-    Ok(rows)
+    Ok(changes)
+}
+
+/// Brings a delta up to what the store holds of these rows.
+pub fn follow(store: &Store, encoder: u32, delta: &mut Delta, rows: BTreeSet<u64>) -> Result<()> {
+    for row in rows {
+        match (store.model(row)?, store.embedding(encoder, row)?) {
+            (Some(model), Some(vector)) => insert(delta, &model, vector)?,
+            (Some(_), None) | (None, _) => delta.remove(row),
+        }
+    }
+    Ok(())
 }
 
 fn insert(delta: &mut Delta, model: &ModelRecord, vector: Vec<f32>) -> Result<()> {

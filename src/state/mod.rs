@@ -6,7 +6,6 @@ pub use load::{attributes, load};
 
 use crate::encoder::Encoders;
 use crate::{OpenOptions, Result};
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tans_index::{Delta, Segment};
 use tans_storage::{GenerationRecord, Mode, Store};
@@ -34,6 +33,9 @@ impl Generation {
     }
 }
 
+/// The number of encoders that a reader has made in memory: the store holds no vectors of theirs.
+pub const UNSTORED_ENCODER: u32 = u32::MAX;
+
 /// Shared by all clones of a `Database`.
 pub struct State {
     /// The durable truth.
@@ -58,17 +60,10 @@ fn prepare_torch(options: &OpenOptions) -> Result<()> {
 }
 
 impl State {
-    /// Opens a zoo and loads its current generation.
-    pub fn open(path: &Path, options: OpenOptions) -> Result<Self> {
-        let mode = if options.read_only { Mode::Read } else { Mode::Write };
-        Self::from_store(Store::open(path, mode)?, options)
-    }
-
-    /// Takes over a store whose first generation has been installed.
-    pub fn from_store(store: Store, options: OpenOptions) -> Result<Self> {
+    /// Takes over a store and the generation that it holds.
+    pub fn new(store: Store, current: Generation, options: OpenOptions) -> Result<Self> {
         #[cfg(feature = "torch")]
         prepare_torch(&options)?;
-        let current = load(&store)?;
         Ok(Self {
             store,
             options,
@@ -92,7 +87,8 @@ impl State {
         self.commits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// In a reader: catches up with the writer and loads what it installed meanwhile.
+    /// In a reader: catches up with the writer. What changed since the last time goes into the delta; only another
+    /// generation is loaded, and one that cannot be read leaves the one before in service.
     pub fn refresh(&self) -> Result<()> {
         if self.store.mode() == Mode::Write {
             return Ok(());
@@ -100,9 +96,25 @@ impl State {
         let _ordered = self.lock_commits();
         let before = self.store.sequence()?;
         self.store.refresh()?;
-        if self.store.sequence()? != before {
-            self.install(load(&self.store)?);
+        if self.store.sequence()? == before {
+            return Ok(());
         }
-        Ok(())
+        let changes = load::changes(&self.store, before)?;
+        if changes.installed {
+            match load(&self.store) {
+                Ok(generation) => self.install(generation),
+                Err(error) => tracing::warn!("{error}; the generation before stays in service"),
+            }
+            return Ok(());
+        }
+        let generation = self.generation();
+        if generation.record.encoder == UNSTORED_ENCODER {
+            tracing::warn!(
+                "made again in memory, the generation does not follow the writer; open the zoo again"
+            );
+            return Ok(());
+        }
+        let mut delta = generation.delta.write().unwrap_or_else(PoisonError::into_inner);
+        load::follow(&self.store, generation.record.encoder, &mut delta, changes.rows)
     }
 }

@@ -4,7 +4,8 @@ use super::embed;
 use crate::Result;
 use crate::encoder::Encoders;
 use crate::state::{self, Generation};
-use tans_index::{BuildOptions, Embedding, Entry};
+use std::sync::RwLock;
+use tans_index::{BuildOptions, Delta, Embedding, Entry};
 use tans_storage::{Batch, Dtype, EncoderRecord, GenerationRecord, NewTensor, Store};
 
 /// Below this many vectors an exact scan of the delta answers at once, and no segment is built.
@@ -55,6 +56,20 @@ pub fn install(store: &Store, candidate: Candidate) -> Result<Generation> {
     // What a reader may still look for stays until `gc`; a segment that cannot be deleted now, too.
     let _ = store.delete_old_segments();
     state::load(store)
+}
+
+/// Embeds every model with these encoders without storing anything, for a reader whose generation is damaged. Its
+/// fingerprint is that of the encoders, so nothing mistakes it for the stored one.
+pub fn in_memory(store: &Store, encoders: Encoders) -> Result<Generation> {
+    let number = store.generation()?.map_or(0, |generation| generation.number);
+    let encoder = state::UNSTORED_ENCODER;
+    let record = GenerationRecord { number, encoder, segment: None, sequence: store.sequence()? };
+    let fingerprint = *blake3::hash(&tans_storage::encode(&encoders)?).as_bytes();
+    let mut delta = Delta::new(encoders.dim());
+    for Entry { key, vector, attributes } in embed_all(store, &encoders, 0, &mut Batch::new())? {
+        delta.insert(key, &vector, attributes)?;
+    }
+    Ok(Generation { record, encoders, fingerprint, segment: None, delta: RwLock::new(delta) })
 }
 
 fn embed_all(

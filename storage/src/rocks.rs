@@ -19,6 +19,11 @@ const WRITE_BUFFERS_BYTES: usize = 32 << 20;
 const WRITE_BUFFER_BYTES: usize = 8 << 20;
 const WAL_BYTES_MAX: u64 = 64 << 20;
 
+/// Numbers of the system errors that a disk gives rise to, the same on all platforms that we build
+/// for: EIO, ENOSPC, EMFILE, ENFILE, EDQUOT, EROFS, EACCES, EFBIG and ENOENT.
+const OS_ERRORS: [i32; 9] = [5, 28, 24, 23, 122, 30, 13, 27, ENOENT];
+const ENOENT: i32 = 2;
+
 /// How often a secondary tries to catch up with a writer that is deleting files.
 const CATCH_UP_TRIES: usize = 5;
 
@@ -321,10 +326,10 @@ fn failure(error: rocksdb::Error) -> Error {
             offset: "an unknown place".to_owned(),
             what: error.into_string(),
         },
+        ErrorKind::IOError => io_failure(error.into_string()),
         ErrorKind::NotFound
         | ErrorKind::NotSupported
         | ErrorKind::InvalidArgument
-        | ErrorKind::IOError
         | ErrorKind::MergeInProgress
         | ErrorKind::Incomplete
         | ErrorKind::ShutdownInProgress
@@ -337,4 +342,32 @@ fn failure(error: rocksdb::Error) -> Error {
         | ErrorKind::ColumnFamilyDropped
         | ErrorKind::Unknown => Error::Rocks(error.into_string()),
     }
+}
+
+/// RocksDB keeps of a failed system call the words of the operating system, which lead back to its
+/// number, and often the path.
+fn io_failure(text: String) -> Error {
+    let number = OS_ERRORS.into_iter().find(|number| {
+        let words = std::io::Error::from_raw_os_error(*number).to_string();
+        words.split(" (os error").next().is_some_and(|words| text.contains(words))
+    });
+    // A table that is not there is missing from the truth; nothing else may delete it.
+    let table = text.contains(".sst");
+    match number {
+        Some(ENOENT) if table => {
+            let offset = "the file".to_owned();
+            Error::Corrupt { file: "db".to_owned(), offset, what: text }
+        }
+        Some(number) => Error::Io {
+            action: "rocksdb cannot use",
+            path: path_in(&text),
+            source: std::io::Error::from_raw_os_error(number),
+        },
+        None => Error::Rocks(text),
+    }
+}
+
+fn path_in(text: &str) -> PathBuf {
+    let path = text.split(": ").find_map(|part| part.find('/').map(|at| &part[at..]));
+    PathBuf::from(path.unwrap_or("db"))
 }

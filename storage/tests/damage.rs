@@ -38,6 +38,13 @@ fn a_flipped_bit_in_a_tensor_is_found() {
     assert_eq!(report.damages.len(), 1, "{:?}", report.damages);
     assert_eq!(report.damages[0].file, "packs/000001.pack");
     assert_eq!(report.damages[0].offset, Some(64 + 5056));
+    // Putting the tensor again mends every record that names it.
+    assert_eq!(put_blob(&store, &[2; 5000]), ids[1]);
+    let mut batch = Batch::new();
+    batch.put_model(&model(1, "n", &[ids[1]]));
+    store.commit(batch).expect("commit");
+    assert_eq!(store.tensor(ids[1]).expect("mended").as_ref(), [2; 5000]);
+    assert_sound(&store);
 }
 
 #[test]

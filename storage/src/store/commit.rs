@@ -368,18 +368,19 @@ impl<'a> Planner<'a> {
         )))
     }
 
-    /// Writes the records of the tensors whose reference count changes.
+    /// Writes the records of the tensors whose reference count or place changes.
     fn count_references(&mut self, staged: &HashMap<TensorId, TensorRecord>) -> Result<()> {
         for (id, change) in std::mem::take(&mut self.so_far.references) {
-            if change == 0 {
-                continue;
-            }
             let stored = self.get::<TensorRecord>(Family::Tensor, &id.0)?;
-            let Some(mut tensor) = stored.or_else(|| staged.get(&id).cloned()) else {
+            let Some(mut tensor) = stored.clone().or_else(|| staged.get(&id).cloned()) else {
                 return Err(Error::Invalid(format!(
                     "a record names tensor {id}, which is not stored: put it first"
                 )));
             };
+            // It was put again elsewhere, because its bytes are damaged where they lie.
+            if let Some(staged) = staged.get(&id) {
+                tensor.place = staged.place.clone();
+            }
             tensor.references = tensor.references.checked_add_signed(change).ok_or_else(|| {
                 let what = format!(
                     "expected at least {} references, found {}",
@@ -388,7 +389,9 @@ impl<'a> Planner<'a> {
                 );
                 record::corrupt(Family::Tensor, &id.0, &what)
             })?;
-            self.put(Family::Tensor, id.0.to_vec(), &tensor)?;
+            if stored.as_ref() != Some(&tensor) {
+                self.put(Family::Tensor, id.0.to_vec(), &tensor)?;
+            }
             self.so_far.tensors.push(id);
         }
         Ok(())

@@ -184,7 +184,7 @@ impl Store {
         }
     }
 
-    /// Stores tensors that are not stored yet; returns their ids in order. They become durable with
+    /// Stores tensors that are not stored yet, or are damaged; returns their ids in order. They become durable with
     /// the commit that names them; those that no commit names before the store is closed are lost.
     ///
     /// # Errors
@@ -202,8 +202,10 @@ impl Store {
             if self.staged().contains_key(id) {
                 continue;
             }
-            let record = match record::get(&self.db, Family::Tensor, &id.0)? {
-                Some(stored) => stored,
+            let stored = record::get::<TensorRecord>(&self.db, Family::Tensor, &id.0)?;
+            // One whose bytes are damaged is stored anew, which mends all that name it.
+            let record = match stored.filter(|stored| self.packs.proven(*id, stored).is_ok()) {
+                Some(sound) => sound,
                 None => writer.store(tensor)?,
             };
             self.staged.write().unwrap_or_else(PoisonError::into_inner).insert(*id, record);

@@ -1,0 +1,36 @@
+//! Opens a zoo. A generation is derived: one that cannot be read is made again from the records.
+
+use crate::state::{self, Generation, State};
+use crate::steps::{generation, training_set};
+use crate::train::{self, FitOptions};
+use crate::{Error, OpenOptions, Result};
+use std::ops::ControlFlow;
+use std::path::Path;
+use tans_storage::{Mode, Store};
+
+pub(crate) fn run(path: &Path, options: OpenOptions) -> Result<State> {
+    let mode = if options.read_only { Mode::Read } else { Mode::Write };
+    let store = Store::open(path, mode)?;
+    let current = match state::load(&store) {
+        Err(Error::Storage(damage @ tans_storage::Error::Corrupt { .. })) => {
+            tracing::warn!("{damage}; the encoders are learned again with the default recipe");
+            // What cannot be made again either is reported as it was found first.
+            rebuild(&store).map_err(|_| Error::Storage(damage))?
+        }
+        loaded => loaded?,
+    };
+    State::new(store, current, options)
+}
+
+/// Learns the closed form from the records. A writer installs it; a reader keeps it in memory.
+fn rebuild(store: &Store) -> Result<Generation> {
+    let set = training_set::load(store)?;
+    let mut go_on = |_, _, _| ControlFlow::Continue(());
+    let encoders = train::fit(&set, &FitOptions::default(), &mut go_on)?;
+    let notes = "made again, because the generation before could not be read".to_owned();
+    let candidate = generation::Candidate { encoders, notes };
+    match store.mode() {
+        Mode::Write => generation::install(store, candidate),
+        Mode::Read => generation::in_memory(store, candidate.encoders),
+    }
+}
