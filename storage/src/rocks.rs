@@ -117,10 +117,11 @@ impl Db {
 
     /// Opens the database for reading beside a writer.
     pub(crate) fn open_secondary(path: &Path) -> Result<Self> {
-        let folder = SecondaryFolder::create()?;
         let mut options = options();
         // With fewer, a table file that the writer has compacted away could not be opened again.
         options.set_max_open_files(-1);
+        require_tables(&options, path)?;
+        let folder = SecondaryFolder::create()?;
         let inner = DBWithThreadMode::open_cf_descriptors_as_secondary(
             &options,
             path,
@@ -244,6 +245,26 @@ impl Db {
             .cf_handle(family.name())
             .ok_or_else(|| Error::Rocks(format!("column family {} is missing", family.name())))
     }
+}
+
+/// Opens every table file once. A secondary silently leaves out those that it cannot open, and with
+/// them all that they hold.
+fn require_tables(options: &Options, path: &Path) -> Result<()> {
+    let open = || {
+        let families = descriptors();
+        DBWithThreadMode::<MultiThreaded>::open_cf_descriptors_read_only(
+            options, path, families, false,
+        )
+    };
+    let mut opened = open();
+    for _ in 1..CATCH_UP_TRIES {
+        if opened.is_ok() {
+            break;
+        }
+        // A writer may have deleted a file between the list and its opening.
+        opened = open();
+    }
+    opened.map(drop).map_err(failure)
 }
 
 /// Private folder of a secondary, in which RocksDB keeps its log; removed when dropped.

@@ -49,6 +49,7 @@ impl Store {
         let _alone = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.writer()?);
         self.delete_left_overs(&mut super::GcReport::default())?;
+        self.step("backup/start")?;
         backup::prepare(folder)?;
         let number = backup::numbers(folder)?.last().map_or(1, |newest| newest + 1);
         let partial = backup::start_partial(folder, number)?;
@@ -63,6 +64,7 @@ impl Store {
                 self.step("backup/renamed")?;
                 Ok(manifest)
             });
+        self.step("backup/staged")?;
         // A left-over of the staging folder is removed by the next backup or collection.
         let _ = files::remove_folder(&staging);
         let (manifest, bytes_copied) = report.inspect_err(|_| {
@@ -100,6 +102,7 @@ impl Store {
             }
         }
         drop(writer);
+        self.step("backup/held")?;
         for name in files::names(&database)? {
             files.push((database.join(&name), format!("{}/{name}", schema::DATABASE)));
         }
@@ -134,6 +137,7 @@ impl Store {
                 return Err(Error::Cancelled);
             }
             let target = partial.join(path);
+            self.step("backup/file")?;
             let linked = previous
                 .as_ref()
                 .map_or(Ok(None), |previous| previous.link(source, path, &target))?;

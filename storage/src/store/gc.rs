@@ -57,6 +57,7 @@ impl Store {
         let _alone = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.writer()?);
         let mut report = GcReport::default();
+        self.step("gc/start")?;
         self.drop_unreferenced(&mut report)?;
         let victims = self.packs_to_empty()?;
         for (done, &victim) in victims.iter().enumerate() {
@@ -68,6 +69,7 @@ impl Store {
         self.delete_dead_packs(&mut report)?;
         self.delete_segments(&mut report)?;
         self.delete_left_overs(&mut report)?;
+        self.step("gc/end")?;
         Ok(report)
     }
 
@@ -248,6 +250,7 @@ impl Store {
             self.step("gc/deleted")?;
         }
         if report.packs_deleted > 0 {
+            self.step("gc/unsynced")?;
             sync_folder(self.packs.folder())?;
             self.packs.forget_deleted();
         }

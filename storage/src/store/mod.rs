@@ -136,7 +136,11 @@ impl Store {
         match mode {
             Mode::Write => {
                 let lock = WriterLock::take(path)?;
-                Self::assemble(path, mode, Db::open(&database)?, Some(lock))
+                let step = |name| failpoint::step(name).map_err(io_error("cannot open", path));
+                step("open/locked")?;
+                let db = Db::open(&database)?;
+                step("open/database")?;
+                Self::assemble(path, mode, db, Some(lock))
             }
             Mode::Read => {
                 // Registered before the database is read: what it names then is not deleted.
@@ -270,6 +274,7 @@ impl Store {
             }
         }
         let commit::Plan { write, sequence, next_row, tensors } = planner.finish()?;
+        self.step("commit/planned")?;
         if !write.is_empty() {
             self.write(writer, write)?;
         }
@@ -278,19 +283,19 @@ impl Store {
         let mut staged = self.staged.write().unwrap_or_else(PoisonError::into_inner);
         tensors.iter().for_each(|id| drop(staged.remove(id)));
         drop(staged);
+        self.step("commit/unanswered")?;
         accepted.into_iter().for_each(|(answer, sequence)| drop(answer.send(Ok(sequence))));
         Ok(())
     }
 
     /// Makes all that was appended to packs durable, and then the records that name it.
     fn write(&self, writer: &mut Writer, write: Write) -> Result<()> {
-        let step = |name| failpoint::step(name).map_err(io_error("cannot write", &self.path));
         let written = writer
             .appender
             .sync()
-            .and_then(|()| step("commit/write"))
+            .and_then(|()| self.step("commit/write"))
             .and_then(|()| self.db.write_synced(write))
-            .and_then(|()| step("commit/written"));
+            .and_then(|()| self.step("commit/written"));
         writer.noting_failure(written)
     }
 
@@ -404,11 +409,15 @@ impl Writer {
 
 /// Makes the folders and the database of a new zoo, and makes it a zoo as the last step.
 fn lay_out(path: &Path, backbone: [u8; 32]) -> Result<Db> {
+    let step = |name| failpoint::step(name).map_err(io_error("cannot create", path));
+    step("create/locked")?;
     for folder in [schema::PACKS, schema::SEGMENTS, schema::READERS] {
         let folder = path.join(folder);
         fs::create_dir(&folder).map_err(io_error("cannot create", &folder))?;
     }
+    step("create/folders")?;
     let db = Db::create(&path.join(schema::DATABASE))?;
+    step("create/database")?;
     let mut write = Write::default();
     let values = [
         (SYS_FORMAT, codec::encode(&FORMAT_VERSION)?),
@@ -420,6 +429,7 @@ fn lay_out(path: &Path, backbone: [u8; 32]) -> Result<Db> {
         write.entries.insert((Family::Sys, key.to_vec()), Some(value));
     }
     db.write_synced(write)?;
+    step("create/records")?;
     schema::write_marker(path, FORMAT_VERSION)?;
     if let Some(parent) = path.canonicalize().ok().as_deref().and_then(Path::parent) {
         sync_folder(parent)?;

@@ -47,9 +47,11 @@ impl Store {
         let partial = partial_path(zoo)?;
         fs::create_dir_all(&partial).map_err(io_error("cannot create", &partial))?;
         let lock = WriterLock::take(&partial)?;
+        step("restore/start", zoo)?;
         let restored = clear(&partial)
             .and_then(|()| copy_all(&backup, &manifest, &partial, observe))
-            .and_then(|()| schema::write_marker(&partial, manifest.format));
+            .and_then(|()| schema::write_marker(&partial, manifest.format))
+            .and_then(|()| step("restore/marked", zoo));
         drop(lock);
         let installed = restored.and_then(|()| prove(&partial)).and_then(|damages| {
             step("restore/rename", zoo)?;
@@ -104,6 +106,7 @@ fn copy_all(
     for folder in &folders {
         fs::create_dir(folder).map_err(io_error("cannot create", folder))?;
     }
+    step("restore/cleared", partial)?;
     for (done, entry) in manifest.entries.iter().enumerate() {
         if observe(done, manifest.entries.len()).is_break() {
             return Err(Error::Cancelled);
@@ -134,7 +137,9 @@ fn copy_all(
 fn prove(partial: &Path) -> Result<Vec<Damage>> {
     let store = Store::open(partial, Mode::Write)?;
     let report = store.check_records()?;
+    step("restore/proven", partial)?;
     store.writer()?.seal()?;
+    step("restore/sealed", partial)?;
     Ok(report.damages)
 }
 
