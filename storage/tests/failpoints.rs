@@ -4,6 +4,8 @@
 mod common;
 
 use common::{BACKBONE, assert_sound, model, put_blob, task};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tans_storage::{Batch, Dtype, Error, Mode, NewTensor, Store};
 
 #[test]
@@ -36,4 +38,36 @@ fn after_a_failed_write_the_store_refuses_until_it_is_reopened() {
         put_blob(&store, b"goes on");
         assert_sound(&store);
     }
+}
+
+#[test]
+fn commits_that_wait_for_each_other_share_one_write() {
+    let _scenario = fail::FailScenario::setup();
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let store = Store::create(&folder.path().join("zoo"), BACKBONE).expect("create");
+    let writes = Arc::new(AtomicUsize::new(0));
+    let counted = writes.clone();
+    fail::cfg_callback("commit/write", move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        // As long as a slow disk takes, so that the other threads get to the queue.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    })
+    .expect("configure");
+    std::thread::scope(|scope| {
+        for thread in 0..8u8 {
+            let store = &store;
+            scope.spawn(move || {
+                for turn in 0..5u8 {
+                    let mut batch = Batch::new();
+                    batch.put_task(&task(thread * 5 + turn, &format!("{thread}-{turn}")));
+                    store.commit(batch).expect("commit");
+                }
+            });
+        }
+    });
+    fail::remove("commit/write");
+    let writes = writes.load(Ordering::SeqCst);
+    assert!(writes <= 20, "40 commits of 8 threads took {writes} writes");
+    assert_eq!(store.tasks().expect("tasks").len(), 40);
+    assert_sound(&store);
 }

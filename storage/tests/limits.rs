@@ -70,8 +70,8 @@ fn files_that_may_not_grow_and_descriptors_that_run_out() {
     for (seed, limit) in [
         (7, "trap '' XFSZ; ulimit -f 120"),
         (8, "trap '' XFSZ; ulimit -f 300"),
-        (7, "ulimit -n 30"),
-        (8, "ulimit -n 33"),
+        (7, "ulimit -n 22"),
+        (8, "ulimit -n 27"),
     ] {
         let folder = folder();
         let place = Place(folder.path().to_owned());

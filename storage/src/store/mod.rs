@@ -32,8 +32,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, SyncSender, TryRecvError};
-use std::sync::{LockResult, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 /// How a zoo is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub struct Store {
     /// Taken for writing while a reader catches up, so that it does so only between operations.
     catching_up: RwLock<()>,
     /// Commits that wait for a thread to write them.
-    queue: Mutex<Vec<Pending>>,
+    queue: Mutex<Queue>,
     /// Orders the writes; `None` in `Mode::Read`.
     writer: Option<Mutex<Writer>>,
     /// Held by what must not meet another of its kind: collecting and backing up.
@@ -87,10 +87,37 @@ struct Writer {
     failed: Option<String>,
 }
 
+/// Commits that wait. While one thread writes, the others wait for its answer; when it is done, it
+/// makes the first that came meanwhile the next writer of all that came.
+#[derive(Default)]
+struct Queue {
+    pending: Vec<Pending>,
+    /// Whether a thread writes, or has been told to.
+    led: bool,
+}
+
 /// A commit that waits to be written, and where its answer goes.
 struct Pending {
     changes: Vec<Change>,
-    answer: SyncSender<Result<u64>>,
+    answer: Sender<Answer>,
+}
+
+enum Answer {
+    /// The commit is written, or refused.
+    Done(Result<u64>),
+    /// Write what is in the queue.
+    Lead,
+}
+
+/// Passes the lead on when it is dropped, also by a panic.
+struct Lead<'a>(&'a Store);
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue();
+        let next = queue.pending.first();
+        queue.led = next.is_some_and(|next| next.answer.send(Answer::Lead).is_ok());
+    }
 }
 
 impl Store {
@@ -239,22 +266,33 @@ impl Store {
     /// 1 MB); `Error::ReadOnly`; `Error::Poisoned` after an earlier failure; `Error::Rocks` or
     /// `Error::Io` when the write fails.
     pub fn commit(&self, batch: Batch) -> Result<u64> {
-        let mutex = self.writer.as_ref().ok_or(Error::ReadOnly)?;
-        let (answer, answered) = mpsc::sync_channel(1);
-        self.queue().push(Pending { changes: batch.changes, answer });
-        // Whoever gets the mutex first writes all that was queued until then, so the others find
-        // their answers when they get it.
-        let waited = mutex.lock();
-        let lost = || Error::Poisoned { reason: "another thread's write failed".to_owned() };
-        match answered.try_recv() {
-            Ok(result) => return result,
-            Err(TryRecvError::Disconnected) => return Err(lost()),
-            Err(TryRecvError::Empty) => {}
+        if self.mode == Mode::Read {
+            return Err(Error::ReadOnly);
         }
-        let mut writer = sound(waited)?;
-        let group = std::mem::take(&mut *self.queue());
-        self.commit_group(&mut writer, group)?;
-        answered.try_recv().map_err(|_| lost())?
+        let lost = || Error::Poisoned { reason: "another thread's write failed".to_owned() };
+        let (answer, answers) = mpsc::channel();
+        let leads = {
+            let mut queue = self.queue();
+            queue.pending.push(Pending { changes: batch.changes, answer });
+            !std::mem::replace(&mut queue.led, true)
+        };
+        if !leads {
+            match answers.recv() {
+                Ok(Answer::Done(result)) => return result,
+                Ok(Answer::Lead) => {}
+                Err(_) => return Err(lost()),
+            }
+        }
+        let lead = Lead(self);
+        let writer = self.writer();
+        // Without a writer nobody will write these either; their threads see the sender go.
+        let group = std::mem::take(&mut self.queue().pending);
+        self.commit_group(&mut *writer?, group)?;
+        drop(lead);
+        match answers.recv() {
+            Ok(Answer::Done(result)) => result,
+            Ok(Answer::Lead) | Err(_) => Err(lost()),
+        }
     }
 
     /// Where the engine keeps a derived file of a generation: `ZOO/segments/NAME`.
@@ -270,7 +308,7 @@ impl Store {
             // A caller that has gone away needs no answer.
             match planner.plan(&self.staged(), changes) {
                 Ok(sequence) => accepted.push((answer, sequence)),
-                Err(refusal) => drop(answer.send(Err(refusal))),
+                Err(refusal) => drop(answer.send(Answer::Done(Err(refusal)))),
             }
         }
         let commit::Plan { write, sequence, next_row, tensors } = planner.finish()?;
@@ -284,7 +322,9 @@ impl Store {
         tensors.iter().for_each(|id| drop(staged.remove(id)));
         drop(staged);
         self.step("commit/unanswered")?;
-        accepted.into_iter().for_each(|(answer, sequence)| drop(answer.send(Ok(sequence))));
+        accepted
+            .into_iter()
+            .for_each(|(answer, sequence)| drop(answer.send(Answer::Done(Ok(sequence)))));
         Ok(())
     }
 
@@ -299,7 +339,7 @@ impl Store {
         writer.noting_failure(written)
     }
 
-    fn queue(&self) -> MutexGuard<'_, Vec<Pending>> {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -340,7 +380,14 @@ impl Store {
 
     /// Takes the write mutex; refuses when an earlier write failed.
     fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
-        sound(self.writer.as_ref().ok_or(Error::ReadOnly)?.lock())
+        let Ok(writer) = self.writer.as_ref().ok_or(Error::ReadOnly)?.lock() else {
+            return Err(Error::Poisoned { reason: "a thread panicked while writing".to_owned() });
+        };
+        // Asked under the mutex: asked before, a failure could still happen while waiting.
+        match &writer.failed {
+            Some(reason) => Err(Error::Poisoned { reason: reason.clone() }),
+            None => Ok(writer),
+        }
     }
 }
 
@@ -356,18 +403,6 @@ impl Drop for Store {
                 .and_then(|()| self.db.flush());
             let _ = failpoint::step("close/flushed");
         }
-    }
-}
-
-/// Refuses when an earlier write failed. Asked under the mutex: asked before, a failure could still
-/// happen while waiting.
-fn sound(waited: LockResult<MutexGuard<'_, Writer>>) -> Result<MutexGuard<'_, Writer>> {
-    let Ok(writer) = waited else {
-        return Err(Error::Poisoned { reason: "a thread panicked while writing".to_owned() });
-    };
-    match &writer.failed {
-        Some(reason) => Err(Error::Poisoned { reason: reason.clone() }),
-        None => Ok(writer),
     }
 }
 

@@ -1,0 +1,224 @@
+//! What the store costs over the bare disk and bare RocksDB, on the same machine in the same run.
+//!
+//! `cargo bench --package tans --package tans-storage --bench storage [-- MODELS RECORDS]`; the
+//! defaults are 10,000 models of 100 kB and 1,000,000 records.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+#[path = "../tests/common/records.rs"]
+mod records;
+
+use records::{BACKBONE, model, task};
+use rocksdb::{ColumnFamilyDescriptor, DB, Options, WriteOptions};
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+use tans_storage::{Batch, Dtype, Mode, ModelId, NewTensor, Store, TensorId};
+
+/// Sizes of a model's weights: 100 kB in all, one of them small enough to lie in its record.
+const WEIGHTS: [usize; 4] = [60_000, 30_000, 9_000, 1_000];
+
+/// Models that share a commit, so that one sync covers 4 MB.
+const GROUP: usize = 40;
+
+fn main() {
+    let numbers: Vec<usize> = std::env::args().skip(1).filter_map(|arg| arg.parse().ok()).collect();
+    let models = numbers.first().copied().unwrap_or(10_000);
+    let records = numbers.get(1).copied().unwrap_or(1_000_000);
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let zoo = folder.path().join("zoo");
+    ingest(folder.path(), &zoo, models);
+    get(&zoo);
+    single_put(folder.path());
+    open(folder.path(), records);
+}
+
+/// Weights that no other model has.
+fn weights(number: usize) -> Vec<Vec<u8>> {
+    let mut state = number as u64 + 1;
+    let mut noise = |bytes: usize| -> Vec<u8> {
+        let mut made = Vec::with_capacity(bytes + 8);
+        while made.len() < bytes {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            made.extend_from_slice(&state.to_le_bytes());
+        }
+        made.truncate(bytes);
+        made
+    };
+    WEIGHTS.map(&mut noise).into()
+}
+
+fn put(store: &Store, batch: &mut Batch, number: usize) -> Vec<TensorId> {
+    let weights = weights(number);
+    let shapes: Vec<[usize; 1]> = weights.iter().map(|bytes| [bytes.len()]).collect();
+    let tensors: Vec<NewTensor<'_>> = weights
+        .iter()
+        .zip(&shapes)
+        .map(|(bytes, shape)| NewTensor { dtype: Dtype::U8, shape, bytes })
+        .collect();
+    let ids = store.put_tensors(&tensors).expect("put");
+    let row = store.next_row().expect("row");
+    batch.put_model(&model(row, &format!("m{number}"), &ids));
+    batch.put_signature(row, &[0; 513]);
+    batch.put_embedding(0, row, &[0.5; 128]);
+    ids
+}
+
+fn ingest(folder: &Path, zoo: &Path, models: usize) {
+    let store = Store::create(zoo, BACKBONE).expect("create");
+    let megabytes = (models * WEIGHTS.iter().sum::<usize>()) as f64 / 1e6;
+    let start = Instant::now();
+    for first in (0..models).step_by(GROUP) {
+        let mut batch = Batch::new();
+        for number in first..(first + GROUP).min(models) {
+            put(&store, &mut batch, number);
+        }
+        store.commit(batch).expect("commit");
+    }
+    let ours = start.elapsed().as_secs_f64();
+    let start = Instant::now();
+    let mut file = File::create(folder.join("bare")).expect("file");
+    for first in (0..models).step_by(GROUP) {
+        for number in first..(first + GROUP).min(models) {
+            for bytes in weights(number) {
+                file.write_all(&bytes).expect("write");
+            }
+        }
+        file.sync_data().expect("sync");
+    }
+    let bare = start.elapsed().as_secs_f64();
+    std::fs::remove_file(folder.join("bare")).expect("remove");
+    println!("ingest of {models} models, {megabytes:.0} MB, a sync each {GROUP}");
+    println!("  store {:.0} MB/s, bare file {:.0} MB/s", megabytes / ours, megabytes / bare);
+    println!("  ratio {:.2} (target: at least 0.70)", bare / ours);
+    let before = store.stats().expect("stats").disk_bytes;
+    let start = Instant::now();
+    for number in 0..models {
+        // What an ingest does to find that it has nothing to do: hash, and look the model up.
+        for bytes in weights(number) {
+            std::hint::black_box(TensorId::of(Dtype::U8, &[bytes.len()], &bytes));
+        }
+        let id = ModelId(TensorId::of(Dtype::U8, &[], format!("m{number}").as_bytes()).0);
+        assert!(store.model_by_id(id).expect("read").is_some());
+    }
+    let again = start.elapsed().as_secs_f64();
+    let fresh = store.stats().expect("stats").disk_bytes.saturating_sub(before);
+    println!(
+        "ingest of the same again: {:.1} x faster (target: 10), {fresh} new bytes",
+        ours / again
+    );
+}
+
+/// Time of one call, from as many as fit into a moment; the median of nine.
+fn nanoseconds(mut call: impl FnMut(usize)) -> f64 {
+    let mut medians: Vec<f64> = (0..9)
+        .map(|_| {
+            let start = Instant::now();
+            let mut calls = 0;
+            while start.elapsed().as_millis() < 50 {
+                (0..100).for_each(|at| call(calls + at));
+                calls += 100;
+            }
+            start.elapsed().as_nanos() as f64 / calls as f64
+        })
+        .collect();
+    medians.sort_by(f64::total_cmp);
+    medians[4]
+}
+
+fn get(zoo: &Path) {
+    let store = Store::open(zoo, Mode::Read).expect("open");
+    let ids: Vec<TensorId> = store
+        .models()
+        .expect("models")
+        .take(1_000)
+        .map(|model| model.expect("a record").weights[0].tensor)
+        .collect();
+    let ours = nanoseconds(|at| {
+        let tensor = store.tensor(ids[at % ids.len()]).expect("tensor");
+        std::hint::black_box(tensor.bytes()[0]);
+    });
+    let families = DB::list_cf(&Options::default(), zoo.join("db")).expect("families");
+    let db = DB::open_cf_for_read_only(&Options::default(), zoo.join("db"), families, false);
+    let db = db.expect("open");
+    let family = db.cf_handle("tensor").expect("family");
+    let bare = nanoseconds(|at| {
+        std::hint::black_box(db.get_cf(family, ids[at % ids.len()].0).expect("read"));
+    });
+    println!("get of weights, warm: {ours:.0} ns, bare point read {bare:.0} ns");
+    println!("  ratio {:.2} (target: at most 3)", ours / bare);
+    let tensor = store.tensor(ids[0]).expect("tensor");
+    let sum = nanoseconds(|_| {
+        std::hint::black_box(tensor.bytes().iter().map(|byte| u64::from(*byte)).sum::<u64>());
+    });
+    println!(
+        "  sum over its {} bytes: {:.1} GB/s",
+        tensor.bytes().len(),
+        tensor.bytes().len() as f64 / sum
+    );
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+fn single_put(folder: &Path) {
+    let store = Store::create(&folder.join("single"), BACKBONE).expect("create");
+    let db = DB::open_default(folder.join("bare")).expect("open");
+    let file = File::create(folder.join("bare.pack")).expect("file");
+    let mut synced = WriteOptions::default();
+    synced.set_sync(true);
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    for number in 0..200 {
+        let start = Instant::now();
+        let mut batch = Batch::new();
+        put(&store, &mut batch, number);
+        store.commit(batch).expect("commit");
+        ours.push(start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        for bytes in weights(number) {
+            (&file).write_all(&bytes).expect("write");
+        }
+        file.sync_all().expect("sync");
+        db.put_opt(number.to_be_bytes(), [0; 2_000], &synced).expect("put");
+        bare.push(start.elapsed().as_secs_f64());
+    }
+    let (ours, bare) = (median(ours) * 1e3, median(bare) * 1e3);
+    println!("one model put: {ours:.2} ms, bare file sync and bare synced put {bare:.2} ms");
+    println!("  ratio {:.2} (target: at most 1.3)", ours / bare);
+}
+
+fn open(folder: &Path, records: usize) {
+    let zoo = folder.join("records");
+    let store = Store::create(&zoo, BACKBONE).expect("create");
+    for first in (0..records).step_by(10_000) {
+        let mut batch = Batch::new();
+        batch.put_task(&task(1, "task"));
+        for row in first..(first + 10_000).min(records) {
+            batch.put_model(&model(row as u64, &format!("model number {row}"), &[]));
+        }
+        store.commit(batch).expect("commit");
+    }
+    drop(store);
+    let timed = |open: &dyn Fn()| {
+        let times = (0..7).map(|_| {
+            let start = Instant::now();
+            open();
+            start.elapsed().as_secs_f64() * 1e3
+        });
+        median(times.collect())
+    };
+    let read = timed(&|| drop(Store::open(&zoo, Mode::Read).expect("open")));
+    let write = timed(&|| drop(Store::open(&zoo, Mode::Write).expect("open")));
+    let bare = timed(&|| {
+        let names = DB::list_cf(&Options::default(), zoo.join("db")).expect("families");
+        let families =
+            names.iter().map(|name| ColumnFamilyDescriptor::new(name, Options::default()));
+        drop(DB::open_cf_descriptors(&Options::default(), zoo.join("db"), families).expect("open"));
+    });
+    println!(
+        "open with {records} records: reader {read:.1} ms, writer {write:.1} ms, bare {bare:.1} ms"
+    );
+    println!("  ratios {:.2} and {:.2} (target: at most 2)", read / bare, write / bare);
+}
