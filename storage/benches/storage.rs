@@ -143,7 +143,7 @@ fn get(zoo: &Path) {
     let db = db.expect("open");
     let family = db.cf_handle("tensor").expect("family");
     let bare = nanoseconds(|at| {
-        std::hint::black_box(db.get_cf(family, ids[at % ids.len()].0).expect("read"));
+        std::hint::black_box(db.get_cf(&family, ids[at % ids.len()].0).expect("read"));
     });
     println!("get of weights, warm: {ours:.0} ns, bare point read {bare:.0} ns");
     println!("  ratio {:.2} (target: at most 3)", ours / bare);

@@ -6,6 +6,7 @@ mod common;
 use common::{BACKBONE, assert_sound, model, put_blob, task};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 use tans_storage::{Batch, Error, Mode, PairKind, Store, TaskId};
 
@@ -18,6 +19,7 @@ enum Step {
     PutPair { byte: u8, row: u64, accuracy: f32 },
     PutEmbedding { encoder: u32, row: u64 },
     RemoveEncoder { encoder: u32 },
+    Gc,
     Reopen,
 }
 
@@ -42,6 +44,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(byte, row, accuracy)| Step::PutPair { byte, row, accuracy }),
         2 => (0..3u32, row).prop_map(|(encoder, row)| Step::PutEmbedding { encoder, row }),
         1 => (0..3u32).prop_map(|encoder| Step::RemoveEncoder { encoder }),
+        1 => Just(Step::Gc),
         1 => Just(Step::Reopen),
     ];
     prop::collection::vec(step, 1..25)
@@ -93,14 +96,15 @@ fn expect(maps: &mut Expected, step: &Step) -> bool {
             maps.embeddings.retain(|(number, _), ()| *number != encoder);
             true
         }
-        Step::Reopen => true,
+        Step::Gc | Step::Reopen => true,
     }
 }
 
 fn change(store: &Store, batch: &mut Batch, step: &Step) {
     match *step {
         Step::PutModel { row, name, blob } => {
-            let blob = put_blob(store, &[blob; 70]);
+            // Too large for a record, so that packs have something to lose.
+            let blob = put_blob(store, &vec![blob; 5_000]);
             batch.put_model(&model(row, &format!("n{name}"), &[blob]));
         }
         Step::RemoveModel { row } => batch.remove_model(row),
@@ -111,7 +115,7 @@ fn change(store: &Store, batch: &mut Batch, step: &Step) {
         }
         Step::PutEmbedding { encoder, row } => batch.put_embedding(encoder, row, &[row as f32]),
         Step::RemoveEncoder { encoder } => batch.remove_encoder(encoder),
-        Step::Reopen => {}
+        Step::Gc | Step::Reopen => {}
     }
 }
 
@@ -124,6 +128,11 @@ fn compare(store: &Store, maps: &Expected) {
     let expected: BTreeMap<u64, String> =
         maps.models.iter().map(|(row, (name, _))| (*row, format!("n{name}"))).collect();
     assert_eq!(models, expected);
+    for (row, (_, blob)) in &maps.models {
+        let model = store.model(*row).expect("read").expect("a model");
+        let weights = store.tensor(model.weights[0].tensor).expect("weights");
+        assert_eq!(weights.as_ref(), vec![*blob; 5_000]);
+    }
     for name in 0..3u8 {
         let found = store.model_by_name(&format!("n{name}")).expect("read").map(|model| model.row);
         let row = maps.models.iter().find(|(_, (used, _))| *used == name).map(|(row, _)| *row);
@@ -173,6 +182,9 @@ fn run(zoo: &Path, batches: &[Vec<Step>]) {
             }
             Err(Error::Invalid(reason)) => assert!(!allowed, "{reason}: {steps:?}"),
             Err(error) => panic!("{error}"),
+        }
+        if steps.iter().any(|step| matches!(step, Step::Gc)) {
+            store.gc(&mut |_, _| ControlFlow::Continue(())).expect("gc");
         }
         if steps.iter().any(|step| matches!(step, Step::Reopen)) {
             drop(store);
