@@ -39,7 +39,8 @@ STARTER_SETS = set(
     "icons_arrows icons_weather_nature icons_devices icons_office icons_transport icons_home "
     "icons_media icons_commerce icons_leisure icons_people icons_tools icons_colour "
     "char_latin_lower char_latin_upper char_greek char_cyrillic char_hebrew char_arabic "
-    "char_armenian char_hiragana char_kanji char_tamil char_telugu char_katakana char_georgian".split()
+    "char_armenian char_hiragana char_kanji char_tamil char_telugu char_katakana char_georgian "
+    "icons_colour_set icons_hue clipart_hue".split()
 )
 
 Set = collections.namedtuple("Set", "name file family side images")
