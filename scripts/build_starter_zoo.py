@@ -75,8 +75,11 @@ class Tans:
             "--benchmark", "none",
         )  # fmt: skip
 
-    def measure_all(self, zoo, file):
-        self.run("measure", zoo, "--all", file, "--by", "probe")
+    def measure_missing(self, zoo, file):
+        self.run("measure", zoo, "--all", "--missing", file, "--by", "probe")
+
+    def remove(self, zoo, models):
+        self.run("remove", zoo, *models)
 
     def export(self, zoo, path):
         self.run("export", zoo, "--starter", "-o", path)
@@ -165,25 +168,29 @@ def train(tans, zoo, sets, nets, progress):
 
 
 def measure(tans, zoo, files, progress):
-    """Measures every network on every set; a list beside the zoo says which sets are done."""
-    done_path = zoo + ".measured"
-    done = open(done_path).read().split() if os.path.exists(done_path) else []
+    """Measures every network on every set, except where the zoo holds the result."""
     for i, file in enumerate(files):
-        name = os.path.relpath(file, os.path.dirname(os.path.dirname(file)))
-        if name not in done:
-            tans.measure_all(zoo, file)
-            with open(done_path, "a") as marks:
-                marks.write(name + "\n")
-            progress.say(f"measured on {i + 1} of {len(files)}: {name}")
+        tans.measure_missing(zoo, file)
+        progress.say(f"measured on {i + 1} of {len(files)}: {os.path.basename(file)}")
 
 
 def measured_zoo(tans, zoo, stages, names):
-    """A zoo of the shipped f16 weights, made anew unless it holds all of them."""
-    if not os.path.isdir(zoo) or not names <= tans.models(zoo):
-        shutil.rmtree(zoo, ignore_errors=True)
-        if os.path.exists(zoo + ".measured"):
-            os.remove(zoo + ".measured")
-        tans.init_from(zoo, stages)
+    """A zoo of the shipped f16 weights, made anew unless it holds just these.
+
+    Networks that the last build shipped unchanged bring their results along: a model's and a task's
+    identity are those of their content.
+    """
+    if os.path.isdir(zoo) and names == tans.models(zoo):
+        return
+    shutil.rmtree(zoo, ignore_errors=True)
+    tans.init_from(zoo, [path for path in [starter_tar()] if os.path.exists(path)] + stages)
+    gone = tans.models(zoo) - names
+    if gone:
+        tans.remove(zoo, sorted(gone))
+
+
+def starter_tar():
+    return os.path.join(packages.root(), "assets", "starter.tar")
 
 
 def combined(tans, zoos, path):
@@ -222,7 +229,7 @@ def main():
     whole = os.path.join(base, "whole")
     shutil.rmtree(whole, ignore_errors=True)
     tans.init_from(whole, combined(tans, finals, os.path.join(base, "measured")))
-    output = os.path.join(packages.root(), "assets", "starter.tar")
+    output = starter_tar()
     tans.export(whole, output + ".partial")
     size = os.path.getsize(output + ".partial")
     if size > STARTER_BYTES_MAX:

@@ -18,6 +18,9 @@ pub struct Measure {
     /// Measure every stored model
     #[arg(long)]
     all: bool,
+    /// With --all: only models without such a result on this dataset, to go on where a run was stopped
+    #[arg(long, requires = "all")]
+    missing: bool,
     /// How: a ridge probe of penultimate features, or fine-tuning
     #[arg(long, value_enum, default_value = "probe")]
     by: ByFlag,
@@ -49,6 +52,7 @@ impl Measure {
                 ByFlag::Finetune => MeasureBy::Finetune(self.tuning.options()),
             },
             sample: self.sample.options(),
+            missing: self.missing,
         };
         let zoo = context.write(&self.zoo)?;
         let source = DatasetSource::parse(dataset);

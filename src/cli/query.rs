@@ -66,8 +66,12 @@ fn show(context: &Context, report: &QueryReport) -> Result<()> {
         ">MACs",
         "license",
     ];
+    let measured = report.hits.iter().any(|hit| hit.measured.is_some());
     if probed {
         header.insert(5, ">probed");
+    }
+    if measured {
+        header.insert(5, "measured here");
     }
     let rows = report.hits.iter().map(|hit| {
         let mut row = vec![
@@ -84,6 +88,10 @@ fn show(context: &Context, report: &QueryReport) -> Result<()> {
         if probed {
             let accuracy = hit.probed_accuracy;
             row.insert(5, accuracy.map_or("-".into(), |accuracy| format!("{accuracy:.3}")));
+        }
+        if measured {
+            let known = hit.measured.map(|known| format!("{:.3} ({})", known.accuracy, known.kind));
+            row.insert(5, known.unwrap_or_else(|| "-".into()));
         }
         row
     });

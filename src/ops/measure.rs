@@ -19,6 +19,15 @@ pub enum MeasureBy {
     Finetune(TuningOptions),
 }
 
+impl MeasureBy {
+    fn kind(&self) -> PairKind {
+        match self {
+            Self::Probe => PairKind::Probe,
+            Self::Finetune(_) => PairKind::Finetune,
+        }
+    }
+}
+
 /// Options of `measure`.
 #[derive(Clone, Debug, Default)]
 pub struct MeasureOptions {
@@ -26,6 +35,9 @@ pub struct MeasureOptions {
     pub by: MeasureBy,
     /// How much of the dataset is used.
     pub sample: SampleOptions,
+    /// Leave out models that have a result of this kind on this dataset, so that an interrupted run goes on. Default
+    /// false.
+    pub missing: bool,
 }
 
 /// One measurement.
@@ -65,17 +77,24 @@ pub(crate) fn run(
     options: &MeasureOptions,
     observer: Observer<'_>,
 ) -> Result<MeasureReport> {
-    let chosen = choose(state, models)?;
+    let mut chosen = choose(state, models)?;
     let samples = dataset::samples(source, &options.sample)?;
     let (task, is_new) = dataset::task_of(state, &samples, options.sample.seed, &mut *observer)?;
+    if options.missing {
+        let known = state.store.pairs_of_task(task.id)?;
+        let kind = options.by.kind();
+        let measured = |row| known.iter().any(|pair| pair.model == row && pair.kind == kind);
+        chosen.retain(|model| !measured(model.row));
+    }
     // The task is stored with the first result on it, so that a refusal leaves nothing behind.
     let mut unstored = is_new;
     let mut report =
         MeasureReport { measurements: Vec::new(), unmeasured: Vec::new(), skipped: Vec::new() };
     for (done, model) in chosen.iter().enumerate() {
         crate::progress::report(&mut *observer, "measuring", &model.name, done, chosen.len())?;
+        let kind = options.by.kind();
         match measure_one(state, model, &samples, options, &mut *observer) {
-            Ok((accuracy, kind)) => {
+            Ok(accuracy) => {
                 if std::mem::take(&mut unstored) {
                     results::commit_task(state, &task)?;
                 }
@@ -113,20 +132,18 @@ fn measure_one(
     samples: &Samples,
     options: &MeasureOptions,
     observer: Observer<'_>,
-) -> Result<(f32, PairKind)> {
+) -> Result<f32> {
     Ok(match &options.by {
         MeasureBy::Probe => {
             let network = admit::load_runnable(state, model)?;
             let classes = samples.class_names.len();
-            let probed = probe::probe(&network, classes, &samples.train, &samples.test)?;
-            (probed.test_accuracy, PairKind::Probe)
+            probe::probe(&network, classes, &samples.train, &samples.test)?.test_accuracy
         }
         MeasureBy::Finetune(tuning) => {
             admit::load_runnable(state, model)?;
             let (graph, input) = admit::load_network(state, model)?;
             let device = state.options.device;
-            let tuned = tuning::tune(&graph, &input, samples, tuning, device, observer)?;
-            (tuned.test_accuracy, PairKind::Finetune)
+            tuning::tune(&graph, &input, samples, tuning, device, observer)?.test_accuracy
         }
     })
 }

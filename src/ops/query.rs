@@ -3,8 +3,9 @@
 use crate::encoder::TaskEncoding;
 use crate::state::{Generation, State};
 use crate::steps::dataset::{self, DatasetSource, SampleOptions};
+use crate::steps::known;
 use crate::steps::search::{self, Found};
-use crate::steps::summary;
+use crate::steps::{self, summary};
 use crate::{Error, Observer, Result};
 use serde::Serialize;
 use std::time::Instant;
@@ -43,6 +44,8 @@ pub struct Hit {
     pub predicted_accuracy: f32,
     /// 90 % interval of the prediction, `[lo, hi]`.
     pub interval: [f32; 2],
+    /// Accuracy measured on this very dataset earlier, which the prediction takes in; `None` where there is none.
+    pub measured: Option<KnownResult>,
     /// Leave-one-out accuracy measured on the query's training part, where the hit was probed.
     pub probed_accuracy: Option<f32>,
     /// Names of the tasks that the model was trained on.
@@ -53,6 +56,15 @@ pub struct Hit {
     pub macs: u64,
     /// SPDX expression.
     pub license: Option<String>,
+}
+
+/// A result that the zoo holds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct KnownResult {
+    /// 0..=1.
+    pub accuracy: f32,
+    /// `probe`, `finetune` or `reported`.
+    pub kind: &'static str,
 }
 
 /// Where the time of a query went, in milliseconds.
@@ -116,7 +128,10 @@ pub(crate) fn run(
 
     let start = Instant::now();
     let wanted = options.k.max(options.rerank);
-    let found = search::search(state, &generation, &task, &options.filter, wanted)?;
+    let mut found = search::search(state, &generation, &task, &options.filter, wanted)?;
+    if let Some(id) = query.task {
+        known::take_in(state, &generation, (id, &task), &options.filter, &mut found)?;
+    }
     times.lookup = milliseconds(start);
 
     let start = Instant::now();
@@ -149,12 +164,15 @@ fn milliseconds(start: Instant) -> f64 {
 }
 
 fn hit(state: &State, rank: usize, found: Found, probed_accuracy: Option<f32>) -> Result<Hit> {
-    let Found { model, cosine, prediction } = found;
+    let Found { model, cosine, prediction, measured } = found;
+    let measured = measured
+        .map(|known| KnownResult { accuracy: known.accuracy, kind: steps::kind_name(known.kind) });
     Ok(Hit {
         rank,
         cosine,
         predicted_accuracy: prediction.accuracy,
         interval: prediction.interval,
+        measured,
         probed_accuracy,
         source_tasks: summary::task_names(&state.store, &model.seen)?,
         params: model.cost.params,

@@ -229,6 +229,8 @@ pub fn reference_task(name: &str) -> TaskRecord {
 pub struct Query {
     /// What to call it.
     pub name: String,
+    /// Identity as a task, stored or not; bare rows have none.
+    pub task: Option<TaskId>,
     /// Measured sample.
     pub sample: TaskSample,
     /// The decoded images, when the dataset has images.
@@ -263,7 +265,14 @@ fn stored_query(store: &Store, name: &str) -> Result<Query> {
             "task {name:?} is a reference: expected a task with stored rows; add the dataset with `tans task add`"
         ))
     })?;
-    Ok(Query { name: task.name, sample, samples: None, skipped: Vec::new(), backbone_ms: 0.0 })
+    Ok(Query {
+        name: task.name,
+        task: Some(task.id),
+        sample,
+        samples: None,
+        skipped: Vec::new(),
+        backbone_ms: 0.0,
+    })
 }
 
 fn rows_query(
@@ -286,6 +295,7 @@ fn rows_query(
     }
     Ok(Query {
         name: dataset_name(path),
+        task: None,
         sample,
         samples: None,
         skipped: Vec::new(),
@@ -309,6 +319,7 @@ fn image_query(
     let (sample, backbone_ms) = measure(state, &samples, options.seed, observer)?;
     Ok(Query {
         name: samples.name.clone(),
+        task: Some(samples.task),
         sample,
         skipped: std::mem::take(&mut samples.skipped),
         samples: Some(samples),

@@ -12,6 +12,7 @@ pub mod feature_cache;
 #[cfg(feature = "torch")]
 pub mod fit;
 pub mod generation;
+pub mod known;
 #[cfg(feature = "torch")]
 pub mod probe;
 pub mod results;

@@ -1,0 +1,84 @@
+//! What is already measured on the very task that is asked about.
+
+use super::search::{self, Found};
+use crate::Result;
+use crate::encoder::TaskEncoding;
+use crate::state::{Generation, State};
+use std::collections::BTreeMap;
+use tans_index::Filter;
+use tans_storage::{PairKind, TaskId};
+
+/// Standard deviation of an accuracy that was measured on some hundred test images.
+const MEASURED_SD: f32 = 0.05;
+/// Half-width of a 90 % interval in standard deviations.
+const HALF_WIDTH: f32 = 1.645;
+
+/// A result on the task itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measured {
+    /// 0..=1.
+    pub accuracy: f32,
+    /// Fine-tuned before probed before reported.
+    pub kind: PairKind,
+}
+
+/// Takes results on the task into the predictions, and orders by prediction where there are any.
+///
+/// The encoders place a task among those that they were learned from. Where it is one of them, a model's vector holds
+/// its result already; a task that they were not learned from shows in a vector only as far as it resembles theirs, so
+/// that its measured models are asked for here, whether the search found them or not.
+pub fn take_in(
+    state: &State,
+    generation: &Generation,
+    (id, task): (TaskId, &TaskEncoding),
+    filter: &Filter,
+    found: &mut Vec<Found>,
+) -> Result<()> {
+    if generation.encoders.basis().contains(&id.0) {
+        return Ok(());
+    }
+    let mut measured: BTreeMap<u64, Measured> = BTreeMap::new();
+    for pair in state.store.pairs_of_task(id)? {
+        let new = Measured { accuracy: pair.accuracy, kind: pair.kind };
+        let known = measured.entry(pair.model).or_insert(new);
+        if precedence(new.kind) < precedence(known.kind) {
+            *known = new;
+        }
+    }
+    if measured.is_empty() {
+        return Ok(());
+    }
+    let missing = |row: &&u64| !found.iter().any(|hit| hit.model.row == **row);
+    let rows: Vec<u64> = measured.keys().filter(missing).copied().collect();
+    for row in rows {
+        found.extend(search::one(state, generation, task, filter, row)?);
+    }
+    for hit in found.iter_mut() {
+        if let Some(&known) = measured.get(&hit.model.row) {
+            fuse(hit, known);
+        }
+    }
+    found.sort_by(|a, b| b.prediction.accuracy.total_cmp(&a.prediction.accuracy));
+    Ok(())
+}
+
+fn precedence(kind: PairKind) -> u8 {
+    match kind {
+        PairKind::Finetune => 0,
+        PairKind::Probe => 1,
+        PairKind::Reported => 2,
+    }
+}
+
+/// The prediction after one observation of a normal quantity with a normal prior.
+fn fuse(hit: &mut Found, known: Measured) {
+    let [low, high] = hit.prediction.interval;
+    let prior = ((high - low) / 2.0 / HALF_WIDTH).max(1e-3).powi(2);
+    let noise = MEASURED_SD.powi(2);
+    let weight = prior / (prior + noise);
+    let accuracy = hit.prediction.accuracy + weight * (known.accuracy - hit.prediction.accuracy);
+    let half = HALF_WIDTH * (weight * noise).sqrt();
+    hit.prediction.accuracy = accuracy;
+    hit.prediction.interval = [(accuracy - half).max(0.0), (accuracy + half).min(1.0)];
+    hit.measured = Some(known);
+}
