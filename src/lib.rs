@@ -39,7 +39,7 @@ pub use ops::init::{InitOptions, InitReport};
 pub use ops::list::{ListOptions, SortBy};
 #[cfg(feature = "torch")]
 pub use ops::measure::{MeasureBy, MeasureOptions, MeasureReport, Measurement};
-pub use ops::query::{Hit, QueryOptions, QueryReport, QueryTimes};
+pub use ops::query::{Hit, MeasuredHere, QueryOptions, QueryReport, QueryTimes};
 pub use ops::record::RecordReport;
 pub use ops::reindex::ReindexReport;
 pub use ops::show::{KnownResult, ShowReport};

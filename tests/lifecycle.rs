@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tans::{
     Benchmark, Database, DatasetSource, EditOptions, Error, Filter, FinetuneOptions, Hit,
-    IngestOptions, Ingested, InitOptions, ListOptions, OpenOptions, QueryOptions, TaskOptions,
-    TrainOptions, TuningOptions, unobserved,
+    IngestOptions, Ingested, InitOptions, ListOptions, MeasureOptions, OpenOptions, QueryOptions,
+    TaskOptions, TrainOptions, TuningOptions, unobserved,
 };
 use tempfile::TempDir;
 
@@ -218,6 +218,53 @@ fn a_fine_tuned_child_is_stored_and_found_by_the_next_query() {
     let written = ingest(&zoo, &onnx.display().to_string(), &IngestOptions::default());
     assert_eq!((written.status, written.model.as_deref()), ("already stored", Some("child")));
     assert_sound(&zoo);
+}
+
+#[test]
+fn what_was_measured_on_a_dataset_decides_its_next_query() {
+    let (folder, zoo) = zoo_of_three();
+    let path = images::colours(&folder.path().join("colours"), 12, 8);
+    let source = DatasetSource::Path(path);
+    let ask = |k: usize, filter: Filter| {
+        let options = QueryOptions { k, filter, ..QueryOptions::default() };
+        zoo.query(&source, &options, &mut unobserved).expect("an answer").hits
+    };
+    assert!(ask(3, Filter::default()).iter().all(|hit| hit.measured.is_none()));
+    zoo.add_task("colours", &source, &TaskOptions::default(), &mut unobserved).expect("a task");
+    for (model, accuracy) in [("narrow", 0.1), ("wide", 0.99)] {
+        zoo.record(model, "colours", accuracy).expect("a result is recorded");
+    }
+    let hits = ask(3, Filter::default());
+    assert_eq!(names(&hits), ["wide", "middle", "narrow"]);
+    let known = hits[0].measured.expect("it is known");
+    assert_eq!((known.accuracy, known.kind), (0.99, "reported"));
+    assert!(hits[1].measured.is_none());
+    assert!(hits.iter().all(|hit| {
+        let [low, high] = hit.interval;
+        (low..=high).contains(&hit.predicted_accuracy)
+    }));
+    assert_eq!(names(&ask(1, Filter::default())), ["wide"]);
+    let narrow = Filter { params_max: Some(hits[2].params), ..Filter::default() };
+    assert_eq!(names(&ask(3, narrow)), ["narrow"], "a known result passes no filter");
+}
+
+#[test]
+fn an_interrupted_measurement_goes_on_with_what_is_missing() {
+    let (folder, zoo) = zoo_of_three();
+    let path = images::colours(&folder.path().join("colours"), 12, 6);
+    let source = DatasetSource::Path(path);
+    let missing = MeasureOptions { missing: true, ..MeasureOptions::default() };
+    let measure = |models: &[String], options: &MeasureOptions| {
+        let report = zoo.measure(models, &source, options, &mut unobserved).expect("measured");
+        let mut models: Vec<String> =
+            report.measurements.into_iter().map(|measured| measured.model).collect();
+        models.sort();
+        models
+    };
+    assert_eq!(measure(&["middle".into()], &MeasureOptions::default()), ["middle"]);
+    assert_eq!(measure(&[], &missing), ["narrow", "wide"]);
+    assert_eq!(measure(&[], &missing), [""; 0]);
+    assert_eq!(measure(&[], &MeasureOptions::default()), ["middle", "narrow", "wide"]);
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub struct Hit {
     /// 90 % interval of the prediction, `[lo, hi]`.
     pub interval: [f32; 2],
     /// Accuracy measured on this very dataset earlier, which the prediction takes in; `None` where there is none.
-    pub measured: Option<KnownResult>,
+    pub measured: Option<MeasuredHere>,
     /// Leave-one-out accuracy measured on the query's training part, where the hit was probed.
     pub probed_accuracy: Option<f32>,
     /// Names of the tasks that the model was trained on.
@@ -60,7 +60,7 @@ pub struct Hit {
 
 /// A result that the zoo holds.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct KnownResult {
+pub struct MeasuredHere {
     /// 0..=1.
     pub accuracy: f32,
     /// `probe`, `finetune` or `reported`.
@@ -166,7 +166,7 @@ fn milliseconds(start: Instant) -> f64 {
 fn hit(state: &State, rank: usize, found: Found, probed_accuracy: Option<f32>) -> Result<Hit> {
     let Found { model, cosine, prediction, measured } = found;
     let measured = measured
-        .map(|known| KnownResult { accuracy: known.accuracy, kind: steps::kind_name(known.kind) });
+        .map(|known| MeasuredHere { accuracy: known.accuracy, kind: steps::kind_name(known.kind) });
     Ok(Hit {
         rank,
         cosine,
