@@ -33,8 +33,8 @@ impl List {
         let rows = models.iter().map(|model| {
             vec![
                 model.model.clone(),
-                units::short_count(model.params),
-                units::short_count(model.macs),
+                units::known_count(model.params),
+                units::known_count(model.macs),
                 model.source_tasks.join(", "),
                 model.license.clone().unwrap_or_else(|| "-".into()),
                 model.status.clone(),

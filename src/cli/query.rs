@@ -77,8 +77,8 @@ fn show(context: &Context, report: &QueryReport) -> Result<()> {
             format!("{:.3}", hit.predicted_accuracy),
             format!("{:.2}..{:.2}", hit.interval[0], hit.interval[1]),
             hit.source_tasks.join(", "),
-            units::short_count(hit.params),
-            units::short_count(hit.macs),
+            units::known_count(hit.params),
+            units::known_count(hit.macs),
             hit.license.clone().unwrap_or_else(|| "-".into()),
         ];
         if probed {

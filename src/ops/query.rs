@@ -1,7 +1,7 @@
 //! Which stored networks should be fine-tuned on this dataset?
 
 use crate::encoder::TaskEncoding;
-use crate::state::{Generation, State};
+use crate::state::{self, Generation, State};
 use crate::steps::dataset::{self, DatasetSource, SampleOptions};
 use crate::steps::search::{self, Found};
 use crate::steps::summary;
@@ -47,10 +47,10 @@ pub struct Hit {
     pub probed_accuracy: Option<f32>,
     /// Names of the tasks that the model was trained on.
     pub source_tasks: Vec<String>,
-    /// Parameters.
-    pub params: u64,
-    /// Multiply-accumulate operations of one sample.
-    pub macs: u64,
+    /// Parameters; `None` where unknown.
+    pub params: Option<u64>,
+    /// Multiply-accumulate operations of one sample; `None` where unknown.
+    pub macs: Option<u64>,
     /// SPDX expression.
     pub license: Option<String>,
 }
@@ -150,6 +150,7 @@ fn milliseconds(start: Instant) -> f64 {
 
 fn hit(state: &State, rank: usize, found: Found, probed_accuracy: Option<f32>) -> Result<Hit> {
     let Found { model, cosine, prediction } = found;
+    let cost = state::attributes(&model);
     Ok(Hit {
         rank,
         cosine,
@@ -157,8 +158,8 @@ fn hit(state: &State, rank: usize, found: Found, probed_accuracy: Option<f32>) -
         interval: prediction.interval,
         probed_accuracy,
         source_tasks: summary::task_names(&state.store, &model.seen)?,
-        params: model.cost.params,
-        macs: model.cost.macs,
+        params: cost.params,
+        macs: cost.macs,
         license: model.license,
         model: model.name,
     })

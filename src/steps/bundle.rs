@@ -4,7 +4,7 @@ use super::stored_graph;
 use crate::encoder::signature::SIGNATURE_VERSION;
 use crate::graph::formats::{onnx, safetensors};
 use crate::graph::input::InputContract;
-use crate::graph::{Bytes, Dtype, Weight};
+use crate::graph::{Dtype, Weight};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -127,7 +127,7 @@ pub fn export(store: &Store, out: &mut dyn Write) -> Result<Counts> {
     for (index, model) in models.iter().enumerate() {
         export_model(store, &mut archive, index, model)?;
     }
-    archive.finish().map_err(|error| Error::file("cannot write", "the bundle", error))?;
+    archive.finish().map_err(|error| cannot_write("the bundle", error))?;
     Ok(counts)
 }
 
@@ -137,9 +137,11 @@ fn append(archive: &mut tar::Builder<&mut dyn Write>, name: &str, bytes: &[u8]) 
     header.set_mode(0o644);
     // No time stamp: the same zoo gives the same bytes.
     header.set_mtime(0);
-    archive
-        .append_data(&mut header, name, bytes)
-        .map_err(|error| Error::file("cannot write", name, error))
+    archive.append_data(&mut header, name, bytes).map_err(|error| cannot_write(name, error))
+}
+
+fn cannot_write(name: &str, source: std::io::Error) -> Error {
+    Error::Write { action: "cannot write", path: name.into(), source }
 }
 
 fn task_entry(task: &TaskRecord) -> TaskEntry {
@@ -521,26 +523,10 @@ fn import_network(
     onnx::from_canonical(&graph, weights.clone())?;
     let contract: InputContract = tans_storage::decode("input contract", &entry.input)?;
     contract.check()?;
-    let graph_bytes: Bytes = Arc::new(graph.clone());
-    let shape = vec![graph.len()];
-    let mut all = vec![Weight { dtype: Dtype::U8, shape, bytes: graph_bytes }];
-    all.extend(weights);
-    let new: Vec<NewTensor<'_>> = all
-        .iter()
-        .map(|weight| NewTensor {
-            dtype: weight.dtype,
-            shape: &weight.shape,
-            bytes: (*weight.bytes).as_ref(),
-        })
-        .collect();
-    let ids = store.put_tensors(&new)?;
-    let weights = entry
-        .weight_names
-        .iter()
-        .zip(&ids[1..])
-        .map(|(name, &tensor)| WeightRef { name: name.clone(), tensor })
-        .collect();
-    Ok((Some((graph, ids[0])), weights))
+    let (tensor, ids) = super::store_network(store, &graph, weights.iter())?;
+    let names = entry.weight_names.iter().zip(ids);
+    let weights = names.map(|(name, tensor)| WeightRef { name: name.clone(), tensor }).collect();
+    Ok((Some((graph, tensor)), weights))
 }
 
 type Network = (Vec<u8>, Vec<Weight>);

@@ -31,7 +31,7 @@ use crate::{Error, Result};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tans_storage::{ModelRecord, PairKind, Store, TaskRecord, TensorId};
+use tans_storage::{Dtype, ModelRecord, NewTensor, PairKind, Store, TaskRecord, TensorId};
 
 /// Seconds since 1970.
 pub fn unix_seconds() -> u64 {
@@ -104,6 +104,24 @@ fn f16_rows(store: &Store, id: TensorId) -> Result<Rows> {
     Rows::new(dim, values.collect()).ok_or_else(damaged)
 }
 
+/// Stores a network's canonical graph and its weights; their ids, the weights' in order.
+pub fn store_network<'a>(
+    store: &Store,
+    graph: &[u8],
+    weights: impl Iterator<Item = &'a Weight>,
+) -> Result<(TensorId, Vec<TensorId>)> {
+    let graph_shape = [graph.len()];
+    let mut tensors = vec![NewTensor { dtype: Dtype::U8, shape: &graph_shape, bytes: graph }];
+    tensors.extend(weights.map(|weight| NewTensor {
+        dtype: weight.dtype,
+        shape: &weight.shape,
+        bytes: weight.data(),
+    }));
+    let mut ids = store.put_tensors(&tensors)?;
+    let weights = ids.split_off(1);
+    Ok((ids[0], weights))
+}
+
 /// A stored network's graph on mapped weights.
 pub fn stored_graph(store: &Store, model: &ModelRecord) -> Result<Graph> {
     let graph = model.graph.ok_or_else(|| {
@@ -174,7 +192,9 @@ pub fn write_file(output: &Path, bytes: &[u8]) -> Result<()> {
     refuse_missing_folder(output)?;
     let written = tans_storage::install_file(output, |file| std::io::Write::write_all(file, bytes));
     written.map_err(|error| match error {
-        tans_storage::Error::Io { action, source, .. } => Error::file(action, output, source),
+        tans_storage::Error::Io { action, source, .. } => {
+            Error::Write { action, path: output.to_owned(), source }
+        }
         other => other.into(),
     })
 }
