@@ -22,6 +22,7 @@ impl List {
     pub fn run(&self, context: &Context) -> Result<bool> {
         let options = ListOptions { filter: self.filter.filter(), sort: self.sort };
         let models = context.read(&self.zoo)?.list(&options)?;
+        self.filter.remark(context, models.is_empty());
         if context.output.json {
             models.iter().try_for_each(|model| context.output.object(model))?;
             return Ok(true);

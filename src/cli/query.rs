@@ -38,6 +38,9 @@ impl Query {
         let source = DatasetSource::parse(&self.dataset);
         let report = zoo.query(&source, &options, &mut context.output.progress())?;
         context.output.skipped(&report.skipped);
+        for (model, reason) in &report.unprobed {
+            context.output.note(&format!("{model} was not probed: {reason}"));
+        }
         if context.output.json {
             report.hits.iter().try_for_each(|hit| context.output.object(hit))?;
         } else if !report.hits.is_empty() {
@@ -48,6 +51,7 @@ impl Query {
         } else if report.hits.is_empty() {
             context.output.note("no model matches the filter");
         }
+        self.filter.remark(context, report.hits.len() < self.k);
         remark(context, &report);
         Ok(true)
     }

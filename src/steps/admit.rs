@@ -115,7 +115,7 @@ pub fn admit(
         return add_results(state, known, new);
     }
     admit_name::refuse_taken(&state.store, &new.name)?;
-    let measured = measure(state.options.device, bench, network, new.benchmark, observer)?;
+    let measured = measure(state.options.device, bench, network, &new, observer)?;
 
     let ordered = state.lock_commits();
     if let Some(known) = state.store.model_by_id(id)? {
@@ -202,10 +202,10 @@ fn measure(
     device: Device,
     bench: &Bench,
     network: NewNetwork<'_>,
-    benchmark: Benchmark,
+    new: &NewModel,
     observer: Observer<'_>,
 ) -> Result<Measured> {
-    match run(device, bench, network, benchmark, observer) {
+    match run(device, bench, network, new, observer) {
         Err(Error::Graph(fault)) if fault.is_of_network() => Ok(Measured {
             cost: GraphCost { params: cost::params(network.graph), ..GraphCost::default() },
             latency: None,
@@ -221,7 +221,7 @@ fn run(
     device: Device,
     bench: &Bench,
     NewNetwork { graph, input }: NewNetwork<'_>,
-    benchmark: Benchmark,
+    new: &NewModel,
     observer: Observer<'_>,
 ) -> Result<Measured> {
     let network = Network::new(graph, input, device)?;
@@ -229,7 +229,7 @@ fn run(
     let features = network.features(&bench.probe_images)?;
     // Constant features carry no signature; the network can still be probed.
     let signature = signature::signature(&features).ok();
-    let probes = match benchmark {
+    let probes = match new.benchmark {
         Benchmark::None => Vec::new(),
         Benchmark::Quick => probe_all(bench, &network, observer)?,
     };

@@ -48,6 +48,11 @@ pub fn f32_to_f16(values: &[f32]) -> Vec<u16> {
     values.iter().map(|&value| half::f16::from_f32(value).to_bits()).collect()
 }
 
+/// Narrows to f16, little-endian.
+pub fn f16_bytes(values: &[f32]) -> Vec<u8> {
+    f32_to_f16(values).into_iter().flat_map(u16::to_le_bytes).collect()
+}
+
 /// A signature as stored: its version, then its numbers as f16 bits.
 pub fn signature_bits(signature: &[f32]) -> Vec<u16> {
     std::iter::once(SIGNATURE_VERSION).chain(f32_to_f16(signature)).collect()
@@ -88,20 +93,18 @@ pub fn task_sample(store: &Store, task: &TaskRecord) -> Result<Option<TaskSample
 }
 
 fn f16_rows(store: &Store, id: TensorId) -> Result<Rows> {
-    let tensor = store.tensor(id)?;
-    let damaged = || {
+    let weight = stored_weight(store, id)?;
+    let rows = match (weight.dtype, &weight.shape[..]) {
+        (Dtype::F16, &[_, dim]) => weight.floats().and_then(|values| Rows::new(dim, values)),
+        _ => None,
+    };
+    rows.ok_or_else(|| {
         Error::Storage(tans_storage::Error::Corrupt {
             file: "packs".into(),
             offset: id.to_string(),
-            what: format!("expected a matrix of f16, found shape {:?}", tensor.shape()),
+            what: format!("expected a matrix of f16, found {weight:?}"),
         })
-    };
-    let [_, dim] = *tensor.shape() else { return Err(damaged()) };
-    let values = tensor
-        .as_ref()
-        .chunks_exact(2)
-        .map(|pair| half::f16::from_le_bytes([pair[0], pair[1]]).to_f32());
-    Rows::new(dim, values.collect()).ok_or_else(damaged)
+    })
 }
 
 /// Stores a network's canonical graph and its weights; their ids, the weights' in order.
@@ -122,6 +125,12 @@ pub fn store_network<'a>(
     Ok((ids[0], weights))
 }
 
+/// A stored tensor as a weight on mapped bytes.
+pub fn stored_weight(store: &Store, id: TensorId) -> Result<Weight> {
+    let tensor = store.tensor(id)?;
+    Ok(Weight { dtype: tensor.dtype(), shape: tensor.shape().to_vec(), bytes: Arc::new(tensor) })
+}
+
 /// A stored network's graph on mapped weights.
 pub fn stored_graph(store: &Store, model: &ModelRecord) -> Result<Graph> {
     let graph = model.graph.ok_or_else(|| {
@@ -133,9 +142,7 @@ pub fn stored_graph(store: &Store, model: &ModelRecord) -> Result<Graph> {
     })?;
     let mut weights = Vec::with_capacity(model.weights.len());
     for weight in &model.weights {
-        let tensor = store.tensor(weight.tensor)?;
-        let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
-        weights.push(Weight { dtype, shape, bytes: Arc::new(tensor) });
+        weights.push(stored_weight(store, weight.tensor)?);
     }
     Ok(onnx::from_canonical(store.tensor(graph)?.as_ref(), weights)?)
 }
