@@ -19,7 +19,7 @@ mod steps;
 mod train;
 
 pub use db::Database;
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};
 pub use graph::Error as GraphError;
 #[cfg(feature = "torch")]
 pub use graph::exec::{Device, Optimizer};
@@ -34,7 +34,7 @@ pub use ops::export::ExportReport;
 #[cfg(feature = "torch")]
 pub use ops::finetune::{FinetuneOptions, FinetuneReport};
 #[cfg(feature = "torch")]
-pub use ops::ingest::{IngestOptions, Ingested};
+pub use ops::ingest::{IngestOptions, Ingested, Reporter};
 pub use ops::init::{InitOptions, InitReport};
 pub use ops::list::{ListOptions, SortBy};
 #[cfg(feature = "torch")]
@@ -44,9 +44,9 @@ pub use ops::record::RecordReport;
 pub use ops::reindex::ReindexReport;
 pub use ops::show::{KnownResult, ShowReport};
 pub use ops::stats::StatsReport;
-pub use ops::task::{TaskOptions, TaskSummary};
+pub use ops::task::{AddedTask, TaskOptions, TaskSummary};
 pub use ops::train::{Gate, TrainOptions, TrainReport};
-pub use options::OpenOptions;
+pub use options::{OpenOptions, parse_count};
 pub use progress::{Observer, Progress, unobserved};
 pub use rows::Rows;
 pub use sample::Image;

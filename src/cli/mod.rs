@@ -26,10 +26,9 @@ mod units;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use output::Output;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tans::{Database, Device, OpenOptions, StorageError};
+use tans::{Database, Device, ErrorKind, OpenOptions};
 
 /// An embedded model-zoo database: which stored network should I fine-tune on my dataset?
 ///
@@ -174,20 +173,14 @@ pub fn main() -> ExitCode {
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    match error.downcast_ref::<tans::Error>() {
-        Some(tans::Error::Refused(_)) => 1,
-        Some(tans::Error::Storage(storage)) => match storage {
-            StorageError::NotAZoo { .. }
-            | StorageError::AlreadyExists { .. }
-            | StorageError::ReadOnly
-            | StorageError::Invalid(_) => 2,
-            _ => 3,
-        },
-        Some(tans::Error::Index(_)) => 3,
-        _ => 2,
+    match error.downcast_ref::<tans::Error>().map(tans::Error::kind) {
+        Some(ErrorKind::Refused) => 1,
+        Some(ErrorKind::Input | ErrorKind::Cancelled) => 2,
+        // What is no error of the library is one of printing.
+        Some(ErrorKind::Locked | ErrorKind::Damaged | ErrorKind::Failed) | None => 3,
     }
 }

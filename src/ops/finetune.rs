@@ -4,12 +4,12 @@ use crate::graph::formats::onnx;
 use crate::graph::input::InputContract;
 use crate::graph::{Graph, spaces};
 use crate::state::State;
-use crate::steps::admit::{self, Admitted, Bench, NewModel};
+use crate::steps::admit::{self, Bench, NewModel, NewNetwork};
 use crate::steps::benchmark::Benchmark;
 use crate::steps::dataset::{self, DatasetSource, SampleOptions, Samples};
 use crate::steps::fit::EpochReport;
-use crate::steps::tuning::{self, Tuned, TuningOptions};
-use crate::steps::{self, admit_name, results};
+use crate::steps::tuning::{self, TuningOptions};
+use crate::steps::{self, admit_name};
 use crate::{Error, Observer, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -85,7 +85,7 @@ pub(crate) fn run(
     }
     let mut samples = dataset::samples(source, &options.sample)?;
     let tuning = &options.tuning;
-    let start = start(state, model, samples.class_names.len(), (tuning.seed, tuning.from_scratch))?;
+    let start = start(state, model, samples.class_names.len(), tuning)?;
     options.output.as_deref().map_or(Ok(()), steps::refuse_missing_folder)?;
     let clock = Instant::now();
     let tuned = tuning::tune(
@@ -105,7 +105,9 @@ pub(crate) fn run(
         tasks: is_new.then(|| task.clone()).into_iter().collect(),
         ..new
     };
-    let record = store(state, &start, &tuned, new, observer)?;
+    // The very same network (same start, data and seed) is stored once and only gains the result.
+    let network = NewNetwork { graph: &tuned.graph, input: &start.input };
+    let record = admit::admit(state, &Bench::load(state)?, network, new, observer)?.record;
     write_output(state, &record, options.output.as_deref())?;
     Ok(FinetuneReport {
         model: record.name,
@@ -123,12 +125,7 @@ pub(crate) fn run(
     })
 }
 
-fn start(
-    state: &State,
-    model: &str,
-    classes: usize,
-    (seed, from_scratch): (u64, bool),
-) -> Result<Start> {
+fn start(state: &State, model: &str, classes: usize, tuning: &TuningOptions) -> Result<Start> {
     if let Some(parent) = state.store.model_by_name(model)? {
         if let Some(reason) = &parent.not_runnable {
             return Err(Error::input(format!("{model} cannot be fine-tuned: {reason}")));
@@ -136,11 +133,11 @@ fn start(
         let (graph, input) = admit::load_network(state, &parent)?;
         let architecture = parent.architecture.clone();
         // Training from random initialisation takes over an architecture, not what its weights have seen.
-        let parent = (!from_scratch).then_some(parent);
+        let parent = (!tuning.from_scratch).then_some(parent);
         return Ok(Start { graph, input, parent, architecture });
     }
     if model.split_once(':').is_some_and(|(space, _)| spaces::NAMES.contains(&space)) {
-        let made = spaces::generate(model, classes, seed)?;
+        let made = spaces::generate(model, classes, tuning.seed)?;
         let architecture =
             Architecture { space: made.space, config: made.config, numbers: made.numbers };
         let (graph, input, architecture) = (made.graph, made.input, Some(architecture));
@@ -192,26 +189,6 @@ fn free_name(state: &State, wanted: &str) -> Result<String> {
         number += 1;
     }
     Ok(name)
-}
-
-/// Admits the tuned network; the very same network (same start, data and seed) only gains the result.
-fn store(
-    state: &State,
-    start: &Start,
-    tuned: &Tuned,
-    new: NewModel,
-    observer: Observer<'_>,
-) -> Result<ModelRecord> {
-    let bench = Bench::load(state)?;
-    let (known, tasks) = (new.results.clone(), new.tasks.clone());
-    match admit::admit(state, &bench, &tuned.graph, &start.input, new, observer)? {
-        Admitted::Stored(record) => Ok(record),
-        Admitted::AlreadyStored(record) => {
-            tasks.iter().try_for_each(|task| results::commit_task(state, task))?;
-            results::record_results(state, &record, &known)?;
-            Ok(record)
-        }
-    }
 }
 
 fn write_output(
