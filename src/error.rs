@@ -45,6 +45,23 @@ pub enum Error {
     Cancelled,
 }
 
+/// Whose turn it is after an error: what the exit codes of the command line and the exceptions of Python tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The answer is no; nothing is wrong.
+    Refused,
+    /// The caller asked to stop.
+    Cancelled,
+    /// The caller's: an argument, a file or a path is not what was expected.
+    Input,
+    /// Another process writes to the zoo: wait for it.
+    Locked,
+    /// Stored bytes are wrong: `check` says which, a backup has them.
+    Damaged,
+    /// The zoo or the disk failed, or the zoo is of a newer format.
+    Failed,
+}
+
 /// A wish to stop is the same whoever passes it on.
 impl From<crate::encoder::Error> for Error {
     fn from(error: crate::encoder::Error) -> Self {
@@ -56,6 +73,29 @@ impl From<crate::encoder::Error> for Error {
 }
 
 impl Error {
+    /// Whose turn it is.
+    pub fn kind(&self) -> ErrorKind {
+        use tans_storage::Error as Storage;
+        match self {
+            Self::Refused(_) => ErrorKind::Refused,
+            Self::Cancelled => ErrorKind::Cancelled,
+            Self::Graph(_)
+            | Self::Data(_)
+            | Self::Encoder(_)
+            | Self::Input(_)
+            | Self::File { .. }
+            | Self::Storage(
+                Storage::NotAZoo { .. }
+                | Storage::AlreadyExists { .. }
+                | Storage::ReadOnly
+                | Storage::Invalid(_),
+            ) => ErrorKind::Input,
+            Self::Storage(Storage::Locked { .. }) => ErrorKind::Locked,
+            Self::Storage(Storage::Corrupt { .. }) => ErrorKind::Damaged,
+            Self::Storage(_) | Self::Index(_) => ErrorKind::Failed,
+        }
+    }
+
     /// An `Input` error from anything that can be shown.
     pub(crate) fn input(message: impl Into<String>) -> Self {
         Self::Input(message.into())
