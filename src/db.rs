@@ -8,6 +8,8 @@ use crate::ops::{
 use crate::ops::{encode, finetune, ingest, measure};
 use crate::state::State;
 use crate::{DatasetSource, Observer, OpenOptions, Result};
+#[cfg(feature = "torch")]
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -101,13 +103,34 @@ impl Database {
         options: &ingest::IngestOptions,
         observer: Observer<'_>,
     ) -> Result<Vec<ingest::Ingested>> {
-        ingest::run(&self.state, source, options, observer)
+        let mut all = Vec::new();
+        let mut keep = |ingested| {
+            all.push(ingested);
+            ControlFlow::Continue(())
+        };
+        self.ingest_each(source, options, &mut keep, observer)?;
+        Ok(all)
     }
 
-    /// Remembers a dataset as a task: feature rows, never images.
+    /// As `ingest`, but `report` is called with each network as soon as it is stored or refused.
     ///
     /// # Errors
-    /// For a dataset that cannot be used or a name that another task has.
+    /// As `ingest`; `Error::Cancelled` after `report` asked to stop.
+    #[cfg(feature = "torch")]
+    pub fn ingest_each(
+        &self,
+        source: &str,
+        options: &ingest::IngestOptions,
+        report: ingest::Reporter<'_>,
+        observer: Observer<'_>,
+    ) -> Result<()> {
+        ingest::run(&self.state, source, options, report, observer)
+    }
+
+    /// Remembers a dataset as a task: feature rows, never images. A reference of that name is replaced by it.
+    ///
+    /// # Errors
+    /// For a dataset that cannot be used, a name that another dataset has, or another family than the stored one.
     #[cfg(feature = "torch")]
     pub fn add_task(
         &self,
@@ -115,7 +138,7 @@ impl Database {
         source: &DatasetSource,
         options: &task::TaskOptions,
         observer: Observer<'_>,
-    ) -> Result<task::TaskSummary> {
+    ) -> Result<task::AddedTask> {
         task::add(&self.state, name, source, options, observer)
     }
 

@@ -27,10 +27,20 @@ pub enum Error {
     /// An argument is out of range or names something that is not there. The message says what was expected.
     #[error("{0}")]
     Input(String),
-    /// A file of the user could not be read or written.
+    /// A file of the user could not be read. Check the path.
     #[error("{action} {path}: {source}")]
     File {
         /// What was tried, as in `cannot read`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// A file for the user could not be written. Mend the disk or its permissions, or write elsewhere.
+    #[error("{action} {path}: {source}")]
+    Write {
+        /// What was tried, as in `cannot write`.
         action: &'static str,
         /// The file.
         path: PathBuf,
@@ -58,7 +68,7 @@ pub enum ErrorKind {
     Locked,
     /// Stored bytes are wrong: `check` says which, a backup has them.
     Damaged,
-    /// The zoo or the disk failed, or the zoo is of a newer format.
+    /// The zoo, the disk or the device failed, or the zoo is of a newer format.
     Failed,
 }
 
@@ -79,6 +89,9 @@ impl Error {
         match self {
             Self::Refused(_) => ErrorKind::Refused,
             Self::Cancelled => ErrorKind::Cancelled,
+            Self::Graph(crate::graph::Error::Device { .. })
+            | Self::Encoder(crate::encoder::Error::Graph(crate::graph::Error::Device { .. }))
+            | Self::Write { .. } => ErrorKind::Failed,
             Self::Graph(_)
             | Self::Data(_)
             | Self::Encoder(_)

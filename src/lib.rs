@@ -37,7 +37,7 @@ pub use ops::export::ExportReport;
 #[cfg(feature = "torch")]
 pub use ops::finetune::{FinetuneOptions, FinetuneReport, TopOptions};
 #[cfg(feature = "torch")]
-pub use ops::ingest::{IngestOptions, Ingested};
+pub use ops::ingest::{IngestOptions, Ingested, Reporter};
 pub use ops::init::{InitOptions, InitReport};
 pub use ops::list::{ListOptions, SortBy};
 #[cfg(feature = "torch")]
@@ -47,9 +47,9 @@ pub use ops::record::RecordReport;
 pub use ops::reindex::ReindexReport;
 pub use ops::show::ShowReport;
 pub use ops::stats::StatsReport;
-pub use ops::task::{TaskOptions, TaskSummary};
+pub use ops::task::{AddedTask, TaskOptions, TaskSummary};
 pub use ops::train::{Gate, TrainOptions, TrainReport};
-pub use options::{OpenOptions, user_cache_dir};
+pub use options::{OpenOptions, parse_count, user_cache_dir};
 pub use progress::{Observer, Progress, unobserved};
 pub use rows::Rows;
 pub use sample::Image;

@@ -131,6 +131,9 @@ fn broken_networks_are_refused() {
             ("ingest zoo whole.onnx --task t --accuracy 1.7", &["accuracy", "0..1", "1.7"]),
             ("ingest zoo whole.onnx --accuracy 0.5", &["--task"]),
             ("ingest zoo whole.onnx small:cnn-w18@32 --name x", &["--name", "one network"]),
+            ("ingest zoo list.jsonl --name x", &["--name", "one network", "found 3"]),
+            ("ingest zoo small:cnn-w18@32 --scale 1", &["scale", "file of a network"]),
+            ("ingest zoo small:cnn-w18@32 --accuracy 0.5", &["--task"]),
         ],
     );
     let before = state(&reader(at));
@@ -249,7 +252,16 @@ fn wrong_arguments_are_refused() {
     let at = folder.path();
     fs::write(at.join("bad.csv"), "model,dataset,accuracy\nfresh,t,0.5\nbase,t,1.7\n")
         .expect("files can be written");
-    fs::write(at.join("odd.csv"), "name,score\na,1\n").expect("files can be written");
+    for (name, lines) in [
+        ("odd", "name,score\na,1\n"),
+        ("nameless", "model,dataset,accuracy\nfresh,t,0.5\n\n,t,0.5\n"),
+        ("params", "model,dataset,accuracy,params\nfresh,t,0.5,5M\nnew,t,0.5,many\n"),
+        ("short", "model,dataset,accuracy\nfresh,t,0.5\nnew,t\n"),
+        ("open", "model,dataset,accuracy\n\"fresh,t,0.5\nnew,t,0.5\n"),
+        ("twice", "model,dataset,task,accuracy\nfresh,t,u,0.5\n"),
+    ] {
+        fs::write(at.join(format!("{name}.csv")), lines).expect("files can be written");
+    }
     assert_refused(
         at,
         2,
@@ -259,6 +271,11 @@ fn wrong_arguments_are_refused() {
             ("record zoo base t much", &["accuracy", "much"]),
             ("record zoo bad.csv", &["bad.csv:3", "1.7"]),
             ("record zoo odd.csv", &["odd.csv", "model, dataset, accuracy"]),
+            ("record zoo nameless.csv", &["nameless.csv:4", "model name", "empty"]),
+            ("record zoo params.csv", &["params.csv:3", "5M", "many"]),
+            ("record zoo short.csv", &["short.csv:3", "expected 3 fields, found 2"]),
+            ("record zoo open.csv", &["open.csv:2", "expected 3 fields, found 1"]),
+            ("record zoo twice.csv", &["twice.csv", "dataset or task", "several"]),
             ("query zoo colours -k 0", &["k", "at least 1", "found 0"]),
             ("query zoo colours --max-params apples", &["5M", "apples"]),
             ("query zoo colours --per-class 1", &["at least 2", "found 1"]),
@@ -395,7 +412,8 @@ fn unreadable_images_are_skipped_and_named() {
     fs::write(at.join("colours/red/broken.png"), b"\x89PNG\r\n\x1a\nno image")
         .expect("files can be written");
     let answer = done(at, "query zoo colours --json");
-    assert_answer("query zoo colours", &answer, 0, &["skipped", "broken.png"]);
+    let parts = ["skipped", "broken.png", "unreadable images skipped in all: 1"];
+    assert_answer("query zoo colours", &answer, 0, &parts);
     assert_eq!(objects(&answer.out).len(), 1);
 }
 
@@ -507,4 +525,130 @@ fn a_closed_pipe_is_no_failure() {
         assert!(output.status.success(), "tans {line}: {} {said}", output.status);
         assert!(!said.contains("panicked") && !said.contains("ipe"), "tans {line}: {said}");
     }
+}
+
+#[test]
+fn a_file_of_results_may_quote_its_fields() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    let lines = "\u{feff}accuracy, params, task, model, remark\r\n\
+                 0.5,,t,base,\"a, b\"\r\n\
+                 0.25,1.5M,\"birds, wild\",\"the \"\"far\"\" one\",\r\n\
+                 0.75,,\"birds, wild\",\"the \"\"far\"\" one\",\r\n";
+    fs::write(at.join("quoted.csv"), lines).expect("files can be written");
+    let report = &objects(&done(at, "record zoo quoted.csv --json").out)[0];
+    let counts = (&report["pairs"], &report["new_models"], &report["new_tasks"]);
+    assert_eq!(counts, (&2.into(), &1.into(), &2.into()), "the last result of a pair counts");
+    let models = objects(&done(at, "list zoo --json").out);
+    let far = models.iter().find(|model| model["model"] == "the \"far\" one").expect("a reference");
+    assert_eq!((&far["params"], &far["macs"]), (&1_500_000.into(), &Value::Null));
+    assert!(done(at, "task list zoo").out.contains("birds, wild"));
+    let shown = done(at, "query zoo colours").out;
+    let row = shown.lines().find(|line| line.contains("far")).expect("a reference is found");
+    assert!(row.contains("1.50M    -"), "unknown is a dash: {row}");
+    state(&reader(at));
+}
+
+#[test]
+fn a_limit_on_latency_explains_an_empty_answer() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    done(at, "record zoo far t 0.5");
+    done(at, "remove zoo base");
+    for line in ["query zoo colours --max-latency 1s", "list zoo --max-latency 1s --json"] {
+        let answer = done(at, line);
+        assert_answer(line, &answer, 0, &["--max-latency", "measured here", "references"]);
+        assert_eq!(answer.out, "");
+    }
+}
+
+#[test]
+fn a_known_dataset_is_named_and_a_name_of_results_takes_its_dataset() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    done(at, "record zoo base hues 0.5");
+    let answer = done(at, "task add zoo hues colours");
+    assert_answer("task add", &answer, 0, &["1 results recorded before count for hues now"]);
+    let answer = done(at, "task add zoo shades colours");
+    assert!(answer.out.starts_with("already stored as hues\n"), "{}", answer.out);
+    let report = &objects(&done(at, "task add zoo shades colours --json").out)[0];
+    assert_eq!((&report["status"], &report["task"]), (&"already stored".into(), &"hues".into()));
+    assert_eq!(report["pairs"], 1);
+    done(at, "task add zoo hues colours --family plain");
+    assert_refused(
+        at,
+        2,
+        &[("task add zoo hues colours --family other", &["hues", "plain", "other"])],
+    );
+}
+
+#[test]
+fn bad_input_is_passed_over_and_a_failing_disk_is_not() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    fs::write(at.join("text.onnx"), "no network").expect("files can be written");
+    let line = "ingest zoo text.onnx small:cnn-w18@32 absent.onnx --benchmark none";
+    let answer = tans(at, line);
+    assert_answer(line, &answer, 2, &["text.onnx", "absent.onnx", "2 networks were refused"]);
+    assert!(answer.out.contains("stored as cnn-w18"), "{}", answer.out);
+
+    // No file may grow beyond its present size, so the next tensors find no room.
+    let packs = fs::read_dir(at.join("zoo/packs")).expect("a zoo has packs");
+    let sizes = packs.map(|pack| pack.expect("a pack").metadata().expect("a file").len());
+    let limit = sizes.max().expect("a zoo has a pack") / 1024;
+    let line = "ingest zoo small:resnet8-w24@32 small:cnn-w16@32 text.onnx --benchmark none";
+    let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" {line}");
+    let output = std::process::Command::new("bash")
+        .args(["-c", &script, env!("CARGO_BIN_EXE_tans")])
+        .current_dir(at)
+        .output()
+        .expect("bash runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert_eq!(said.matches("tans: ").count(), 1, "it stops at once: {said}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    state(&reader(at));
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_no_bad_input() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    fs::create_dir_all(at.join("taken.onnx/inside")).expect("folders can be made");
+    assert_refused(at, 3, &[("export zoo base -o taken.onnx", &["cannot replace", "taken.onnx"])]);
+    assert_refused(at, 2, &[("record zoo absent.csv", &["cannot read", "absent.csv"])]);
+}
+
+#[test]
+fn a_damaged_candidate_is_no_answer_of_a_re_rank() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    let packs = fs::read_dir(at.join("zoo/packs")).expect("a zoo has packs");
+    let pack = packs.map(|pack| pack.expect("a readable folder").path()).max().expect("a pack");
+    let bytes = fs::metadata(&pack).expect("a pack").len();
+    let file = fs::OpenOptions::new().write(true).open(&pack).expect("a pack can be opened");
+    // The last tensors belong to the network that was ingested last.
+    file.set_len(bytes - 256).expect("a pack can be cut");
+    let line = "query zoo colours --rerank 1";
+    assert_answer(line, &tans(at, line), 3, &["damaged"]);
+    done(at, "query zoo colours");
+}
+
+#[test]
+fn what_an_interrupted_init_left_makes_way_for_the_next() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    // As a kill leaves it: all that a zoo is made of, but not yet what says that it is one.
+    fs::remove_file(at.join("zoo/FORMAT")).expect("a zoo has a marker");
+    fs::write(at.join("zoo/UNFINISHED"), "tans zoo\n").expect("files can be written");
+    let line = "list zoo";
+    assert_answer(line, &tans(at, line), 2, &["not a zoo", "interrupted", "tans init"]);
+    fs::write(at.join("zoo/mine.txt"), "mine").expect("files can be written");
+    let line = "init zoo";
+    assert_answer(line, &tans(at, line), 2, &["new or empty directory", "mine.txt"]);
+    assert_eq!(fs::read_to_string(at.join("zoo/mine.txt")).expect("it is there"), "mine");
+    fs::remove_file(at.join("zoo/mine.txt")).expect("files can be removed");
+    done(at, "init zoo");
+    assert!(!at.join("zoo/UNFINISHED").exists());
+    assert!(state(&reader(at)).contains("0 pairs, generation 0"));
 }

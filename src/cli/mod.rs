@@ -180,7 +180,8 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<tans::Error>().map(tans::Error::kind) {
         Some(ErrorKind::Refused) => 1,
-        Some(ErrorKind::Locked | ErrorKind::Damaged | ErrorKind::Failed) => 3,
-        Some(ErrorKind::Input | ErrorKind::Cancelled) | None => 2,
+        Some(ErrorKind::Input | ErrorKind::Cancelled) => 2,
+        // What is no error of the library is one of printing.
+        Some(ErrorKind::Locked | ErrorKind::Damaged | ErrorKind::Failed) | None => 3,
     }
 }

@@ -38,6 +38,9 @@ impl Query {
         let source = DatasetSource::parse(&self.dataset);
         let report = zoo.query(&source, &options, &mut context.output.progress())?;
         context.output.skipped(&report.skipped);
+        for (model, reason) in &report.unprobed {
+            context.output.note(&format!("{model} was not probed: {reason}"));
+        }
         if context.output.json {
             report.hits.iter().try_for_each(|hit| context.output.object(hit))?;
         } else if !report.hits.is_empty() {
@@ -48,6 +51,7 @@ impl Query {
         } else if report.hits.is_empty() {
             context.output.note("no model matches the filter");
         }
+        self.filter.remark(context, report.hits.len() < self.k);
         remark(context, &report);
         Ok(true)
     }
@@ -77,8 +81,8 @@ fn show(context: &Context, report: &QueryReport) -> Result<()> {
             format!("{:.3}", hit.predicted_accuracy),
             format!("{:.2}..{:.2}", hit.interval[0], hit.interval[1]),
             hit.source_tasks.join(", "),
-            units::short_count(hit.params),
-            units::short_count(hit.macs),
+            units::known_count(hit.params),
+            units::known_count(hit.macs),
             hit.license.clone().unwrap_or_else(|| "-".into()),
         ];
         if probed {

@@ -5,16 +5,7 @@ use std::time::Duration;
 
 /// Parses a count with an optional k, M or G.
 pub fn count(text: &str) -> Result<u64, String> {
-    let (digits, factor) = match text.chars().last() {
-        Some('k' | 'K') => (&text[..text.len() - 1], 1e3),
-        Some('m' | 'M') => (&text[..text.len() - 1], 1e6),
-        Some('g' | 'G' | 'b' | 'B') => (&text[..text.len() - 1], 1e9),
-        _ => (text, 1.0),
-    };
-    match digits.parse::<f64>() {
-        Ok(value) if value.is_finite() && value >= 0.0 => Ok((value * factor).round() as u64),
-        _ => Err(format!("expected a count such as 5000000, 5M or 200k, found {text:?}")),
-    }
+    tans::parse_count(text).map_err(|error| error.to_string())
 }
 
 /// Parses a whole number from 0.
@@ -78,6 +69,11 @@ pub fn short_count(value: u64) -> String {
     }
 }
 
+/// A count where it is known, else a dash.
+pub fn known_count(value: Option<u64>) -> String {
+    value.map_or_else(|| "-".to_owned(), short_count)
+}
+
 /// Bytes as 1.2 MB.
 pub fn short_bytes(value: u64) -> String {
     match value {
@@ -98,7 +94,7 @@ mod tests {
         assert_eq!(count("5M"), Ok(5_000_000));
         assert_eq!(count("1.5k"), Ok(1_500));
         assert_eq!(count("42"), Ok(42));
-        for wrong in ["", "M", "-1", "5 apples", "NaN"] {
+        for wrong in ["", "M", "-1", "5 apples", "NaN", "1e30", "5é"] {
             assert!(count(wrong).is_err(), "{wrong:?} was taken for a count");
         }
         assert_eq!(short_count(78_300), "78.3k");

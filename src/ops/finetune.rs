@@ -2,13 +2,13 @@
 
 use crate::graph::spaces;
 use crate::state::State;
-use crate::steps::admit::{self, Admitted, Bench, NewModel};
+use crate::steps::admit::{self, Bench, NewModel, NewNetwork};
 use crate::steps::benchmark::Benchmark;
 use crate::steps::dataset::{self, DatasetSource, SampleOptions, Samples};
 use crate::steps::fit::EpochReport;
 use crate::steps::network_file::{self, Format};
-use crate::steps::tuning::{self, Candidate, Course, Raced, Tuned, TuningOptions};
-use crate::steps::{self, admit_name, results, search};
+use crate::steps::tuning::{self, Candidate, Course, Raced, TuningOptions};
+use crate::steps::{self, admit_name, search};
 use crate::{Error, Observer, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -102,8 +102,7 @@ pub(crate) fn run(
 ) -> Result<FinetuneReport> {
     check(state, options)?;
     let samples = dataset::samples(source, &options.sample)?;
-    let tuning = &options.tuning;
-    let start = start(state, model, samples.class_names.len(), (tuning.seed, tuning.from_scratch))?;
+    let start = start(state, model, samples.class_names.len(), &options.tuning)?;
     tune_and_store(state, vec![start], samples, options, observer)
 }
 
@@ -170,7 +169,11 @@ fn tune_and_store(
         tasks: is_new.then(|| task.clone()).into_iter().collect(),
         ..new_model(state, &start, &samples, options)?
     };
-    let (record, status) = store(state, &start, &tuned, new, observer)?;
+    // The very same network (same start, data and seed) is stored once and only gains the result.
+    let network = NewNetwork { graph: &tuned.graph, input: &start.candidate.input };
+    let admitted = admit::admit(state, &Bench::load(state)?, network, new, observer)?;
+    let (record, status) =
+        (admitted.record, if admitted.is_known { "already stored" } else { "stored" });
     write_output(state, &record, options.output.as_deref())?;
     Ok(FinetuneReport {
         model: record.name,
@@ -190,20 +193,15 @@ fn tune_and_store(
     })
 }
 
-fn start(
-    state: &State,
-    model: &str,
-    classes: usize,
-    (seed, from_scratch): (u64, bool),
-) -> Result<Start> {
+fn start(state: &State, model: &str, classes: usize, tuning: &TuningOptions) -> Result<Start> {
     if let Some(parent) = state.store.model_by_name(model)? {
         if let Some(reason) = &parent.not_runnable {
             return Err(Error::input(format!("{model} cannot be fine-tuned: {reason}")));
         }
-        return stored_start(state, parent, from_scratch);
+        return stored_start(state, parent, tuning.from_scratch);
     }
     if model.split_once(':').is_some_and(|(space, _)| spaces::NAMES.contains(&space)) {
-        let made = spaces::generate(model, classes, seed)?;
+        let made = spaces::generate(model, classes, tuning.seed)?;
         let architecture =
             Architecture { space: made.space, config: made.config, numbers: made.numbers };
         let (name, graph, input) = (model.to_owned(), made.graph, made.input);
@@ -265,26 +263,6 @@ fn free_name(state: &State, wanted: &str) -> Result<String> {
         number += 1;
     }
     Ok(name)
-}
-
-/// Admits the tuned network; the very same network (same start, data and seed) only gains the result.
-fn store(
-    state: &State,
-    start: &Start,
-    tuned: &Tuned,
-    new: NewModel,
-    observer: Observer<'_>,
-) -> Result<(ModelRecord, &'static str)> {
-    let bench = Bench::load(state)?;
-    let (known, tasks) = (new.results.clone(), new.tasks.clone());
-    match admit::admit(state, &bench, &tuned.graph, &start.candidate.input, new, observer)? {
-        Admitted::Stored(record) => Ok((record, "stored")),
-        Admitted::AlreadyStored(record) => {
-            tasks.iter().try_for_each(|task| results::commit_task(state, task))?;
-            results::record_results(state, &record, &known)?;
-            Ok((record, "already stored"))
-        }
-    }
 }
 
 fn write_output(state: &State, record: &ModelRecord, output: Option<&Path>) -> Result<()> {

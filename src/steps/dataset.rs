@@ -175,8 +175,8 @@ pub struct NewTask<'a> {
 
 /// Writes a task's tensors and returns the record, for the caller to commit.
 pub fn store_task(store: &Store, new: &NewTask<'_>) -> Result<TaskRecord> {
-    let rows = f16_bytes(new.sample.rows.values());
-    let means = f16_bytes(new.sample.class_means.values());
+    let rows = super::f16_bytes(new.sample.rows.values());
+    let means = super::f16_bytes(new.sample.class_means.values());
     let hashes = new.image_hashes.concat();
     let dim = new.sample.rows.dim();
     let rows_shape = [new.sample.rows.len(), dim];
@@ -206,10 +206,6 @@ pub fn store_task(store: &Store, new: &NewTask<'_>) -> Result<TaskRecord> {
         benchmark: new.benchmark,
         created: super::unix_seconds(),
     })
-}
-
-fn f16_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect()
 }
 
 /// A reference task: a name without data.

@@ -2,7 +2,7 @@
 
 use super::dataset::hex;
 use super::kind_name;
-use crate::Result;
+use crate::{Result, state};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use tans_storage::{ModelRecord, Store, TaskId};
@@ -14,10 +14,10 @@ pub struct ModelSummary {
     pub model: String,
     /// Content address.
     pub id: String,
-    /// Parameters.
-    pub params: u64,
-    /// Multiply-accumulate operations of one sample.
-    pub macs: u64,
+    /// Parameters; `None` where unknown.
+    pub params: Option<u64>,
+    /// Multiply-accumulate operations of one sample; `None` where unknown.
+    pub macs: Option<u64>,
     /// SPDX expression.
     pub license: Option<String>,
     /// Labels.
@@ -67,6 +67,7 @@ pub fn task_names(store: &Store, tasks: &[TaskId]) -> Result<Vec<String>> {
 /// The summary of a record.
 pub fn summary(store: &Store, model: ModelRecord) -> Result<ModelSummary> {
     let source_tasks = task_names(store, &model.seen)?;
+    let cost = state::attributes(&model);
     let status = match (&model.graph, model.not_runnable) {
         (_, Some(reason)) => reason,
         (None, None) => "reference".to_owned(),
@@ -75,8 +76,8 @@ pub fn summary(store: &Store, model: ModelRecord) -> Result<ModelSummary> {
     Ok(ModelSummary {
         model: model.name,
         id: model.id.to_string(),
-        params: model.cost.params,
-        macs: model.cost.macs,
+        params: cost.params,
+        macs: cost.macs,
         license: model.license,
         tags: model.tags,
         source_tasks,
