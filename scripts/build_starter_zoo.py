@@ -71,7 +71,7 @@ class Tans:
     def train(self, zoo, net):
         self.run(
             "finetune", zoo, net.config, net.file, "--from-scratch", "--epochs", str(net.epochs),
-            "--seed", str(net.seed), "--name", net.name, "--license", LICENCE,
+            "--patience", "0", "--seed", str(net.seed), "--name", net.name, "--license", LICENCE,
             "--benchmark", "none",
         )  # fmt: skip
 

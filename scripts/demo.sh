@@ -113,7 +113,7 @@ compare_finetuning() {
 finetune() {
     local label="$1" model="$2" before="$EPOCHREALTIME"
     shift 2
-    run "$label" finetune "$zoo" "$model" "$dataset" --epochs "$epochs" "$@"
+    run "$label" finetune "$zoo" "$model" "$dataset" --epochs "$epochs" --patience 0 "$@"
     awk -v from="$before" -v to="$EPOCHREALTIME" 'BEGIN { print to - from }' >"$work/$label.seconds"
 }
 

@@ -1,8 +1,8 @@
 //! The handle on a zoo: one method per operation.
 
 use crate::ops::{
-    check, edit, evaluate, export, init, list, query, record, reindex, remove, show, stats, task,
-    train,
+    check, edit, evaluate, explain, export, init, list, query, record, reindex, remove, repair,
+    show, stats, task, train,
 };
 #[cfg(feature = "torch")]
 use crate::ops::{encode, finetune, ingest, measure};
@@ -54,6 +54,16 @@ impl Database {
         Ok(Self { state: Arc::new(State::open(path, options)?) })
     }
 
+    /// Opens a zoo for writing whose encoders may be damaged: they are learned anew from its tasks and results then, and
+    /// the second value is true.
+    ///
+    /// # Errors
+    /// As `open`, and if records are damaged that the encoders are learned from.
+    pub fn repair(path: &Path, options: OpenOptions) -> Result<(Self, bool)> {
+        let (state, is_repaired) = repair::run(path, options)?;
+        Ok((Self { state: Arc::new(state) }, is_repaired))
+    }
+
     /// Which stored networks should be fine-tuned on this dataset?
     ///
     /// # Errors
@@ -65,6 +75,21 @@ impl Database {
         observer: Observer<'_>,
     ) -> Result<query::QueryReport> {
         query::run(&self.state, source, options, observer)
+    }
+
+    /// Why a model stands where it does in the answer for a dataset: score, similar tasks, cost; what was measured and
+    /// what is estimated.
+    ///
+    /// # Errors
+    /// If no model has that name, or the dataset cannot be used.
+    pub fn explain(
+        &self,
+        source: &DatasetSource,
+        model: &str,
+        options: &explain::ExplainOptions,
+        observer: Observer<'_>,
+    ) -> Result<explain::ExplainReport> {
+        explain::run(&self.state, source, model, options, observer)
     }
 
     /// Takes a network file, a folder of them, a manifest (`.jsonl`) or a generated network into the zoo.
@@ -207,10 +232,26 @@ impl Database {
         finetune::run(&self.state, model, source, options, observer)
     }
 
+    /// Fine-tunes the best answers to the query for a dataset against each other (successive halving) and stores the
+    /// winner as `finetune` does.
+    ///
+    /// # Errors
+    /// As `finetune`, and if no answer can be fine-tuned.
+    #[cfg(feature = "torch")]
+    pub fn finetune_top(
+        &self,
+        source: &DatasetSource,
+        top: &finetune::TopOptions,
+        options: &finetune::FinetuneOptions,
+        observer: Observer<'_>,
+    ) -> Result<finetune::FinetuneReport> {
+        finetune::top(&self.state, source, top, options, observer)
+    }
+
     /// Measures the named models (all stored ones when `models` is empty) on a dataset and records the results.
     ///
     /// # Errors
-    /// When a single model is named and cannot be run; a dataset that cannot be used.
+    /// When no model of one or more can be run; a dataset that cannot be used.
     #[cfg(feature = "torch")]
     pub fn measure(
         &self,
@@ -279,7 +320,16 @@ impl Database {
     /// # Errors
     /// Only if the check itself cannot run; damage is in the report.
     pub fn check(&self) -> Result<check::CheckReport> {
-        check::run(&self.state)
+        self.state.refresh()?;
+        check::run(&self.state.store)
+    }
+
+    /// The same for a zoo that may be too damaged to be opened: nothing but its records is needed.
+    ///
+    /// # Errors
+    /// If `path` is not a zoo, is of a newer format, or its records cannot be reached at all.
+    pub fn check_at(path: &Path) -> Result<check::CheckReport> {
+        check::at(path)
     }
 
     /// Counts and sizes.

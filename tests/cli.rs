@@ -361,7 +361,7 @@ fn a_second_writer_is_refused_and_told_who_writes() {
     let pid = format!("process {}", std::process::id());
     for line in ["record zoo base t 0.5", "train zoo"] {
         let answer = tans(at, line);
-        assert_answer(line, &answer, 3, &["zoo", "being written by", &pid, "read-only"]);
+        assert_answer(line, &answer, 3, &["zoo", "being written by", &pid, "--wait"]);
     }
     for line in ["list zoo", "query zoo colours"] {
         done(at, line);

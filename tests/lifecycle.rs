@@ -248,7 +248,7 @@ fn what_was_measured_on_a_dataset_decides_its_next_query() {
         (low..=high).contains(&hit.predicted_accuracy)
     }));
     assert_eq!(names(&ask(1, Filter::default())), ["wide"]);
-    let narrow = Filter { params_max: Some(hits[2].params), ..Filter::default() };
+    let narrow = Filter { params_max: hits[2].params, ..Filter::default() };
     assert_eq!(names(&ask(3, narrow)), ["narrow"], "a known result passes no filter");
 }
 

@@ -15,12 +15,12 @@ pub struct Query {
     /// The dataset
     dataset: String,
     /// Number of answers
-    #[arg(short, default_value_t = QueryOptions::default().k)]
+    #[arg(short, default_value_t = QueryOptions::default().k, value_parser = units::whole::<usize>)]
     k: usize,
     #[command(flatten)]
     filter: FilterFlags,
     /// Probe this many of the first candidates on the dataset and rank them again
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = units::whole::<usize>)]
     rerank: usize,
     #[command(flatten)]
     sample: SampleFlags,

@@ -1,9 +1,9 @@
 //! `tans train`
 
-use super::Context;
+use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
-use tans::{FitOptions, Recipe, TrainOptions};
+use tans::{Database, FitOptions, Recipe, TrainOptions};
 
 /// Learn new encoders from everything the zoo knows, and install them if they are better
 #[derive(clap::Args)]
@@ -14,14 +14,17 @@ pub struct Train {
     #[arg(long, value_enum, default_value = "default")]
     recipe: RecipeFlag,
     /// Epochs of a recipe that iterates
-    #[arg(long, default_value_t = FitOptions::default().epochs)]
+    #[arg(long, default_value_t = FitOptions::default().epochs, value_parser = units::whole::<usize>)]
     epochs: usize,
     /// Seed
-    #[arg(long, default_value_t = FitOptions::default().seed)]
+    #[arg(long, default_value_t = FitOptions::default().seed, value_parser = units::whole::<u64>)]
     seed: u64,
     /// Install even if they are not better
     #[arg(long)]
     force: bool,
+    /// The zoo's encoders are damaged, so that it cannot be opened: learn new ones in closed form first
+    #[arg(long)]
+    repair: bool,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -38,7 +41,16 @@ impl Train {
         };
         let fit =
             FitOptions { recipe, epochs: self.epochs, seed: self.seed, ..FitOptions::default() };
-        let zoo = context.write(&self.zoo)?;
+        let zoo = if self.repair {
+            let (zoo, is_repaired) = Database::repair(&self.zoo, context.options(false))?;
+            context.output.note(match is_repaired {
+                true => "the encoders were damaged and have been learned anew",
+                false => "the encoders are sound",
+            });
+            zoo
+        } else {
+            context.write(&self.zoo)?
+        };
         let options = TrainOptions { fit, force: self.force };
         let report = zoo.train(&options, &mut context.output.progress())?;
         if context.output.json {

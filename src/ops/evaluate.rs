@@ -31,6 +31,11 @@ pub(crate) fn run(
     options: &EvaluateOptions,
     observer: Observer<'_>,
 ) -> Result<Evaluation> {
+    if let Some(folds @ 0..2) = options.folds {
+        return Err(Error::input(format!(
+            "folds: expected at least 2, so that something is left to learn from, found {folds}"
+        )));
+    }
     state.refresh()?;
     let set = training_set::load(&state.store)?;
     let default =

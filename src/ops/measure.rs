@@ -3,7 +3,7 @@
 use crate::state::State;
 use crate::steps::admit;
 use crate::steps::dataset::{self, DatasetSource, SampleOptions, Samples};
-use crate::steps::tuning::{self, TuningOptions};
+use crate::steps::tuning::{self, Candidate, Course, TuningOptions};
 use crate::steps::{self, probe, results};
 use crate::{Error, Observer, Result};
 use serde::Serialize;
@@ -69,7 +69,7 @@ pub struct MeasureReport {
 /// Measures the named models, or every stored model when `models` is empty.
 ///
 /// # Errors
-/// When a single model is named and cannot be run.
+/// When no model of one or more can be run.
 pub(crate) fn run(
     state: &State,
     models: &[String],
@@ -113,6 +113,14 @@ pub(crate) fn run(
             Err(error) => return Err(error),
         }
     }
+    if let (true, Some((model, reason))) =
+        (report.measurements.is_empty(), report.unmeasured.first())
+    {
+        return Err(Error::input(format!(
+            "none of {} models could be measured; the first, {model}: {reason}",
+            chosen.len()
+        )));
+    }
     report.skipped = samples.skipped;
     Ok(report)
 }
@@ -142,8 +150,9 @@ fn measure_one(
         MeasureBy::Finetune(tuning) => {
             admit::load_runnable(state, model)?;
             let (graph, input) = admit::load_network(state, model)?;
-            let device = state.options.device;
-            tuning::tune(&graph, &input, samples, tuning, device, observer)?.test_accuracy
+            let candidate = Candidate { name: model.name.clone(), graph, input };
+            let course = Course { samples, options: tuning, device: state.options.device };
+            tuning::tune(&course, &candidate, observer)?.test_accuracy
         }
     })
 }

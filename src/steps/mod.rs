@@ -13,6 +13,7 @@ pub mod feature_cache;
 pub mod fit;
 pub mod generation;
 pub mod known;
+pub mod network_file;
 #[cfg(feature = "torch")]
 pub mod probe;
 pub mod results;
@@ -167,19 +168,6 @@ pub fn kind_name(kind: PairKind) -> &'static str {
 /// What encoders and evaluation call the family of a task: its own name where none was given.
 pub fn family(task: &TaskRecord) -> String {
     task.family.clone().unwrap_or_else(|| task.name.clone())
-}
-
-/// A record as file metadata; `ingest` reads the input contract back from it.
-pub fn metadata(model: &ModelRecord) -> Result<Vec<(String, String)>> {
-    let mut metadata = input_contract(model)?.to_metadata();
-    metadata.push(("tans.name".into(), model.name.clone()));
-    if let Some(license) = &model.license {
-        metadata.push(("tans.license".into(), license.clone()));
-    }
-    if !model.class_names.is_empty() {
-        metadata.push(("tans.class_names".into(), model.class_names.join("\n")));
-    }
-    Ok(metadata)
 }
 
 /// Refuses a path whose folder does not exist, before work is done for it.

@@ -1,6 +1,7 @@
 //! How models are shown in lists and answers.
 
 use super::dataset::hex;
+use super::kind_name;
 use crate::{Result, state};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -25,6 +26,33 @@ pub struct ModelSummary {
     pub source_tasks: Vec<String>,
     /// `stored`, `reference`, or the reason why it cannot be run.
     pub status: String,
+}
+
+/// One known result.
+#[derive(Clone, Debug, Serialize)]
+pub struct KnownResult {
+    /// Name of the task.
+    pub task: String,
+    /// `probe`, `finetune` or `reported`.
+    pub kind: &'static str,
+    /// 0..=1.
+    pub accuracy: f32,
+}
+
+/// Known results of a model, best first; only those on `task` if one is named.
+pub fn known_results(store: &Store, row: u64, task: Option<TaskId>) -> Result<Vec<KnownResult>> {
+    let mut results = Vec::new();
+    for pair in store.pairs_of_model(row)? {
+        if task.is_some_and(|task| task != pair.task) {
+            continue;
+        }
+        for task in task_names(store, &[pair.task])? {
+            let kind = kind_name(pair.kind);
+            results.push(KnownResult { task, kind, accuracy: pair.accuracy });
+        }
+    }
+    results.sort_by(|a, b| b.accuracy.total_cmp(&a.accuracy));
+    Ok(results)
 }
 
 /// Names of tasks; one that was removed meanwhile is shown by its id.
