@@ -40,7 +40,7 @@ STARTER_SETS = set(
     "icons_media icons_commerce icons_leisure icons_people icons_tools icons_colour "
     "char_latin_lower char_latin_upper char_greek char_cyrillic char_hebrew char_arabic "
     "char_armenian char_hiragana char_kanji char_tamil char_telugu char_katakana char_georgian "
-    "icons_colour_set icons_hue clipart_hue".split()
+    "icons_colour_set icons_hue clipart_hue icons_colour_nature icons_colour_goods".split()
 )
 
 Set = collections.namedtuple("Set", "name file family side images")
@@ -80,6 +80,9 @@ class Tans:
 
     def remove(self, zoo, models):
         self.run("remove", zoo, *models)
+
+    def reindex(self, zoo):
+        self.run("reindex", zoo)
 
     def export(self, zoo, path):
         self.run("export", zoo, "--starter", "-o", path)
@@ -229,6 +232,8 @@ def main():
     whole = os.path.join(base, "whole")
     shutil.rmtree(whole, ignore_errors=True)
     tans.init_from(whole, combined(tans, finals, os.path.join(base, "measured")))
+    # A bundle of an older program brings no signatures of this one.
+    tans.reindex(whole)
     output = starter_tar()
     tans.export(whole, output + ".partial")
     size = os.path.getsize(output + ".partial")

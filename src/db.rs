@@ -209,12 +209,13 @@ impl Database {
         train::run(&self.state, options, observer)
     }
 
-    /// Embeds every model again with the running encoders and builds the segment anew.
+    /// Measures signatures and latencies that are missing, embeds every model again with the running encoders and builds
+    /// the segment anew.
     ///
     /// # Errors
-    /// If the store fails.
-    pub fn reindex(&self) -> Result<reindex::ReindexReport> {
-        reindex::run(&self.state)
+    /// If the store or a network fails; `Error::Cancelled`.
+    pub fn reindex(&self, observer: Observer<'_>) -> Result<reindex::ReindexReport> {
+        reindex::run(&self.state, observer)
     }
 
     /// Fine-tunes a model (or a generated network, `SPACE:CONFIG`) and stores the result as a new model.

@@ -10,11 +10,12 @@ use crate::graph::exec::{Device, Network, device};
 use crate::graph::formats::onnx;
 use crate::graph::input::InputContract;
 use crate::graph::{Graph, Weight, topology};
+use crate::sample::Image;
 use crate::state::State;
 use crate::{Error, Observer, Result};
 use std::collections::BTreeMap;
 use tans_storage::{
-    Architecture, Cost, Dtype, Latency, ModelId, ModelRecord, PairKind, TaskId, TaskRecord,
+    Architecture, Batch, Cost, Dtype, Latency, ModelId, ModelRecord, PairKind, TaskId, TaskRecord,
     TensorId, WeightRef,
 };
 
@@ -226,19 +227,45 @@ fn run(
 ) -> Result<Measured> {
     let network = Network::new(graph, input, device)?;
     let cost = cost::cost(graph, &network.trace()?);
-    let features = network.features(&bench.probe_images)?;
-    // Constant features carry no signature; the network can still be probed.
-    let signature = signature::signature(&features).ok();
+    let signature = signature_of(&network, &bench.probe_images)?;
     let probes = match new.benchmark {
         Benchmark::None => Vec::new(),
         Benchmark::Quick => probe_all(bench, &network, observer)?,
     };
-    let latency = Some(Latency {
+    let latency = Some(latency_of(&network)?);
+    Ok(Measured { cost, latency, not_runnable: None, signature, probes })
+}
+
+/// `None` for constant features, which carry no signature; the network can still be probed.
+fn signature_of(network: &Network, probe_images: &[Image]) -> Result<Option<Vec<f32>>> {
+    Ok(signature::signature(&network.features(probe_images)?).ok())
+}
+
+fn latency_of(network: &Network) -> Result<Latency> {
+    Ok(Latency {
         median_ms: network.latency_ms(LATENCY_RUNS)?,
         device: network.device_name(),
         threads: device::threads(),
-    });
-    Ok(Measured { cost, latency, not_runnable: None, signature, probes })
+    })
+}
+
+/// Measures the signature of a stored model anew, and its latency where there is none; its vector is the caller's
+/// business.
+pub fn complete(state: &State, model: &ModelRecord, probe_images: &[Image]) -> Result<()> {
+    let network = load_runnable(state, model)?;
+    let signature = signature_of(&network, probe_images)?;
+    let latency = latency_of(&network)?;
+    let _ordered = state.lock_commits();
+    // Read again, because an edit may have come in between.
+    let Some(mut record) = state.store.model(model.row)? else { return Ok(()) };
+    record.cost.latency.get_or_insert(latency);
+    let mut batch = Batch::new();
+    batch.put_model(&record);
+    if let Some(signature) = signature {
+        batch.put_signature(record.row, &super::signature_bits(&signature));
+    }
+    state.store.commit(batch)?;
+    Ok(())
 }
 
 fn probe_all(
