@@ -40,7 +40,7 @@ STARTER_SETS = set(
     "icons_media icons_commerce icons_leisure icons_people icons_tools icons_colour "
     "char_latin_lower char_latin_upper char_greek char_cyrillic char_hebrew char_arabic "
     "char_armenian char_hiragana char_kanji char_tamil char_telugu char_katakana char_georgian "
-    "icons_colour_set icons_hue clipart_hue icons_colour_nature icons_colour_goods".split()
+    "icons_colour_set icons_hue clipart_hue icons_colour_things".split()
 )
 
 Set = collections.namedtuple("Set", "name file family side images")
