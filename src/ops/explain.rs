@@ -3,8 +3,10 @@
 use crate::encoder::TaskEncoding;
 use crate::state::{self, Generation, State};
 use crate::steps::dataset::{self, DatasetSource, SampleOptions};
+use crate::steps::search::{self, Found};
 use crate::steps::summary::{self, KnownResult};
-use crate::{Error, Observer, Result, steps};
+use crate::steps::{self, known};
+use crate::{Error, Observer, Result};
 use serde::Serialize;
 use tans_storage::{ModelRecord, TaskId};
 
@@ -20,11 +22,11 @@ pub struct ExplainOptions {
 pub struct ScoreTerm {
     /// What it stands for.
     pub term: &'static str,
-    /// Its part of the cosine.
+    /// Its part of the cosine; 0 for results on the dataset itself, which move the prediction alone.
     pub cosine: f32,
     /// What it adds to the predicted accuracy.
     pub accuracy: f32,
-    /// Its size among all terms, 0..=1.
+    /// Its size among all terms, by accuracy, 0..=1.
     pub share: f32,
 }
 
@@ -84,7 +86,7 @@ pub struct ExplainReport {
     pub interval: [f32; 2],
     /// Estimate for a model of cosine 0 on this dataset: what the terms are added to.
     pub expected_accuracy: f32,
-    /// The addends of the cosine.
+    /// What the prediction adds up from, beginning at `expected_accuracy`.
     pub terms: Vec<ScoreTerm>,
     /// Measured: the model's results on this very dataset, where the zoo remembers it.
     pub measured: Vec<KnownResult>,
@@ -113,13 +115,26 @@ pub(crate) fn run(
     let vector = state.store.embedding(generation.record.encoder, model.row)?.ok_or_else(|| {
         Error::input(format!("{name} has no vector of the running encoders: run `tans reindex`"))
     })?;
-    let cosine: f32 = task.vector.iter().zip(&vector).map(|(a, b)| a * b).sum();
-    let cosine = cosine.clamp(-1.0, 1.0);
+    let cosine = search::cosine(&vector, &task);
     let prediction = generation.encoders.predict(&task, cosine);
-    let measured = match asked_task(state, source, &query)? {
-        Some(id) => summary::known_results(&state.store, model.row, Some(id))?,
-        None => Vec::new(),
-    };
+    let mut found = Found { model, cosine, prediction, measured: None };
+    let mut terms = terms(&generation, &task, &vector, cosine);
+    let mut measured = Vec::new();
+    if let Some(id) = query.task {
+        measured = summary::known_results(&state.store, found.model.row, Some(id))?;
+        known::fuse(&mut found, &known::on_task(state, &generation, id)?);
+    }
+    if found.measured.is_some() {
+        let accuracy = found.prediction.accuracy - prediction.accuracy;
+        terms.push(ScoreTerm {
+            term: "results on this dataset",
+            cosine: 0.0,
+            accuracy,
+            share: 0.0,
+        });
+    }
+    share_out(&mut terms);
+    let Found { model, prediction, .. } = found;
     Ok(ExplainReport {
         generation: generation.record.number,
         recipe: generation.encoders.recipe().to_owned(),
@@ -127,7 +142,7 @@ pub(crate) fn run(
         predicted_accuracy: prediction.accuracy,
         interval: prediction.interval,
         expected_accuracy: generation.encoders.predict(&task, 0.0).accuracy,
-        terms: terms(&generation, &task, &vector, cosine),
+        terms,
         measured,
         results: state.store.pairs_of_model(model.row)?.len(),
         similar_tasks: similar_tasks(state, &generation, &task, &model)?,
@@ -138,20 +153,6 @@ pub(crate) fn run(
     })
 }
 
-/// The dataset as the zoo may remember it; feature rows have no identity.
-fn asked_task(
-    state: &State,
-    source: &DatasetSource,
-    query: &dataset::Query,
-) -> Result<Option<TaskId>> {
-    match source {
-        DatasetSource::Task(name) => Ok(state.store.task_by_name(name)?.map(|task| task.id)),
-        DatasetSource::Path(_) | DatasetSource::Images { .. } => {
-            Ok(query.samples.as_ref().map(|samples| samples.task))
-        }
-    }
-}
-
 fn terms(
     generation: &Generation,
     task: &TaskEncoding,
@@ -160,15 +161,21 @@ fn terms(
 ) -> Vec<ScoreTerm> {
     let encoders = &generation.encoders;
     let terms = encoders.terms(task, vector);
-    let total: f32 = terms.iter().map(|term| term.cosine.abs()).sum();
     let with = encoders.predict(task, cosine).accuracy;
     let score = |term: crate::encoder::Term| ScoreTerm {
         term: term.name,
         cosine: term.cosine,
         accuracy: with - encoders.predict(task, cosine - term.cosine).accuracy,
-        share: if total > 0.0 { term.cosine.abs() / total } else { 0.0 },
+        share: 0.0,
     };
     terms.into_iter().map(score).collect()
+}
+
+fn share_out(terms: &mut [ScoreTerm]) {
+    let total: f32 = terms.iter().map(|term| term.accuracy.abs()).sum();
+    for term in terms.iter_mut().filter(|_| total > 0.0) {
+        term.share = term.accuracy.abs() / total;
+    }
 }
 
 fn similar_tasks(

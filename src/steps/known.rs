@@ -34,17 +34,7 @@ pub fn take_in(
     filter: &Filter,
     found: &mut Vec<Found>,
 ) -> Result<()> {
-    if generation.encoders.basis().contains(&id.0) {
-        return Ok(());
-    }
-    let mut measured: BTreeMap<u64, Measured> = BTreeMap::new();
-    for pair in state.store.pairs_of_task(id)? {
-        let new = Measured { accuracy: pair.accuracy, kind: pair.kind };
-        let known = measured.entry(pair.model).or_insert(new);
-        if precedence(new.kind) < precedence(known.kind) {
-            *known = new;
-        }
-    }
+    let measured = on_task(state, generation, id)?;
     if measured.is_empty() {
         return Ok(());
     }
@@ -53,13 +43,29 @@ pub fn take_in(
     for row in rows {
         found.extend(search::one(state, generation, task, filter, row)?);
     }
-    for hit in found.iter_mut() {
-        if let Some(&known) = measured.get(&hit.model.row) {
-            fuse(hit, known);
-        }
-    }
+    found.iter_mut().for_each(|hit| fuse(hit, &measured));
     found.sort_by(|a, b| b.prediction.accuracy.total_cmp(&a.prediction.accuracy));
     Ok(())
+}
+
+/// Results by row on a task that the encoders were not learned from; empty for the others.
+pub fn on_task(
+    state: &State,
+    generation: &Generation,
+    id: TaskId,
+) -> Result<BTreeMap<u64, Measured>> {
+    let mut measured: BTreeMap<u64, Measured> = BTreeMap::new();
+    if generation.encoders.basis().contains(&id.0) {
+        return Ok(measured);
+    }
+    for pair in state.store.pairs_of_task(id)? {
+        let new = Measured { accuracy: pair.accuracy, kind: pair.kind };
+        let known = measured.entry(pair.model).or_insert(new);
+        if precedence(new.kind) < precedence(known.kind) {
+            *known = new;
+        }
+    }
+    Ok(measured)
 }
 
 fn precedence(kind: PairKind) -> u8 {
@@ -71,7 +77,8 @@ fn precedence(kind: PairKind) -> u8 {
 }
 
 /// The prediction after one observation of a normal quantity with a normal prior.
-fn fuse(hit: &mut Found, known: Measured) {
+pub fn fuse(hit: &mut Found, measured: &BTreeMap<u64, Measured>) {
+    let Some(&known) = measured.get(&hit.model.row) else { return };
     let [low, high] = hit.prediction.interval;
     let prior = ((high - low) / 2.0 / HALF_WIDTH).max(1e-3).powi(2);
     let noise = MEASURED_SD.powi(2);

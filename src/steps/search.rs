@@ -56,10 +56,16 @@ pub fn one(
     let vector = state.store.embedding(generation.record.encoder, row)?;
     let vector = vector.filter(|_| filter.matches(&attributes(&model)));
     Ok(vector.map(|vector| {
-        let cosine = vector.iter().zip(&task.vector).map(|(a, b)| a * b).sum();
+        let cosine = cosine(&vector, task);
         let prediction = generation.encoders.predict(task, cosine);
         Found { model, cosine, prediction, measured: None }
     }))
+}
+
+/// Cosine of a stored vector with a task's.
+pub fn cosine(vector: &[f32], task: &TaskEncoding) -> f32 {
+    let cosine: f32 = vector.iter().zip(&task.vector).map(|(a, b)| a * b).sum();
+    cosine.clamp(-1.0, 1.0)
 }
 
 /// Moves a model's vector in the current generation's delta after its record or history changed.
