@@ -293,13 +293,18 @@ fn one(
     observer: Observer<'_>,
 ) -> Result<Ingested> {
     let Wanted { origin, options } = wanted;
+    let stated = match origin {
+        Origin::Reference { params, .. } => params,
+        Origin::File(_) | Origin::Generated(_) => None,
+    };
     let (record, is_known) = match origin {
         Origin::File(path) => file(state, bench, &path, &options, observer)?,
         Origin::Generated(spec) => generated(state, bench, &spec, &options, observer)?,
         Origin::Reference { uri, params } => reference(state, uri, params, &options)?,
     };
-    let kept = is_known.then(|| kept(&record, &options)).flatten();
     let attributes = state::attributes(&record);
+    let other_params = stated.is_some() && stated != attributes.params;
+    let kept = is_known.then(|| kept(&record, &options, other_params)).flatten();
     let notes: Vec<String> = record.not_runnable.into_iter().chain(kept).collect();
     Ok(Ingested {
         source: shown.to_owned(),
@@ -312,16 +317,17 @@ fn one(
 }
 
 /// What was asked for and is not done to a model that is stored already.
-fn kept(record: &ModelRecord, options: &IngestOptions) -> Option<String> {
+fn kept(record: &ModelRecord, options: &IngestOptions, other_params: bool) -> Option<String> {
     let differs = [
         ("name", options.name.as_ref().is_some_and(|name| *name != record.name)),
         ("license", options.license.is_some() && options.license != record.license),
+        ("params", other_params),
         ("tags", options.tags.iter().any(|(key, value)| record.tags.get(key) != Some(value))),
     ];
     let fields: Vec<&str> =
         differs.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field).collect();
     let fields = (!fields.is_empty()).then(|| fields.join(", "))?;
-    Some(format!("{fields}: as it was before; `tans edit` changes it"))
+    Some(format!("{fields}: as stored before; `tans edit` changes name, license and tags"))
 }
 
 /// Bad input becomes a line of the report; a failing zoo, disk or device, or a cancelled job, ends the operation.

@@ -67,11 +67,12 @@ struct Columns {
 }
 
 fn parse(text: &str, path: &Path) -> Result<Vec<Reported>> {
+    let text = text.trim_start_matches('\u{feff}');
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
         .trim(csv::Trim::All)
-        .from_reader(text.trim_start_matches('\u{feff}').as_bytes());
+        .from_reader(text.as_bytes());
     let mut records = reader
         .records()
         .map(|record| record.map_err(|error| Error::input(format!("{}: {error}", path.display()))));
@@ -81,13 +82,23 @@ fn parse(text: &str, path: &Path) -> Result<Vec<Reported>> {
     let mut reported = Vec::new();
     for record in records {
         let record = record?;
-        let line = record.position().map_or(0, csv::Position::line);
-        let place = format!("{}:{line}", path.display());
+        if record.len() == 1 && record[0].is_empty() {
+            continue;
+        }
+        let place = format!("{}:{}", path.display(), line(text, &record));
         reported.push(
             result(&record, &columns).map_err(|error| Error::input(format!("{place}: {error}")))?,
         );
     }
     Ok(reported)
+}
+
+/// The line on which a record begins; its position counts from the end of the record before, blank lines included.
+fn line(text: &str, record: &StringRecord) -> u64 {
+    let Some(position) = record.position() else { return 0 };
+    let from = usize::try_from(position.byte()).ok().and_then(|byte| text.as_bytes().get(byte..));
+    let blank = from.unwrap_or_default().iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    position.line() + blank.filter(|&&byte| byte == b'\n').count() as u64
 }
 
 fn columns(header: &StringRecord) -> Result<Columns> {
