@@ -29,7 +29,9 @@ if [ "${1:-}" = --install ]; then
     trap 'rm -rf "$extension"' EXIT
     install_into "$extension" --no-deps "$root/bindings/python"
 else
-    cargo build --release --package tans-python
+    # With the tests' features, as `cargo test` has just built everything: other features would be a second build.
+    cargo build --release --lib --tests \
+        --package tans --package tans-storage --package tans-index --package tans-python
     built="$(cargo metadata --format-version 1 --no-deps --offline \
         | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/release"
     extension="$built/python"

@@ -127,6 +127,7 @@ fn broken_networks_are_refused() {
             ("ingest zoo absent.onnx", &["cannot read", "absent.onnx"]),
             ("ingest zoo bare", &["bare", "expected .onnx files"]),
             ("ingest zoo small:cnn-w17@32", &["small:cnn-w16"]),
+            ("ingest zoo backbone:nope", &["backbone:efficientnet-lite0", "backbone:nope"]),
             ("ingest zoo small:cnn-w18@32 --name base", &["base", "another model", "--name"]),
             ("ingest zoo whole.onnx --task t --accuracy 1.7", &["accuracy", "0..1", "1.7"]),
             ("ingest zoo whole.onnx --accuracy 0.5", &["--task"]),
@@ -285,15 +286,35 @@ fn wrong_arguments_are_refused() {
             ("edit zoo absent --name x", &["absent"]),
             ("edit zoo base", &["expected a new name, license or tag"]),
             ("export zoo base -o x.txt", &["x.txt", ".onnx or .safetensors"]),
+            ("export zoo base -o x.tar", &["x.tar", "--starter"]),
+            ("export zoo -o x.tar", &["a model", "--starter"]),
+            ("export zoo --starter -o x.zip", &["x.zip", ".tar"]),
+            ("export zoo base --starter -o x.tar", &["--starter", "no model"]),
+            ("encode zoo colours -o x.txt", &["x.txt", ".npz"]),
+            ("evaluate zoo --folds 0", &["folds", "at least 2", "found 0"]),
+            ("explain zoo colours absent", &["absent"]),
+            ("explain zoo absent base", &["absent"]),
+            ("record zoo base t 0.5 --wait soon", &["10m", "soon"]),
             ("finetune zoo absent colours", &["absent", "tans list"]),
             ("finetune zoo base colours --name base", &["base", "another model"]),
             ("finetune zoo base colours --epochs 0", &["at least 1 epoch"]),
+            ("finetune zoo base colours --epochs -1", &["whole number from 0", "-1"]),
+            ("finetune zoo base colours --learning-rate -1", &["positive number", "found -1"]),
+            ("finetune zoo base colours --learning-rate 1e30", &["loss is", "learning rate"]),
+            ("finetune zoo base colours --budget 0", &["budget", "found 0"]),
+            ("finetune zoo base colours -o x.pt", &["x.pt", ".onnx or .safetensors"]),
+            ("finetune zoo colours", &["MODEL DATASET", "--top N DATASET"]),
+            ("finetune zoo base colours --top 2", &["MODEL DATASET", "--top N DATASET"]),
+            ("finetune zoo colours --top 0", &["at least 1 candidate", "found 0"]),
+            ("finetune zoo colours --top 2 --max-params 1", &["loosen the filter"]),
             ("list zoo --sort colour", &["added, name, params or macs"]),
             ("query zoo", &["DATASET"]),
             ("init zoo", &["zoo", "a new or empty directory", "found a zoo"]),
         ],
     );
-    assert!(!at.join("x.onnx").exists() && !at.join("x.txt").exists());
+    for file in ["x.onnx", "x.txt", "x.tar", "x.zip", "x.pt"] {
+        assert!(!at.join(file).exists(), "a refused command left {file}");
+    }
 }
 
 #[test]
@@ -401,7 +422,7 @@ fn images_of_one_pixel_work() {
     assert_eq!(objects(&done(at, "query zoo dots --json").out).len(), 1);
     done(at, "task add zoo dots dots");
     let answer = done(at, "finetune zoo base dots --epochs 1 --benchmark none --json");
-    assert_eq!(objects(&answer.out)[0]["task"], "dots");
+    assert_eq!(objects(&answer.out).last().expect("a report")["task"], "dots");
     state(&reader(at));
 }
 
@@ -445,10 +466,166 @@ fn check_finds_a_flipped_byte_and_says_where() {
     let report = &objects(&answer.out)[0];
     assert_eq!(report["sound"], false);
     let name = pack.file_name().expect("a file").to_string_lossy().into_owned();
-    assert!(report["findings"].to_string().contains(&name), "{report}");
+    let finding = &report["findings"][0];
+    assert!(finding["file"].to_string().contains(&name), "{report}");
+    assert_eq!(finding["models"], serde_json::json!(["base"]), "{report}");
+    assert!(finding["remedy"].to_string().contains("tans remove ZOO base"), "{report}");
     let answer = tans(at, "check zoo");
     assert_eq!(answer.code, Some(1));
     assert!(answer.out.contains(&name) && answer.out.contains("1 findings"), "{}", answer.out);
+    // What is damaged must not leave the zoo as if it were not.
+    for line in ["export zoo base -o x.onnx", "export zoo --starter -o x.tar"] {
+        assert_answer(line, &tans(at, line), 3, &["model base", "damaged", "tans check"]);
+    }
+    assert!(!at.join("x.onnx").exists() && !at.join("x.tar").exists());
+}
+
+#[test]
+fn damaged_encoders_are_a_finding_and_can_be_learned_anew() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let at = folder.path();
+    done(at, "init zoo");
+    let packs = fs::read_dir(at.join("zoo/packs")).expect("a zoo has packs");
+    let pack = packs.map(|entry| entry.expect("a readable folder").path()).next().expect("a pack");
+    let mut bytes = fs::read(&pack).expect("a readable pack");
+    // The encoders of a new zoo are the last thing that is written.
+    let last = bytes.iter().rposition(|&byte| byte != 0).expect("a pack holds tensors");
+    bytes[last] ^= 1;
+    fs::write(&pack, bytes).expect("files can be written");
+    assert_answer("list zoo", &tans(at, "list zoo"), 3, &["damaged"]);
+    let answer = tans(at, "check zoo --json");
+    assert_eq!(answer.code, Some(1), "{}{}", answer.out, answer.err);
+    let report = &objects(&answer.out)[0];
+    assert_eq!(report["findings"].as_array().map(Vec::len), Some(1), "{report}");
+    assert!(report["findings"][0]["remedy"].to_string().contains("--repair"), "{report}");
+    done(at, "train zoo --repair");
+    done(at, "check zoo");
+    done(at, "ingest zoo small:cnn-w16@32 --benchmark none");
+    assert_eq!(objects(&done(at, "query zoo task:benchmark/font_style --json").out).len(), 1);
+}
+
+#[test]
+fn a_writer_waits_for_another_if_asked() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    let open = || Database::open(&at.join("zoo"), OpenOptions::default()).expect("the zoo opens");
+    let writer = open();
+    let line = "record zoo base t 0.5 --wait 0.2s";
+    assert_answer(line, &tans(at, line), 3, &["being written by"]);
+    let line = "record zoo base t 0.5 --wait 10m";
+    let arguments: Vec<&str> = line.split(' ').collect();
+    let mut child = command(at, &arguments).spawn().expect("the binary starts");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(child.try_wait().expect("a process").is_none(), "it did not wait");
+    drop(writer);
+    assert!(child.wait().expect("the binary ends").success());
+}
+
+#[test]
+fn fine_tuning_prints_each_epoch_and_then_the_result() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    let line = "finetune zoo base colours --epochs 2 --benchmark none";
+    let printed = objects(&done(at, &format!("{line} --name one -o one.safetensors --json")).out);
+    assert_eq!(printed.len(), 3, "{printed:?}");
+    for (index, epoch) in printed[..2].iter().enumerate() {
+        assert_eq!(epoch["epoch"], index + 1);
+        assert!(epoch["train_loss"].is_number() && epoch["seconds"].is_number(), "{epoch}");
+        assert!(epoch.get("validation_accuracy").is_some(), "{epoch}");
+    }
+    for field in RESULT {
+        assert!(printed[2].get(field).is_some(), "no {field} in {}", printed[2]);
+    }
+    assert_eq!(printed[2]["status"], "stored");
+    let exported = done(at, "export zoo one -o again.safetensors");
+    assert!(exported.out.contains("1 models"), "{}", exported.out);
+    let read = |name: &str| fs::read(at.join(name)).expect("the file is there");
+    // The order of a safetensors header's metadata is its writer's own.
+    assert_eq!(read("one.safetensors").len(), read("again.safetensors").len());
+    // The same start, data and seed give the same network, which keeps its name.
+    let answer = done(at, &format!("{line} --name two --license GPL-3.0-only"));
+    assert_answer(line, &answer, 0, &["as one", "--license", "tans edit"]);
+    assert!(answer.out.contains("validation accuracy"), "{}", answer.out);
+    assert_answer("show zoo two", &tans(at, "show zoo two"), 2, &["two"]);
+    assert!(done(at, "show zoo one").out.contains("MIT"));
+}
+
+#[test]
+fn a_race_keeps_the_best_of_the_first_answers() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    done(at, "ingest zoo small:cnn-w18@32 --benchmark none");
+    done(at, "ingest zoo small:cnn-w20@32 --benchmark none");
+    done(at, "record zoo elsewhere benchmark/font_style 0.9");
+    let line = "finetune zoo colours --top 5 --epochs 4 --patience 0 --benchmark none --name won";
+    let printed = objects(&done(at, &format!("{line} --json")).out);
+    let report = printed.last().expect("a report");
+    // A reference is an answer to the query, but nothing that can be trained.
+    let raced = report["candidates"].as_array().expect("a list").clone();
+    assert_eq!(raced.len(), 3, "{report}");
+    let mut epochs: Vec<u64> =
+        raced.iter().map(|it| it["epochs"].as_u64().expect("a count")).collect();
+    epochs.sort_unstable();
+    assert_eq!(epochs, [1, 2, 4], "half of the field leaves at each rung: {report}");
+    let winner = raced.iter().find(|it| it["epochs"] == 4).expect("a winner");
+    assert_eq!(report["parent"], winner["model"]);
+    assert_eq!(printed.len(), 5);
+    // However short the time, each candidate gets an epoch and somebody wins.
+    let line = "finetune zoo colours --top 3 --epochs 50 --budget 0.01 --benchmark none --json";
+    let printed = objects(&done(at, line).out);
+    assert!(printed.len() < 10, "a budget of 10 ms ended after {} epochs", printed.len() - 1);
+    state(&reader(at));
+}
+
+#[test]
+fn an_explanation_adds_up_and_tells_measured_from_estimated() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    done(at, "record zoo base benchmark/font_style 0.9");
+    let explain = |line: &str| objects(&done(at, line).out).remove(0);
+    let why = explain("explain zoo colours base --json");
+    let number = |value: &Value| value.as_f64().expect("a number");
+    let sum = |field: &str| -> f64 {
+        why["terms"].as_array().expect("a list").iter().map(|term| number(&term[field])).sum()
+    };
+    assert!((sum("cosine") - number(&why["cosine"])).abs() < 1e-5, "{why}");
+    assert!((sum("share") - 1.0).abs() < 1e-5, "{why}");
+    let predicted = number(&why["expected_accuracy"]) + sum("accuracy");
+    assert!((predicted - number(&why["predicted_accuracy"])).abs() < 1e-4, "{why}");
+    let hit = &objects(&done(at, "query zoo colours --json").out)[0];
+    assert!((number(&hit["cosine"]) - number(&why["cosine"])).abs() < 1e-5, "{hit} {why}");
+    assert_eq!(why["measured"], serde_json::json!([]));
+    let similar = why["similar_tasks"].as_array().expect("a list");
+    let font = similar.iter().find(|task| task["task"] == "benchmark/font_style");
+    let measured = &font.expect("eight benchmark tasks, eight nearest")["measured"];
+    assert_eq!(
+        (&measured[0]["kind"], measured.as_array().map(Vec::len)),
+        (&"reported".into(), Some(1))
+    );
+    assert!(why["cost"]["latency"]["median_ms"].is_number(), "{why}");
+
+    done(at, "measure zoo base colours");
+    let why = explain("explain zoo colours base --json");
+    assert_eq!(why["measured"][0]["kind"], "probe", "{why}");
+    assert_eq!(why["results"], 2);
+    let answer = done(at, "explain zoo task:benchmark/font_style base");
+    for part in ["measured on this dataset: 0.900 (reported)", "estimated accuracy", "similar task"]
+    {
+        assert!(answer.out.contains(part), "expected {part:?} in {}", answer.out);
+    }
+}
+
+#[test]
+fn measuring_all_counts_what_it_could_not_measure() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    damaged(at, "odd.onnx", |bytes| rename_conv(bytes));
+    done(at, "ingest zoo odd.onnx");
+    let answer = done(at, "measure zoo --all colours --json");
+    assert_eq!(objects(&answer.out).len(), 1);
+    assert_answer("measure --all", &answer, 0, &["1 of 2 models", "odd"]);
+    done(at, "remove zoo base");
+    assert_refused(at, 2, &[("measure zoo --all colours", &["none of 1 models", "odd"])]);
 }
 
 /// (command, how many lines it prints, fields of each line).
@@ -470,6 +647,18 @@ const SUMMARY: [&str; 8] =
     ["model", "id", "params", "macs", "license", "tags", "source_tasks", "status"];
 const INGESTED: [&str; 6] = ["source", "model", "status", "note", "params", "macs"];
 const RESULT: [&str; 4] = ["model", "task", "kind", "accuracy"];
+const EXPLAINED: [&str; 10] = [
+    "dataset",
+    "model",
+    "cosine",
+    "predicted_accuracy",
+    "interval",
+    "expected_accuracy",
+    "terms",
+    "measured",
+    "similar_tasks",
+    "cost",
+];
 const PRINTED: [Printed; 15] = [
     ("init other", 1, &["zoo", "models", "tasks", "pairs"]),
     ("ingest zoo small:cnn-w18@32 --benchmark none", 1, &INGESTED),
@@ -479,10 +668,10 @@ const PRINTED: [Printed; 15] = [
     ("show zoo base", 1, &["model", "parent", "architecture", "input", "weight_bytes", "results"]),
     ("task add zoo seen colours", 1, &["task", "id", "family", "classes", "rows", "pairs"]),
     ("measure zoo --all colours", 2, &RESULT),
-    ("finetune zoo base colours --epochs 1 --benchmark none --name child", 1, &RESULT),
+    ("explain zoo colours base", 1, &EXPLAINED),
     ("record zoo base seen 0.5", 1, &["pairs", "new_models", "new_tasks"]),
     ("encode zoo colours -o rows.npz", 1, &["output", "rows", "dim", "backbone_ms"]),
-    ("query zoo rows.npz", 3, &HIT),
+    ("query zoo rows.npz", 2, &HIT),
     ("export zoo base -o base.safetensors", 1, &["model", "output", "bytes", "models"]),
     ("stats zoo", 1, &["models", "tasks", "pairs", "generation", "recipe", "disk_bytes"]),
     ("check zoo", 1, &["sound", "records", "tensors", "networks", "vectors", "findings"]),

@@ -17,10 +17,18 @@ pub struct Evaluate {
     #[arg(long)]
     closed_form_only: bool,
     /// Epochs of tans2021
-    #[arg(long, default_value_t = EvaluateOptions::default().epochs, value_parser = units::whole::<usize>)]
+    #[arg(
+        long,
+        default_value_t = EvaluateOptions::default().epochs,
+        value_parser = units::whole::<usize>
+    )]
     epochs: usize,
     /// Seed
-    #[arg(long, default_value_t = EvaluateOptions::default().seed, value_parser = units::whole::<u64>)]
+    #[arg(
+        long,
+        default_value_t = EvaluateOptions::default().seed,
+        value_parser = units::whole::<u64>
+    )]
     seed: u64,
 }
 

@@ -48,10 +48,18 @@ pub struct Finetune {
 #[derive(clap::Args)]
 pub struct TuningFlags {
     /// Passes over the training part
-    #[arg(long, default_value_t = TuningOptions::default().epochs, value_parser = units::whole::<usize>)]
+    #[arg(
+        long,
+        default_value_t = TuningOptions::default().epochs,
+        value_parser = units::whole::<usize>
+    )]
     epochs: usize,
     /// Images a step
-    #[arg(long, default_value_t = TuningOptions::default().batch_size, value_parser = units::whole::<usize>)]
+    #[arg(
+        long,
+        default_value_t = TuningOptions::default().batch_size,
+        value_parser = units::whole::<usize>
+    )]
     batch_size: usize,
     /// Peak learning rate; default: 1e-3 (AdamW), 0.05 (SGD)
     #[arg(long)]
@@ -66,13 +74,21 @@ pub struct TuningFlags {
     #[arg(long)]
     head_only: bool,
     /// Stop after this many epochs without a better result on images held back for validation; 0 never
-    #[arg(long, default_value_t = TuningOptions::default().patience, value_parser = units::whole::<usize>)]
+    #[arg(
+        long,
+        default_value_t = TuningOptions::default().patience,
+        value_parser = units::whole::<usize>
+    )]
     patience: usize,
     /// Stop after the epoch in which this time has passed, such as 10m
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     budget: Option<Duration>,
     /// Seed of head, order of images and augmentation
-    #[arg(long, default_value_t = TuningOptions::default().seed, value_parser = units::whole::<u64>)]
+    #[arg(
+        long,
+        default_value_t = TuningOptions::default().seed,
+        value_parser = units::whole::<u64>
+    )]
     seed: u64,
 }
 

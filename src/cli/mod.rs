@@ -63,7 +63,13 @@ struct Global {
     #[arg(long, global = true, value_name = "DIR")]
     torch_lib: Option<PathBuf>,
     /// Wait this long, such as 10m, for another writer to end
-    #[arg(long, global = true, value_name = "TIME", value_parser = units::duration, default_value = "0")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "TIME",
+        value_parser = units::duration,
+        default_value = "0"
+    )]
     wait: Duration,
     /// Log warnings and more (-vv) on standard error
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]

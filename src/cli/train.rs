@@ -14,7 +14,11 @@ pub struct Train {
     #[arg(long, value_enum, default_value = "default")]
     recipe: RecipeFlag,
     /// Epochs of a recipe that iterates
-    #[arg(long, default_value_t = FitOptions::default().epochs, value_parser = units::whole::<usize>)]
+    #[arg(
+        long,
+        default_value_t = FitOptions::default().epochs,
+        value_parser = units::whole::<usize>
+    )]
     epochs: usize,
     /// Seed
     #[arg(long, default_value_t = FitOptions::default().seed, value_parser = units::whole::<u64>)]

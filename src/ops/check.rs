@@ -110,7 +110,7 @@ impl Owners {
         let remedy = match (models.first(), task) {
             (Some(model), _) => again(model),
             (None, Some(task)) => format!(
-                "restore a backup, or `tans task remove ZOO {task}` and add its dataset again"
+                "restore a backup, or `tans task remove ZOO {task}`, `tans gc ZOO`, and add its dataset again"
             ),
             (None, None) if tensor.is_some_and(|tensor| self.encoders.contains(&tensor)) => {
                 ENCODERS.to_owned()
@@ -122,7 +122,9 @@ impl Owners {
 }
 
 fn again(model: &str) -> String {
-    format!("restore a backup, or `tans remove ZOO {model}` and ingest its file again")
+    format!(
+        "restore a backup, or `tans remove ZOO {model}`, `tans gc ZOO`, and ingest its file again"
+    )
 }
 
 /// A graph that the pieces do not add up to is damage even where every piece has its hash.

@@ -189,8 +189,9 @@ fn refuse_hints(hints: &InputHints, found: &str) -> Result<()> {
 }
 
 fn is_generated(source: &str) -> bool {
-    source == crate::encoder::backbone::SPEC
-        || source.split_once(':').is_some_and(|(space, _)| spaces::NAMES.contains(&space))
+    source
+        .split_once(':')
+        .is_some_and(|(space, _)| space == bundle::BUILT_IN || spaces::NAMES.contains(&space))
 }
 
 fn folder(path: &Path, options: &IngestOptions) -> Result<Several> {
@@ -410,6 +411,12 @@ fn generated(
         new.architecture = Some(Architecture { space, config, numbers });
         let network = NewNetwork { graph: &graph, input: &input };
         return admit(state, bench, network, new, observer);
+    }
+    if spec.split_once(':').is_some_and(|(space, _)| space == bundle::BUILT_IN) {
+        return Err(Error::input(format!(
+            "expected {}, the only built-in network, found {spec}",
+            crate::encoder::backbone::SPEC
+        )));
     }
     let made = spaces::generate(spec, GENERATED_CLASSES, 0)?;
     let mut new = new_model(state, made.config.clone(), options)?;
