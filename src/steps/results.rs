@@ -96,12 +96,14 @@ pub fn reference(store: &Store, new: NewReference) -> Result<Addition> {
 }
 
 /// Commits a task of its own.
+#[cfg(feature = "torch")]
 pub fn commit_task(state: &State, task: &TaskRecord) -> Result<()> {
     let tasks = Tasks { new: std::slice::from_ref(task), replaced: None };
     commit(state, &state.lock_commits(), &tasks, Vec::new()).map(|_| ())
 }
 
 /// Records results of a stored model; its vector moves at once.
+#[cfg(feature = "torch")]
 pub fn record_results(state: &State, model: &ModelRecord, results: &[Known]) -> Result<()> {
     if results.is_empty() {
         return Ok(());
