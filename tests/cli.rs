@@ -499,7 +499,10 @@ fn damaged_encoders_are_a_finding_and_can_be_learned_anew() {
     assert_eq!(report["findings"].as_array().map(Vec::len), Some(1), "{report}");
     assert!(report["findings"][0]["remedy"].to_string().contains("--repair"), "{report}");
     done(at, "train zoo --repair");
-    done(at, "check zoo");
+    // The damaged bytes lie in the pack until they are collected; nothing names them any more.
+    let findings = &objects(&tans(at, "check zoo --json").out)[0]["findings"];
+    assert_eq!(findings.as_array().map(Vec::len), Some(1), "{findings}");
+    assert!(!findings.to_string().contains("--repair"), "{findings}");
     done(at, "ingest zoo small:cnn-w16@32 --benchmark none");
     assert_eq!(objects(&done(at, "query zoo task:benchmark/font_style --json").out).len(), 1);
 }

@@ -26,7 +26,7 @@ pub struct Train {
     /// Install even if they are not better
     #[arg(long)]
     force: bool,
-    /// The zoo's encoders are damaged, so that it cannot be opened: learn new ones in closed form first
+    /// The zoo's encoders are damaged, so that it cannot be opened: learn new ones in closed form, and nothing else
     #[arg(long)]
     repair: bool,
 }
@@ -45,16 +45,10 @@ impl Train {
         };
         let fit =
             FitOptions { recipe, epochs: self.epochs, seed: self.seed, ..FitOptions::default() };
-        let zoo = if self.repair {
-            let (zoo, is_repaired) = Database::repair(&self.zoo, context.options(false))?;
-            context.output.note(match is_repaired {
-                true => "the encoders were damaged and have been learned anew",
-                false => "the encoders are sound",
-            });
-            zoo
-        } else {
-            context.write(&self.zoo)?
-        };
+        if self.repair {
+            return self.repair(context);
+        }
+        let zoo = context.write(&self.zoo)?;
         let options = TrainOptions { fit, force: self.force };
         let report = zoo.train(&options, &mut context.output.progress())?;
         if context.output.json {
@@ -72,6 +66,26 @@ impl Train {
             ))?;
         } else {
             context.output.note("too few tasks have measured models to judge the encoders");
+        }
+        Ok(true)
+    }
+
+    /// Training goes on in another run: the same results would give the damaged bytes again, which the store would take
+    /// for stored until they are collected.
+    fn repair(&self, context: &Context) -> Result<bool> {
+        let (zoo, is_repaired) = Database::repair(&self.zoo, context.options(false))?;
+        let stats = zoo.stats()?;
+        if context.output.json {
+            context.output.object(&stats)?;
+        } else {
+            let state = if is_repaired { "learned anew" } else { "sound" };
+            let (number, recipe) = (stats.generation, &stats.recipe);
+            context.output.line(&format!("encoders {state}: generation {number} ({recipe})"))?;
+        }
+        if is_repaired {
+            context
+                .output
+                .note("run `tans gc` before the next `tans train`, so that the damaged bytes go");
         }
         Ok(true)
     }
