@@ -235,11 +235,12 @@ def main():
     # A bundle of an older program brings no signatures of this one.
     tans.reindex(whole)
     output = starter_tar()
-    tans.export(whole, output + ".partial")
-    size = os.path.getsize(output + ".partial")
+    partial = output.replace(".tar", ".partial.tar")
+    tans.export(whole, partial)
+    size = os.path.getsize(partial)
     if size > STARTER_BYTES_MAX:
         packages.fail(f"expected at most {STARTER_BYTES_MAX} bytes, found {size} in the export")
-    os.replace(output + ".partial", output)
+    os.replace(partial, output)
     progress.say(f"assets/starter.tar: {size} bytes, {len(nets)} networks, {len(sets)} tasks")
 
 
