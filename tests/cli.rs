@@ -634,12 +634,13 @@ fn measuring_all_counts_what_it_could_not_measure() {
 /// (command, how many lines it prints, fields of each line).
 type Printed = (&'static str, usize, &'static [&'static str]);
 
-const HIT: [&str; 10] = [
+const HIT: [&str; 11] = [
     "rank",
     "model",
     "cosine",
     "predicted_accuracy",
     "interval",
+    "measured",
     "probed_accuracy",
     "source_tasks",
     "params",
