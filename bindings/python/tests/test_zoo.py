@@ -9,7 +9,7 @@ import tans
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 HIT_FIELDS = {
-    "rank", "model", "cosine", "predicted_accuracy", "interval", "probed_accuracy", "source_tasks",
+    "rank", "model", "cosine", "predicted_accuracy", "interval", "measured", "probed_accuracy", "source_tasks",
     "params", "macs", "license",
 }  # fmt: skip
 
