@@ -438,7 +438,7 @@ impl Top {
     /// The neighbours, best first; the memory stays here.
     fn take_sorted(&mut self) -> Vec<Neighbour> {
         let mut sorted: Vec<Neighbour> = self.heap.drain().map(|Reverse(one)| one.0).collect();
-        sorted.sort_unstable_by(|a, b| Ranked(*b).cmp(&Ranked(*a)));
+        sorted.sort_unstable_by_key(|&one| Reverse(Ranked(one)));
         sorted
     }
 }

@@ -125,7 +125,7 @@ fn mutate(bytes: &[u8], noise: &mut Noise, round: usize) -> Vec<u8> {
             _ => mutated.resize((mutated.len() + noise.below(99)).saturating_sub(50).max(1), 0),
         }
     }
-    if round % 3 != 0 && mutated.len() >= 704 {
+    if !round.is_multiple_of(3) && mutated.len() >= 704 {
         let len = mutated.len() as u64;
         put(&mut mutated, 88, &len.to_le_bytes());
         let checksum = crc32c::crc32c(&mutated[..700]);
