@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use tans::{
     Benchmark, Database, DatasetSource, EditOptions, Error, Filter, FinetuneOptions, Hit,
     IngestOptions, Ingested, InitOptions, KnownResult, ListOptions, MeasureOptions, OpenOptions,
-    QueryOptions, TaskOptions, TrainOptions, TuningOptions, unobserved,
+    QueryOptions, TaskOptions, TopOptions, TrainOptions, TuningOptions, unobserved,
 };
 use tempfile::TempDir;
 
@@ -250,6 +250,30 @@ fn what_was_measured_on_a_dataset_decides_its_next_query() {
     assert_eq!(names(&ask(1, Filter::default())), ["wide"]);
     let narrow = Filter { params_max: hits[2].params, ..Filter::default() };
     assert_eq!(names(&ask(3, narrow)), ["narrow"], "a known result passes no filter");
+}
+
+#[test]
+fn a_race_starts_from_the_first_answers_of_the_query() {
+    let (folder, zoo) = zoo_of_three();
+    let source = DatasetSource::Path(images::colours(&folder.path().join("colours"), 12, 8));
+    zoo.add_task("colours", &source, &TaskOptions::default(), &mut unobserved).expect("a task");
+    for task in ["font_style", "icons_colour", "fashion_mnist", "clipart_food"] {
+        zoo.record("narrow", &format!("benchmark/{task}"), 1.0).expect("a result is recorded");
+    }
+    zoo.record("wide", "colours", 0.99).expect("a result is recorded");
+    zoo.record("narrow", "colours", 0.01).expect("a result is recorded");
+    let hits =
+        zoo.query(&source, &QueryOptions::default(), &mut unobserved).expect("an answer").hits;
+    let cosine = |name: &str| hits.iter().find(|hit| hit.model == name).expect("found").cosine;
+    assert!(hits[0].model == "wide" && cosine("narrow") > cosine("wide"), "{hits:?}");
+    let options = FinetuneOptions {
+        tuning: TuningOptions { epochs: 1, ..TuningOptions::default() },
+        benchmark: Benchmark::None,
+        ..FinetuneOptions::default()
+    };
+    let top = TopOptions { count: 1, ..TopOptions::default() };
+    let report = zoo.finetune_top(&source, &top, &options, &mut unobserved).expect("a winner");
+    assert_eq!(report.parent.as_deref(), Some("wide"));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::steps::dataset::{self, DatasetSource, SampleOptions, Samples};
 use crate::steps::fit::EpochReport;
 use crate::steps::network_file::{self, Format};
 use crate::steps::tuning::{self, Candidate, Course, Raced, TuningOptions};
-use crate::steps::{self, admit_name, search};
+use crate::steps::{self, admit_name, known};
 use crate::{Error, Observer, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -124,7 +124,8 @@ pub(crate) fn top(
     let task = generation.encoders.encode_task(&sample)?;
     // References and networks that cannot be run are answers, but no candidates.
     let wanted = generation.vector_count().min(top.count.saturating_mul(4).saturating_add(16));
-    let mut found = search::search(state, &generation, &task, &top.filter, wanted.max(1))?;
+    let asked = (Some(samples.task), &task);
+    let mut found = known::answers(state, &generation, asked, &top.filter, wanted.max(1))?;
     found.retain(|hit| hit.model.graph.is_some() && hit.model.not_runnable.is_none());
     found.truncate(top.count);
     if found.is_empty() {

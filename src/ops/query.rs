@@ -6,7 +6,7 @@ use crate::error::ErrorKind;
 use crate::state::{self, Generation, State};
 use crate::steps::dataset::{self, DatasetSource, SampleOptions};
 use crate::steps::known;
-use crate::steps::search::{self, Found};
+use crate::steps::search::Found;
 use crate::steps::{self, summary};
 use crate::{Error, Observer, Result};
 use serde::Serialize;
@@ -134,10 +134,8 @@ pub(crate) fn run(
 
     let start = Instant::now();
     let wanted = options.k.max(options.rerank);
-    let mut found = search::search(state, &generation, &task, &options.filter, wanted)?;
-    if let Some(id) = query.task {
-        known::take_in(state, &generation, (id, &task), &options.filter, &mut found)?;
-    }
+    let asked = (query.task, &task);
+    let found = known::answers(state, &generation, asked, &options.filter, wanted)?;
     times.lookup = milliseconds(start);
 
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! What is already measured on the very task that is asked about.
+//! The answers to a query: what the search finds, with what is already measured on the very task that is asked about.
 
 use super::search::{self, Found};
 use crate::Result;
@@ -22,21 +22,26 @@ pub struct Measured {
     pub kind: PairKind,
 }
 
-/// Takes results on the task into the predictions, and orders by prediction where there are any.
+/// The models to be answered, best first: the `k` that the search finds, and every one that was measured on the task.
 ///
+/// Results on the task enter the predictions, and the predictions decide the order where there are any.
 /// The encoders place a task among those that they were learned from. Where it is one of them, a model's vector holds
 /// its result already; a task that they were not learned from shows in a vector only as far as it resembles theirs, so
 /// that its measured models are asked for here, whether the search found them or not.
-pub fn take_in(
+pub fn answers(
     state: &State,
     generation: &Generation,
-    (id, task): (TaskId, &TaskEncoding),
+    (id, task): (Option<TaskId>, &TaskEncoding),
     filter: &Filter,
-    found: &mut Vec<Found>,
-) -> Result<()> {
-    let measured = on_task(state, generation, id)?;
+    k: usize,
+) -> Result<Vec<Found>> {
+    let mut found = search::search(state, generation, task, filter, k)?;
+    let measured = match id {
+        Some(id) => on_task(state, generation, id)?,
+        None => BTreeMap::new(),
+    };
     if measured.is_empty() {
-        return Ok(());
+        return Ok(found);
     }
     let missing = |row: &&u64| !found.iter().any(|hit| hit.model.row == **row);
     let rows: Vec<u64> = measured.keys().filter(missing).copied().collect();
@@ -45,7 +50,7 @@ pub fn take_in(
     }
     found.iter_mut().for_each(|hit| fuse(hit, &measured));
     found.sort_by(|a, b| b.prediction.accuracy.total_cmp(&a.prediction.accuracy));
-    Ok(())
+    Ok(found)
 }
 
 /// Results by row on a task that the encoders were not learned from; empty for the others.
