@@ -194,16 +194,21 @@ impl Fold {
         let first = contestants.first().map(|first| first.options).unwrap_or_default();
         let options = FitOptions { recipe: Recipe::Default, ..first };
         let reference = super::fit(&rest, &options, &mut |_, _, _| stop())?;
+        // Running encoders that know every task are the candidate's twins, and learning takes minutes on libtorch.
+        let mut fitted = vec![((options, Vec::new()), reference.clone())];
         let mut learned = Vec::with_capacity(contestants.len());
         for contestant in contestants {
-            let encoders = match contestant.tasks {
-                None if contestant.options == options => reference.clone(),
-                None => super::fit(&rest, &contestant.options, &mut |_, _, _| stop())?,
-                Some(known) => {
-                    let known = without(&rest, &unknown(&rest, known));
-                    super::fit(&known, &contestant.options, &mut |_, _, _| stop())?
+            let missing = contestant.tasks.map_or_else(Vec::new, |known| unknown(&rest, known));
+            let asked = (contestant.options, missing);
+            let twin = fitted.iter().find(|(done, _)| *done == asked);
+            let encoders = match twin.map(|(_, encoders)| encoders.clone()) {
+                Some(encoders) => encoders,
+                None => {
+                    let known = without(&rest, &asked.1);
+                    super::fit(&known, &asked.0, &mut |_, _, _| stop())?
                 }
             };
+            fitted.push((asked, encoders.clone()));
             learned.push(Learned::new(encoders, &rest)?);
         }
         Ok(Self { set: rest, options, reference, learned })
