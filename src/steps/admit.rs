@@ -249,16 +249,21 @@ fn latency_of(network: &Network) -> Result<Latency> {
     })
 }
 
-/// Measures the signature of a stored model anew, and its latency where there is none; its vector is the caller's
-/// business.
+/// Measures the signature and the latency of a stored model where there is none; its vector is the caller's business.
 pub fn complete(state: &State, model: &ModelRecord, probe_images: &[Image]) -> Result<()> {
     let network = load_runnable(state, model)?;
-    let signature = signature_of(&network, probe_images)?;
-    let latency = latency_of(&network)?;
+    let signature = match super::stored_signature(&state.store, model.row)? {
+        Some(_) => None,
+        None => signature_of(&network, probe_images)?,
+    };
+    let latency = match model.cost.latency {
+        Some(_) => None,
+        None => Some(latency_of(&network)?),
+    };
     let _ordered = state.lock_commits();
     // Read again, because an edit may have come in between.
     let Some(mut record) = state.store.model(model.row)? else { return Ok(()) };
-    record.cost.latency.get_or_insert(latency);
+    record.cost.latency = record.cost.latency.or(latency);
     let mut batch = Batch::new();
     batch.put_model(&record);
     if let Some(signature) = signature {
