@@ -5,6 +5,8 @@
 mod common;
 
 use common::{OnDisk, build, clustered, filters, segment, serial};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use tans_index::{Delta, Embedding, Error, Filter, SearchOptions, Segment, merged_entries, search};
@@ -64,7 +66,7 @@ fn a_search_allocates_its_answer_and_nothing_else() {
 fn mutated_files_never_panic_nor_ask_for_much_memory() {
     let bytes = build(&clustered(40, 6, 4, 17), &serial());
     let disk = OnDisk::new(&bytes);
-    let mut noise = Noise(2026);
+    let mut noise = StdRng::seed_from_u64(2026);
     let (mut opened, mut refused) = (0, 0);
     for round in 0..3_000 {
         let mutated = mutate(&bytes, &mut noise, round);
@@ -106,23 +108,24 @@ fn use_it(segment: &Segment, round: usize) {
     let _ = segment.verify();
 }
 
-fn mutate(bytes: &[u8], noise: &mut Noise, round: usize) -> Vec<u8> {
+fn mutate(bytes: &[u8], noise: &mut StdRng, round: usize) -> Vec<u8> {
     let mut mutated = bytes.to_vec();
-    for _ in 0..=noise.below(4) {
+    for _ in 0..=noise.random_range(0..4) {
         // Half of the changes fall into the header, which is a small part of the file.
-        let span = if noise.below(2) == 0 { 128 } else { mutated.len() };
-        let at = noise.below(span.min(mutated.len()));
-        match noise.below(6) {
-            0 => mutated[at] = noise.below(256) as u8,
-            1 => mutated[at] ^= 1 << noise.below(8),
-            2 => put(&mut mutated, at / 4 * 4, &(noise.next() as u32).to_le_bytes()),
+        let span = if noise.random_range(0..2) == 0 { 128 } else { mutated.len() };
+        let at = noise.random_range(0..span.min(mutated.len()));
+        match noise.random_range(0..6) {
+            0 => mutated[at] = noise.random(),
+            1 => mutated[at] ^= 1 << noise.random_range(0..8),
+            2 => put(&mut mutated, at / 4 * 4, &noise.random::<u32>().to_le_bytes()),
             3 => put(&mut mutated, at / 8 * 8, &[0xff; 8]),
             4 => {
-                let from = noise.below(mutated.len());
+                let from = noise.random_range(0..mutated.len());
                 let block = mutated[from..mutated.len().min(from + 64)].to_vec();
                 put(&mut mutated, at, &block);
             }
-            _ => mutated.resize((mutated.len() + noise.below(99)).saturating_sub(50).max(1), 0),
+            _ => mutated
+                .resize((mutated.len() + noise.random_range(0..99)).saturating_sub(50).max(1), 0),
         }
     }
     if !round.is_multiple_of(3) && mutated.len() >= 704 {
@@ -138,22 +141,5 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     let end = bytes.len().min(at + value.len());
     if at < end {
         bytes[at..end].copy_from_slice(&value[..end - at]);
-    }
-}
-
-/// splitmix64.
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
     }
 }
