@@ -6,34 +6,17 @@
 mod command;
 #[path = "common/images.rs"]
 mod images;
+#[path = "common/zoo.rs"]
+mod zoo;
 
 use command::{Answer, command, done, objects, tans};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use tans::{Benchmark, Database, IngestOptions, InitOptions, ListOptions, OpenOptions, unobserved};
+use tans::{Database, ListOptions, OpenOptions};
 use tempfile::TempDir;
-
-/// A zoo with one small network of random weights, `base`, licensed MIT, and a dataset `colours`.
-///
-/// Made by the library: a process that links libtorch takes a third of a second to start, and only
-/// the commands under test are worth it.
-fn zoo_of_one() -> TempDir {
-    let folder = TempDir::new().expect("a temporary folder");
-    images::colours(&folder.path().join("colours"), 12, 4);
-    let (zoo, _) =
-        Database::init(&folder.path().join("zoo"), &InitOptions::default(), OpenOptions::default())
-            .expect("a zoo can be made");
-    let options = IngestOptions {
-        name: Some("base".into()),
-        license: Some("MIT".into()),
-        benchmark: Benchmark::None,
-        ..IngestOptions::default()
-    };
-    zoo.ingest("small:cnn-w16@32", &options, &mut unobserved).expect("a generated network");
-    folder
-}
+use zoo::{RESULT, zoo_of_one};
 
 fn reader(folder: &Path) -> Database {
     let options = OpenOptions { read_only: true, ..OpenOptions::default() };
@@ -629,81 +612,6 @@ fn measuring_all_counts_what_it_could_not_measure() {
     assert_answer("measure --all", &answer, 0, &["1 of 2 models", "odd"]);
     done(at, "remove zoo base");
     assert_refused(at, 2, &[("measure zoo --all colours", &["none of 1 models", "odd"])]);
-}
-
-/// (command, how many lines it prints, fields of each line).
-type Printed = (&'static str, usize, &'static [&'static str]);
-
-const HIT: [&str; 11] = [
-    "rank",
-    "model",
-    "cosine",
-    "predicted_accuracy",
-    "interval",
-    "measured",
-    "probed_accuracy",
-    "source_tasks",
-    "params",
-    "macs",
-    "license",
-];
-const SUMMARY: [&str; 8] =
-    ["model", "id", "params", "macs", "license", "tags", "source_tasks", "status"];
-const INGESTED: [&str; 6] = ["source", "model", "status", "note", "params", "macs"];
-const RESULT: [&str; 4] = ["model", "task", "kind", "accuracy"];
-const EXPLAINED: [&str; 10] = [
-    "dataset",
-    "model",
-    "cosine",
-    "predicted_accuracy",
-    "interval",
-    "expected_accuracy",
-    "terms",
-    "measured",
-    "similar_tasks",
-    "cost",
-];
-const PRINTED: [Printed; 15] = [
-    ("init other", 1, &["zoo", "models", "tasks", "pairs"]),
-    ("ingest zoo small:cnn-w18@32 --benchmark none", 1, &INGESTED),
-    ("query zoo colours", 2, &HIT),
-    ("query zoo colours --rerank 2", 2, &HIT),
-    ("list zoo", 2, &SUMMARY),
-    ("show zoo base", 1, &["model", "parent", "architecture", "input", "weight_bytes", "results"]),
-    ("task add zoo seen colours", 1, &["task", "id", "family", "classes", "rows", "pairs"]),
-    ("measure zoo --all colours", 2, &RESULT),
-    ("explain zoo colours base", 1, &EXPLAINED),
-    ("record zoo base seen 0.5", 1, &["pairs", "new_models", "new_tasks"]),
-    ("encode zoo colours -o rows.npz", 1, &["output", "rows", "dim", "backbone_ms"]),
-    ("query zoo rows.npz", 2, &HIT),
-    ("export zoo base -o base.safetensors", 1, &["model", "output", "bytes", "models"]),
-    ("stats zoo", 1, &["models", "tasks", "pairs", "generation", "recipe", "disk_bytes"]),
-    ("check zoo", 1, &["sound", "records", "tensors", "networks", "vectors", "findings"]),
-];
-
-#[test]
-fn json_prints_documented_objects_and_nothing_else() {
-    let folder = zoo_of_one();
-    let at = folder.path();
-    for (line, count, fields) in PRINTED {
-        let printed = objects(&done(at, &format!("{line} --json")).out);
-        assert_eq!(printed.len(), count, "tans {line}: {printed:?}");
-        for object in &printed {
-            for field in fields {
-                assert!(object.get(field).is_some(), "tans {line}: no {field} in {object}");
-            }
-        }
-    }
-    let hits = objects(&done(at, "query zoo colours --json").out);
-    for (index, hit) in hits.iter().enumerate() {
-        assert_eq!(hit.as_object().map(|fields| fields.len()), Some(HIT.len()), "{hit}");
-        assert_eq!(hit["rank"], index + 1);
-        let number = |value: &Value| value.as_f64().expect("a number");
-        let (low, high) = (number(&hit["interval"][0]), number(&hit["interval"][1]));
-        let predicted = number(&hit["predicted_accuracy"]);
-        assert!(0.0 <= low && low <= predicted && predicted <= high && high <= 1.0, "{hit}");
-        assert!((-1.0..=1.0).contains(&number(&hit["cosine"])), "{hit}");
-    }
 }
 
 #[test]
