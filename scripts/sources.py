@@ -408,6 +408,8 @@ def icon_set_items(icons, sets, side):
     ]
 
 
+# Every third icon is enough for every hue.
+ICON_HUE_STEP = 3
 # Hues in degrees, each name up to the next; a picture without colour is grey.
 HUES = {"red": 350, "orange": 15, "yellow": 40, "green": 70, "cyan": 165, "blue": 195, "purple": 255, "pink": 300}
 # Share of the ink that is coloured, from which a picture counts as coloured or as grey, and the
@@ -445,10 +447,6 @@ def icon_hue_items(icons, sets, side):
         for group in sets
         for _, document in icons.coloured[group][::ICON_HUE_STEP]
     )
-
-
-# Every third icon is enough for every hue.
-ICON_HUE_STEP = 3
 
 
 # ------------------------------------------------------------------------------ clip art and others
