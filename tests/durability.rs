@@ -69,7 +69,7 @@ fn a_reader_follows_the_writer_through_every_kind_of_change() {
     assert_eq!(names(&reader), ["b", "c"]);
     zoo.record("c", TASK, 0.9).expect("a better result");
     assert_eq!(hits(&reader, 2), hits(&zoo, 2));
-    let generation = zoo.reindex().expect("a new generation").generation;
+    let generation = zoo.reindex(&mut unobserved).expect("a new generation").generation;
     assert_eq!(names(&reader), ["b", "c"]);
     assert_eq!(reader.stats().expect("figures").generation, generation);
     zoo.remove(&["b".into()]).expect("a removal");
@@ -84,7 +84,7 @@ fn damaged_encoders_are_made_again() {
     let (folder, path, zoo) = new_zoo();
     record_references(folder.path(), &zoo, 20);
     // The encoders are the last large tensor, so they end the pack.
-    zoo.reindex().expect("a new generation");
+    zoo.reindex(&mut unobserved).expect("a new generation");
     let before = hits(&zoo, 5);
     drop(zoo);
     let pack = path.join("packs/000001.pack");
@@ -110,7 +110,7 @@ fn damaged_encoders_are_made_again() {
 fn a_segment_that_is_damaged_or_gone_costs_no_answer() {
     let (folder, path, zoo) = new_zoo();
     record_references(folder.path(), &zoo, 2_100);
-    zoo.reindex().expect("a segment");
+    zoo.reindex(&mut unobserved).expect("a segment");
     zoo.record("late", TASK, 0.77).expect("a result after the segment");
     let before = hits(&zoo, 10);
     drop(zoo);
@@ -132,7 +132,7 @@ fn a_segment_that_is_damaged_or_gone_costs_no_answer() {
     }
     let zoo = Database::open(&path, OpenOptions::default()).expect("the zoo opens");
     assert_eq!(hits(&zoo, 10), before);
-    zoo.reindex().expect("a new segment");
+    zoo.reindex(&mut unobserved).expect("a new segment");
     assert_sound(&zoo);
 }
 
@@ -142,7 +142,7 @@ fn collecting_backing_up_and_restoring_keep_every_answer() {
     record_references(folder.path(), &zoo, 30);
     let removed: Vec<String> = (0..10).map(|model| format!("reference-{model}")).collect();
     zoo.remove(&removed).expect("a removal");
-    zoo.reindex().expect("a new generation");
+    zoo.reindex(&mut unobserved).expect("a new generation");
     let before = hits(&zoo, 30);
     assert_eq!(before.len(), 20);
     zoo.gc(&mut unobserved).expect("a collection");

@@ -1,6 +1,6 @@
 //! `tans train`
 
-use super::Context;
+use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
 use tans::{FitOptions, Recipe, TrainOptions};
@@ -14,10 +14,14 @@ pub struct Train {
     #[arg(long, value_enum, default_value = "default")]
     recipe: RecipeFlag,
     /// Epochs of a recipe that iterates
-    #[arg(long, default_value_t = FitOptions::default().epochs)]
+    #[arg(
+        long,
+        default_value_t = FitOptions::default().epochs,
+        value_parser = units::whole::<usize>
+    )]
     epochs: usize,
     /// Seed
-    #[arg(long, default_value_t = FitOptions::default().seed)]
+    #[arg(long, default_value_t = FitOptions::default().seed, value_parser = units::whole::<u64>)]
     seed: u64,
     /// Install even if they are not better
     #[arg(long)]

@@ -6,6 +6,7 @@ pub mod edit;
 #[cfg(feature = "torch")]
 pub mod encode;
 pub mod evaluate;
+pub mod explain;
 pub mod export;
 #[cfg(feature = "torch")]
 pub mod finetune;

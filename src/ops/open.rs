@@ -6,20 +6,37 @@ use crate::train::{self, FitOptions};
 use crate::{Error, OpenOptions, Result};
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use tans_storage::{Mode, Store};
+
+/// How often a waiting writer looks whether the other one has ended.
+const WAIT_STEP: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(path: &Path, options: OpenOptions) -> Result<State> {
     let mode = if options.read_only { Mode::Read } else { Mode::Write };
-    let store = Store::open(path, mode)?;
+    let store = open_store(path, mode, options.wait)?;
     let current = match state::load(&store) {
         Err(Error::Storage(damage @ tans_storage::Error::Corrupt { .. })) => {
-            tracing::warn!("{damage}; the encoders are learned again with the default recipe");
+            tracing::error!("{damage}; the encoders are learned again with the default recipe");
             // What cannot be made again either is reported as it was found first.
             rebuild(&store).map_err(|_| Error::Storage(damage))?
         }
         loaded => loaded?,
     };
     State::new(store, current, options)
+}
+
+/// Opens the store as soon as no other process writes to it, or gives up after `wait`.
+fn open_store(path: &Path, mode: Mode, wait: Duration) -> tans_storage::Result<Store> {
+    let start = Instant::now();
+    loop {
+        match Store::open(path, mode) {
+            Err(tans_storage::Error::Locked { .. }) if start.elapsed() < wait => {
+                std::thread::sleep(WAIT_STEP.min(wait.saturating_sub(start.elapsed())));
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// Learns the closed form from the records. A writer installs it; a reader keeps it in memory.

@@ -144,7 +144,7 @@ pub(crate) fn prepare(folder: &Path) -> Result<()> {
     if is_marked(folder) {
         return Ok(());
     }
-    schema::require_vacant(folder, None)?;
+    schema::require_empty(folder)?;
     fs::create_dir_all(folder).map_err(io_error("cannot create", folder))?;
     install_file(&folder.join(MARKER), |file| file.write_all(MARKER_TEXT.as_bytes()))?;
     files::sync_folder(parent(folder))

@@ -135,6 +135,7 @@ impl Plan {
                     why,
                 },
                 Fault::Failed(message) => failed("weight", name, message),
+                Fault::Device(message) => device_failed("weight", name, message),
             })
         };
         graph.weights.iter().map(load).collect()
@@ -179,6 +180,7 @@ impl Plan {
         match fault {
             Fault::Unsupported(why) => not_runnable(node, self.opset, why),
             Fault::Failed(message) => failed(&node.op, place(node), message),
+            Fault::Device(message) => device_failed(&node.op, place(node), message),
         }
     }
 }
@@ -196,10 +198,15 @@ pub(super) fn failed(op: &str, node: &str, message: String) -> Error {
     Error::Execution { node: node.to_string(), op: op.to_string(), message }
 }
 
+fn device_failed(op: &str, node: &str, message: String) -> Error {
+    Error::Device { node: node.to_string(), op: op.to_string(), message }
+}
+
 /// An error outside any node.
 pub(super) fn outside(what: &'static str) -> impl Fn(Fault) -> Error {
     move |fault| match fault {
         Fault::Unsupported(message) | Fault::Failed(message) => failed(what, "", message),
+        Fault::Device(message) => device_failed(what, "", message),
     }
 }
 

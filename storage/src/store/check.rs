@@ -26,6 +26,8 @@ pub struct Damage {
     pub file: String,
     /// Byte offset, where known.
     pub offset: Option<u64>,
+    /// The tensor whose bytes are damaged.
+    pub tensor: Option<TensorId>,
     /// What was expected and what was found.
     pub what: String,
 }
@@ -362,14 +364,7 @@ impl<'a> Check<'a> {
         for (id, record) in std::mem::take(&mut self.tensors) {
             match moved_or(store, id, &record, &prove) {
                 Ok(()) => self.report.tensors += 1,
-                Err(Error::Corrupt { file: _, offset: _, what }) => {
-                    let (file, offset) = match record.place {
-                        Place::Pack { pack, offset } => (pack::pack_name(pack), Some(offset)),
-                        Place::Inline(_) => (format!("db/{}", Family::Tensor.name()), None),
-                    };
-                    self.damage(file, offset, what);
-                }
-                Err(error) => self.note(error),
+                Err(error) => self.damage_tensor(id, &record, error),
             }
         }
     }
@@ -401,8 +396,20 @@ impl<'a> Check<'a> {
         }
     }
 
+    fn damage_tensor(&mut self, id: TensorId, record: &TensorRecord, error: Error) {
+        let (file, offset) = match record.place {
+            Place::Pack { pack, offset } => (pack::pack_name(pack), Some(offset)),
+            Place::Inline(_) => (format!("db/{}", Family::Tensor.name()), None),
+        };
+        let what = match error {
+            Error::Corrupt { file: _, offset: _, what } => what,
+            other => other.to_string(),
+        };
+        self.report.damages.push(Damage { file, offset, tensor: Some(id), what });
+    }
+
     fn damage(&mut self, file: String, offset: Option<u64>, what: String) {
-        self.report.damages.push(Damage { file, offset, what });
+        self.report.damages.push(Damage { file, offset, tensor: None, what });
     }
 }
 

@@ -41,7 +41,7 @@ impl Store {
         zoo: &Path,
         observe: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<RestoreReport> {
-        schema::require_vacant(zoo, None)?;
+        schema::require_empty(zoo)?;
         let backup = backup::find(from)?;
         let manifest = Manifest::read(&backup)?;
         let partial = partial_path(zoo)?;
