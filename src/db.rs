@@ -1,8 +1,8 @@
 //! The handle on a zoo: one method per operation.
 
 use crate::ops::{
-    backup, check, edit, evaluate, explain, export, gc, init, list, open, query, record, reindex,
-    remove, restore, show, stats, task, train,
+    backup, check, edit, evaluate, explain, export, gc, init, list, merge, open, query, record,
+    reindex, remove, restore, show, stats, task, train,
 };
 #[cfg(feature = "torch")]
 use crate::ops::{encode, finetune, ingest, measure};
@@ -29,10 +29,16 @@ use std::sync::Arc;
 /// ```
 #[derive(Clone)]
 pub struct Database {
+    // Before the state, so that its thread has let go of the zoo when the last handle is dropped.
+    merger: Arc<merge::Merger>,
     state: Arc<State>,
 }
 
 impl Database {
+    fn new(state: State) -> Self {
+        Self { merger: Arc::default(), state: Arc::new(state) }
+    }
+
     /// Makes a zoo in a new or empty directory and opens it for writing.
     ///
     /// # Errors
@@ -43,7 +49,7 @@ impl Database {
         open: OpenOptions,
     ) -> Result<(Self, init::InitReport)> {
         let (state, report) = init::run(path, options, open)?;
-        Ok((Self { state: Arc::new(state) }, report))
+        Ok((Self::new(state), report))
     }
 
     /// Opens a zoo. Damaged encoders are learned again with the default recipe: for writing they are installed, read-only
@@ -52,7 +58,7 @@ impl Database {
     /// # Errors
     /// If `path` is not a zoo, is of a newer format, or (unless `read_only`) is open for writing elsewhere.
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self> {
-        Ok(Self { state: Arc::new(open::run(path, options)?) })
+        Ok(Self::new(open::run(path, options)?))
     }
 
     /// Which stored networks should be fine-tuned on this dataset?
@@ -115,7 +121,11 @@ impl Database {
         report: ingest::Reporter<'_>,
         observer: Observer<'_>,
     ) -> Result<()> {
-        ingest::run(&self.state, source, options, report, observer)
+        let mut report = |ingested| {
+            self.merger.start_if_due(&self.state);
+            report(ingested)
+        };
+        self.merge_after(ingest::run(&self.state, source, options, &mut report, observer))
     }
 
     /// Remembers a dataset as a task: feature rows, never images. A reference of that name is replaced by it.
@@ -154,7 +164,7 @@ impl Database {
     /// # Errors
     /// For an accuracy outside 0..=1.
     pub fn record(&self, model: &str, task: &str, accuracy: f32) -> Result<record::RecordReport> {
-        record::one(&self.state, model, task, accuracy)
+        self.merge_after(record::one(&self.state, model, task, accuracy))
     }
 
     /// Records a CSV file of results (columns `model`, `dataset`, `accuracy`); all of it is checked first.
@@ -162,7 +172,7 @@ impl Database {
     /// # Errors
     /// Names the line that is wrong; nothing is recorded then.
     pub fn record_file(&self, path: &Path, observer: Observer<'_>) -> Result<record::RecordReport> {
-        record::file(&self.state, path, observer)
+        self.merge_after(record::file(&self.state, path, observer))
     }
 
     /// Changes a model's name, license or tags.
@@ -170,7 +180,7 @@ impl Database {
     /// # Errors
     /// If there is no such model, or the new name is taken.
     pub fn edit(&self, model: &str, options: &edit::EditOptions) -> Result<()> {
-        edit::run(&self.state, model, options)
+        self.merge_after(edit::run(&self.state, model, options))
     }
 
     /// Writes a dataset's feature rows into a file that `query` takes instead of images.
@@ -209,6 +219,16 @@ impl Database {
         reindex::run(&self.state, observer)
     }
 
+    /// Moves fresh vectors into the index's segment if there are many; `None` if there are not. Writes start this by
+    /// themselves in a thread that the last handle's end stops; call it to wait for the outcome, as after a bulk ingest.
+    ///
+    /// # Errors
+    /// If the segment cannot be written; `Error::Cancelled`. The vectors stay where they were then.
+    pub fn merge(&self, observer: Observer<'_>) -> Result<Option<merge::MergeReport>> {
+        self.merger.wait();
+        merge::run(&self.state, observer)
+    }
+
     /// Fine-tunes a model (or a generated network, `SPACE:CONFIG`) and stores the result as a new model.
     ///
     /// # Errors
@@ -221,7 +241,7 @@ impl Database {
         options: &finetune::FinetuneOptions,
         observer: Observer<'_>,
     ) -> Result<finetune::FinetuneReport> {
-        finetune::run(&self.state, model, source, options, observer)
+        self.merge_after(finetune::run(&self.state, model, source, options, observer))
     }
 
     /// Fine-tunes the best answers to the query for a dataset against each other (successive halving) and stores the
@@ -237,7 +257,7 @@ impl Database {
         options: &finetune::FinetuneOptions,
         observer: Observer<'_>,
     ) -> Result<finetune::FinetuneReport> {
-        finetune::top(&self.state, source, top, options, observer)
+        self.merge_after(finetune::top(&self.state, source, top, options, observer))
     }
 
     /// Measures the named models (all stored ones when `models` is empty) on a dataset and records the results.
@@ -252,7 +272,7 @@ impl Database {
         options: &measure::MeasureOptions,
         observer: Observer<'_>,
     ) -> Result<measure::MeasureReport> {
-        measure::run(&self.state, models, source, options, observer)
+        self.merge_after(measure::run(&self.state, models, source, options, observer))
     }
 
     /// How good the first pick is on tasks that nothing was learned from.
@@ -288,7 +308,7 @@ impl Database {
     /// # Errors
     /// If one of the names is unknown.
     pub fn remove(&self, models: &[String]) -> Result<()> {
-        remove::run(&self.state, models)
+        self.merge_after(remove::run(&self.state, models))
     }
 
     /// Writes a model as ONNX or safetensors, by the suffix of `output`.
@@ -359,5 +379,10 @@ impl Database {
         observer: Observer<'_>,
     ) -> Result<restore::RestoreReport> {
         restore::run(from, zoo, observer)
+    }
+
+    fn merge_after<T>(&self, written: T) -> T {
+        self.merger.start_if_due(&self.state);
+        written
     }
 }

@@ -44,6 +44,7 @@ pub use ops::init::{InitOptions, InitReport};
 pub use ops::list::{ListOptions, SortBy};
 #[cfg(feature = "torch")]
 pub use ops::measure::{MeasureBy, MeasureOptions, MeasureReport, Measurement};
+pub use ops::merge::MergeReport;
 pub use ops::query::{Hit, MeasuredHere, QueryOptions, QueryReport, QueryTimes};
 pub use ops::record::RecordReport;
 pub use ops::reindex::ReindexReport;

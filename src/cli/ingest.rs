@@ -131,6 +131,7 @@ impl Ingest {
                 other => other?,
             }
         }
+        zoo.merge(&mut context.output.progress())?;
         if refused > 0 {
             let message = format!("{refused} networks were refused, the others are stored");
             return Err(tans::Error::Input(message).into());

@@ -35,6 +35,7 @@ impl Record {
                 return Err(tans::Error::Input(message).into());
             }
         };
+        zoo.merge(&mut context.output.progress())?;
         if context.output.json {
             context.output.object(&report)?;
         } else {

@@ -17,6 +17,7 @@ pub mod init;
 pub mod list;
 #[cfg(feature = "torch")]
 pub mod measure;
+pub mod merge;
 pub mod open;
 pub mod query;
 pub mod record;

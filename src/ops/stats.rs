@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::state::State;
 use serde::Serialize;
+use std::sync::PoisonError;
 
 /// Answer of `stats`.
 #[derive(Clone, Debug, Serialize)]
@@ -33,12 +34,15 @@ pub struct StatsReport {
     pub vectors: usize,
     /// Vectors in its segment, outdated ones included.
     pub segment_vectors: usize,
+    /// Vectors that came after the segment and wait for a merge.
+    pub fresh_vectors: usize,
 }
 
 pub(crate) fn run(state: &State) -> Result<StatsReport> {
     state.refresh()?;
     let stats = state.store.stats()?;
     let generation = state.generation();
+    let fresh_vectors = generation.delta.read().unwrap_or_else(PoisonError::into_inner).len();
     let segment_vectors = generation.segment.as_ref().map_or(0, tans_index::Segment::len);
     Ok(StatsReport {
         models: stats.models,
@@ -53,6 +57,7 @@ pub(crate) fn run(state: &State) -> Result<StatsReport> {
         recipe: generation.encoders.recipe().to_owned(),
         dim: generation.encoders.dim(),
         segment_vectors,
+        fresh_vectors,
         vectors: generation.vector_count(),
     })
 }

@@ -4,6 +4,7 @@ use super::embed;
 use crate::Result;
 use crate::encoder::Encoders;
 use crate::state::{self, Generation};
+use std::ops::ControlFlow;
 use std::sync::RwLock;
 use tans_index::{BuildOptions, Delta, Embedding, Entry};
 use tans_storage::{Batch, Dtype, EncoderRecord, GenerationRecord, NewTensor, Store};
@@ -34,7 +35,14 @@ pub fn install(store: &Store, candidate: Candidate) -> Result<Generation> {
 
     let mut batch = Batch::new();
     let entries = embed_all(store, &encoders, encoder, &mut batch)?;
-    let segment = write_segment(store, number, fingerprint, &entries)?;
+    let segment = match entries.len() {
+        0..SEGMENT_MIN => None,
+        _ => Some(format!("{number:010}.segment")),
+    };
+    if let Some(name) = &segment {
+        let mut go_on = |_, _| ControlFlow::Continue(());
+        write_segment(store, name, &entries, fingerprint, &mut go_on)?;
+    }
     batch.put_encoder(&EncoderRecord {
         number: encoder,
         fingerprint,
@@ -94,23 +102,19 @@ fn embed_all(
     Ok(entries)
 }
 
-/// Writes a segment when there are enough vectors; its file name, else `None`.
-fn write_segment(
+/// Builds a segment of vectors and the fingerprint of their encoders, and makes it durable under that name.
+pub fn write_segment(
     store: &Store,
-    number: u64,
-    fingerprint: [u8; 32],
+    name: &str,
     entries: &[Entry],
-) -> Result<Option<String>> {
-    if entries.len() < SEGMENT_MIN {
-        return Ok(None);
-    }
-    let name = format!("{number:010}.segment");
+    fingerprint: [u8; 32],
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<()> {
     let mut built = Ok(());
-    let installed = tans_storage::install_file(&store.segment_path(&name), |file| {
+    let installed = tans_storage::install_file(&store.segment_path(name), |file| {
         let mut out = std::io::BufWriter::new(file);
         let options = BuildOptions::default();
-        let mut go_on = |_, _| std::ops::ControlFlow::Continue(());
-        built = tans_index::build_segment(entries, fingerprint, &options, &mut out, &mut go_on)
+        built = tans_index::build_segment(entries, fingerprint, &options, &mut out, progress)
             .map(|_| ());
         if let Err(error) = &built {
             // Nothing may be installed under the segment's name.
@@ -119,6 +123,5 @@ fn write_segment(
         std::io::Write::flush(&mut out)
     });
     built?;
-    installed?;
-    Ok(Some(name))
+    Ok(installed?)
 }
