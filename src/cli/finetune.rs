@@ -1,6 +1,6 @@
 //! `tans finetune`
 
-use super::filter::FilterFlags;
+use super::filter::CostFlags;
 use super::ingest::BenchmarkFlag;
 use super::sample::SampleFlags;
 use super::{Context, units};
@@ -22,7 +22,7 @@ pub struct Finetune {
     #[arg(long, value_name = "N", value_parser = units::whole::<usize>)]
     top: Option<usize>,
     #[command(flatten)]
-    filter: FilterFlags,
+    cost: CostFlags,
     #[command(flatten)]
     tuning: TuningFlags,
     /// Name of the new model
@@ -138,7 +138,7 @@ impl Finetune {
             }
             ([dataset], Some(count)) => {
                 let source = DatasetSource::parse(dataset);
-                let top = TopOptions { count, filter: self.filter.filter() };
+                let top = TopOptions { count, filter: self.cost.filter() };
                 context.write(&self.zoo)?.finetune_top(&source, &top, &options, &mut progress)?
             }
             _ => {
