@@ -30,6 +30,19 @@ pub struct FilterFlags {
 }
 
 impl CostFlags {
+    /// Refuses the flags where no query is asked that they could limit.
+    pub fn refuse_given(&self) -> tans::Result<()> {
+        let is_given = self.max_params.is_some() || self.max_macs.is_some();
+        if is_given || self.max_latency.is_some() {
+            return Err(tans::Error::Input(
+                "--max-params, --max-macs and --max-latency choose among answers: \
+                 expected --top N with them, found the name of a model"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
     /// The library's filter.
     pub fn filter(&self) -> tans::Filter {
         tans::Filter {

@@ -71,7 +71,7 @@ pub struct TuningFlags {
     #[arg(long)]
     from_scratch: bool,
     /// Train the new head only
-    #[arg(long)]
+    #[arg(long, conflicts_with = "from_scratch")]
     head_only: bool,
     /// Stop after this many epochs without a better result on images held back for validation; 0 never
     #[arg(
@@ -133,6 +133,7 @@ impl Finetune {
         let mut progress = context.output.progress();
         let report = match (&self.what[..], self.top) {
             ([model, dataset], None) => {
+                self.cost.refuse_given()?;
                 let source = DatasetSource::parse(dataset);
                 context.write(&self.zoo)?.finetune(model, &source, &options, &mut progress)?
             }
