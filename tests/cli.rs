@@ -246,6 +246,7 @@ fn wrong_arguments_are_refused() {
     ] {
         fs::write(at.join(format!("{name}.csv")), lines).expect("files can be written");
     }
+    done(at, "init empty");
     assert_refused(
         at,
         2,
@@ -264,6 +265,10 @@ fn wrong_arguments_are_refused() {
             ("query zoo colours --max-params apples", &["5M", "apples"]),
             ("query zoo colours --per-class 1", &["at least 2", "found 1"]),
             ("query zoo colours --train-share 1", &["between 0 and 1"]),
+            ("query zoo task:benchmark/font_style --train-share 1.5", &["between 0 and 1", "1.5"]),
+            ("finetune zoo base colours --max-params 5", &["--max-params", "--top N"]),
+            ("finetune zoo base colours --head-only --from-scratch", &["cannot be used with"]),
+            ("measure empty --all colours", &["no network", "tans ingest"]),
             ("show zoo absent", &["absent"]),
             ("remove zoo base absent", &["absent"]),
             ("edit zoo absent --name x", &["absent"]),
@@ -511,7 +516,8 @@ fn fine_tuning_prints_each_epoch_and_then_the_result() {
     let folder = zoo_of_one();
     let at = folder.path();
     let line = "finetune zoo base colours --epochs 2 --benchmark none";
-    let printed = objects(&done(at, &format!("{line} --name one -o one.safetensors --json")).out);
+    let own = "--name one --license Apache-2.0 --tag made=here";
+    let printed = objects(&done(at, &format!("{line} {own} -o one.safetensors --json")).out);
     assert_eq!(printed.len(), 3, "{printed:?}");
     for (index, epoch) in printed[..2].iter().enumerate() {
         assert_eq!(epoch["epoch"], index + 1);
@@ -532,7 +538,8 @@ fn fine_tuning_prints_each_epoch_and_then_the_result() {
     assert_answer(line, &answer, 0, &["as one", "--license", "tans edit"]);
     assert!(answer.out.contains("validation accuracy"), "{}", answer.out);
     assert_answer("show zoo two", &tans(at, "show zoo two"), 2, &["two"]);
-    assert!(done(at, "show zoo one").out.contains("MIT"));
+    let shown = done(at, "show zoo one --json").out;
+    assert!(shown.contains("\"Apache-2.0\"") && shown.contains("\"made\":\"here\""), "{shown}");
 }
 
 #[test]

@@ -60,6 +60,8 @@ const WALK_POINT: f64 = 1.0;
 const LISTED_POINT: f64 = 0.7;
 /// Rows that are asked to estimate how many a filter lets through.
 const SAMPLE: usize = 512;
+/// Share of allowed points from which on a filtered walk keeps as many candidates as any other.
+const WIDE_SHARE: f64 = 0.25;
 /// Rows per step of a scan.
 const BLOCK: usize = 16;
 /// Points beyond `k` that a scan of codes keeps for the re-rank.
@@ -233,8 +235,10 @@ impl<'a> SegmentPart<'a> {
         };
         let share = allowed / count as f64;
         // With few allowed, the nearest allowed ones lie far out among all, where the walk sees
-        // nearly everything on its way: fewer spare candidates do.
-        let spare = options.ef.saturating_sub(options.k) as f64 * share.sqrt();
+        // nearly everything on its way: fewer spare candidates do. A filter that lets through more
+        // may exclude just the neighbourhood of the query, where they do not.
+        let part = (share / WIDE_SHARE).sqrt().min(1.0);
+        let spare = options.ef.saturating_sub(options.k) as f64 * part;
         let ef = (options.k as f64 + spare.ceil()).min(count as f64);
         // A walk compares about m points for each point it keeps, and keeps every point that it
         // meets on its way to `ef` allowed ones.

@@ -31,6 +31,8 @@ impl Edit {
             tags: self.tag.clone(),
         };
         context.write(&self.zoo)?.edit(&self.model, &options)?;
+        let model = self.name.as_ref().unwrap_or(&self.model);
+        context.output.changed("model", model, "edited")?;
         Ok(true)
     }
 }

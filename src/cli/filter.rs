@@ -1,10 +1,10 @@
-//! The filter flags that `query` and `list` share.
+//! The filter flags that commands share.
 
 use super::{Context, units};
 
-/// Conditions on the models; all must hold. What is not known of a model meets no limit.
+/// Limits on what the models cost; all must hold. What is not known of a model meets no limit.
 #[derive(clap::Args)]
-pub struct FilterFlags {
+pub struct CostFlags {
     /// At most this many parameters, such as 5M; a model whose number is unknown is left out
     #[arg(long, value_name = "N", value_parser = units::count)]
     max_params: Option<u64>,
@@ -14,6 +14,13 @@ pub struct FilterFlags {
     /// At most this latency, such as 5ms; only models that were measured at ingest have one
     #[arg(long, value_name = "TIME", value_parser = units::milliseconds)]
     max_latency: Option<f32>,
+}
+
+/// Conditions on the models; all must hold.
+#[derive(clap::Args)]
+pub struct FilterFlags {
+    #[command(flatten)]
+    cost: CostFlags,
     /// One of these licenses (SPDX), separated by commas
     #[arg(long, value_name = "SPDX", value_delimiter = ',')]
     license: Vec<String>,
@@ -22,15 +29,18 @@ pub struct FilterFlags {
     tag: Vec<(String, String)>,
 }
 
-impl FilterFlags {
-    /// Explains an answer with few or no models.
-    pub fn remark(&self, context: &Context, is_short: bool) {
-        if is_short && self.max_latency.is_some() {
-            context.output.note(
-                "--max-latency finds models whose latency was measured here, at ingest; \
-                 those of a starter bundle and references have none",
-            );
+impl CostFlags {
+    /// Refuses the flags where no query is asked that they could limit.
+    pub fn refuse_given(&self) -> tans::Result<()> {
+        let is_given = self.max_params.is_some() || self.max_macs.is_some();
+        if is_given || self.max_latency.is_some() {
+            return Err(tans::Error::Input(
+                "--max-params, --max-macs and --max-latency choose among answers: \
+                 expected --top N with them, found the name of a model"
+                    .to_owned(),
+            ));
         }
+        Ok(())
     }
 
     /// The library's filter.
@@ -39,8 +49,33 @@ impl FilterFlags {
             params_max: self.max_params,
             macs_max: self.max_macs,
             latency_ms_max: self.max_latency,
+            ..tans::Filter::default()
+        }
+    }
+}
+
+impl FilterFlags {
+    /// Explains an answer with few or no models.
+    pub fn remark(&self, context: &Context, is_short: bool) {
+        if is_short && self.cost.max_latency.is_some() {
+            context.output.note(
+                "--max-latency finds models whose latency was measured here, at ingest; \
+                 those of a starter bundle and references have none",
+            );
+        }
+        if is_short && !self.license.is_empty() {
+            context.output.note(
+                "--license compares whole expressions: MIT does not find \"MIT OR Apache-2.0\"",
+            );
+        }
+    }
+
+    /// The library's filter.
+    pub fn filter(&self) -> tans::Filter {
+        tans::Filter {
             licenses: self.license.clone(),
             tags: self.tag.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+            ..self.cost.filter()
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `tans finetune`
 
-use super::filter::FilterFlags;
+use super::filter::CostFlags;
 use super::ingest::BenchmarkFlag;
 use super::sample::SampleFlags;
 use super::{Context, units};
@@ -22,7 +22,7 @@ pub struct Finetune {
     #[arg(long, value_name = "N", value_parser = units::whole::<usize>)]
     top: Option<usize>,
     #[command(flatten)]
-    filter: FilterFlags,
+    cost: CostFlags,
     #[command(flatten)]
     tuning: TuningFlags,
     /// Name of the new model
@@ -71,7 +71,7 @@ pub struct TuningFlags {
     #[arg(long)]
     from_scratch: bool,
     /// Train the new head only
-    #[arg(long)]
+    #[arg(long, conflicts_with = "from_scratch")]
     head_only: bool,
     /// Stop after this many epochs without a better result on images held back for validation; 0 never
     #[arg(
@@ -133,12 +133,13 @@ impl Finetune {
         let mut progress = context.output.progress();
         let report = match (&self.what[..], self.top) {
             ([model, dataset], None) => {
+                self.cost.refuse_given()?;
                 let source = DatasetSource::parse(dataset);
                 context.write(&self.zoo)?.finetune(model, &source, &options, &mut progress)?
             }
             ([dataset], Some(count)) => {
                 let source = DatasetSource::parse(dataset);
-                let top = TopOptions { count, filter: self.filter.filter() };
+                let top = TopOptions { count, filter: self.cost.filter() };
                 context.write(&self.zoo)?.finetune_top(&source, &top, &options, &mut progress)?
             }
             _ => {

@@ -69,10 +69,12 @@ impl Measure {
                 report.unmeasured.len(),
                 report.unmeasured.len() + report.measurements.len()
             )),
+            None if report.measurements.is_empty() && self.missing => {
+                context.output.note("no result is missing on this dataset");
+            }
             None if report.measurements.is_empty() => {
-                context
-                    .output
-                    .note("the zoo holds no network to measure; `tans ingest` takes some in");
+                let message = "the zoo holds no network to measure; `tans ingest` takes some in";
+                return Err(tans::Error::Input(message.to_owned()).into());
             }
             None => {}
         }

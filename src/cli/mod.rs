@@ -200,3 +200,25 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(ErrorKind::Locked | ErrorKind::Damaged | ErrorKind::Failed) | None => 3,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// clap looks for this in debug builds only, and gives the one value to the other field.
+    #[test]
+    fn no_command_has_two_arguments_of_one_name() {
+        let mut arguments = Arguments::command();
+        arguments.build();
+        let mut commands = vec![&arguments];
+        while let Some(command) = commands.pop() {
+            commands.extend(command.get_subcommands());
+            let mut seen = BTreeSet::new();
+            for argument in command.get_arguments() {
+                let id = argument.get_id().as_str();
+                assert!(seen.insert(id), "tans {}: two arguments {id}", command.get_name());
+            }
+        }
+    }
+}

@@ -4,6 +4,7 @@ use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
 use tans::Progress;
@@ -28,6 +29,14 @@ impl Output {
     /// One JSON object.
     pub fn object(&self, value: &impl Serialize) -> Result<()> {
         self.line(&serde_json::to_string(value)?)
+    }
+
+    /// With `--json`, what became of the model or task of that name; there is nothing else to say.
+    pub fn changed(&self, what: &str, name: &str, status: &str) -> Result<()> {
+        if !self.json {
+            return Ok(());
+        }
+        self.object(&BTreeMap::from([(what, name), ("status", status)]))
     }
 
     /// A table; columns whose header starts with `>` are aligned to the right.

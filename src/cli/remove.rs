@@ -17,6 +17,9 @@ pub struct Remove {
 impl Remove {
     pub fn run(&self, context: &Context) -> Result<bool> {
         context.write(&self.zoo)?.remove(&self.models)?;
+        self.models
+            .iter()
+            .try_for_each(|model| context.output.changed("model", model, "removed"))?;
         Ok(true)
     }
 }

@@ -15,7 +15,12 @@ pub struct SampleFlags {
     )]
     per_class: usize,
     /// Share of the training part of the split
-    #[arg(long, value_name = "SHARE", default_value_t = SampleOptions::default().train_share)]
+    #[arg(
+        long,
+        value_name = "SHARE",
+        default_value_t = SampleOptions::default().train_share,
+        value_parser = units::share
+    )]
     train_share: f32,
     /// Seed of sampling and split
     #[arg(

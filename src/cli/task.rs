@@ -57,7 +57,10 @@ impl Task {
                 show_added(context, &added)?;
             }
             Self::List { zoo } => show(context, &context.read(zoo)?.tasks()?)?,
-            Self::Remove { zoo, name } => context.write(zoo)?.remove_task(name)?,
+            Self::Remove { zoo, name } => {
+                context.write(zoo)?.remove_task(name)?;
+                context.output.changed("task", name, "removed")?;
+            }
         }
         Ok(true)
     }

@@ -13,6 +13,14 @@ pub fn whole<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("expected a whole number from 0, found {text:?}"))
 }
 
+/// Parses a share between 0 and 1, neither of them included.
+pub fn share(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
+        _ => Err(format!("expected a number between 0 and 1, found {text:?}")),
+    }
+}
+
 /// Parses a duration in milliseconds, such as 5ms or 0.2s.
 pub fn milliseconds(text: &str) -> Result<f32, String> {
     let (digits, factor) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {

@@ -180,7 +180,7 @@ fn element(descr: &str, place: &Place<'_>) -> Result<(Kind, usize), Error> {
         return Err(place.refuse(
             "plain numbers or strings",
             "an object array (pickle), which is never loaded",
-            "save it with an explicit dtype, for names numpy.array(names, dtype=str)",
+            "save images and labels as numbers, class names as numpy.array(names, dtype=str)",
         ));
     }
     let mut letters = code.chars();

@@ -69,7 +69,10 @@ pub(crate) fn add(
     let named = state.store.task_by_name(name)?;
     let stored = state.store.task(samples.task)?;
     let task = match &stored {
-        Some(stored) => with_family(stored, options.family.as_deref())?,
+        Some(stored) => {
+            refuse_taken(name, named.as_ref().filter(|named| named.id != stored.id))?;
+            with_family(stored, options.family.as_deref())?
+        }
         None => {
             refuse_taken(name, named.as_ref())?;
             new_task(state, name, &samples, options, observer)?

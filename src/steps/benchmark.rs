@@ -27,7 +27,7 @@ pub enum Benchmark {
 }
 
 /// Mean and standard deviation of the starter networks' probe accuracies on a benchmark task: what a first
-/// network is compared with in an empty zoo. Computed by `scripts/build_benchmark.py --priors`.
+/// network is compared with in an empty zoo. Computed by `scripts/build_benchmark_tasks.py --priors ZOO`.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub struct Prior {
     /// Mean accuracy.

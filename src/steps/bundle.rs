@@ -280,8 +280,14 @@ impl Members {
         let unreadable = |error| Error::file("cannot read", origin, error);
         let mut members = HashMap::new();
         let mut archive = tar::Archive::new(bytes);
+        let no_tar = |error: std::io::Error| {
+            Error::input(format!(
+                "{}: expected a starter bundle as `tans export ZOO --starter` writes it, found no tar archive: {error}",
+                origin.display()
+            ))
+        };
         for entry in archive.entries().map_err(unreadable)? {
-            let entry = entry.map_err(unreadable)?;
+            let entry = entry.map_err(no_tar)?;
             let name = entry.path().map_err(unreadable)?.to_string_lossy().into_owned();
             let size = entry.size();
             if size > MEMBER_BYTES_MAX {
