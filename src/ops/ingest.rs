@@ -140,6 +140,7 @@ fn new_model(default_name: String, options: &IngestOptions) -> NewModel {
         license: options.license.clone(),
         tags: options.tags.clone(),
         benchmark: options.benchmark,
+        limits: options.limits,
         ..NewModel::default()
     }
 }

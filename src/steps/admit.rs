@@ -6,7 +6,7 @@ use super::{admit_name, embed, probe, results};
 use crate::encoder::signature;
 use crate::graph::cost::{self, GraphCost};
 use crate::graph::exec::{Device, Network, device};
-use crate::graph::formats::onnx;
+use crate::graph::formats::{Limits, onnx};
 use crate::graph::input::InputContract;
 use crate::graph::{Graph, topology};
 use crate::state::State;
@@ -36,6 +36,8 @@ pub struct NewModel {
     pub class_names: Vec<String>,
     /// How many benchmark tasks to measure it on.
     pub benchmark: Benchmark,
+    /// What its first run may take.
+    pub limits: Limits,
     /// Tasks that are new with it.
     pub tasks: Vec<TaskRecord>,
     /// Results known beforehand, recorded with the model.
@@ -104,7 +106,7 @@ pub fn admit(
         return Ok(Admitted::AlreadyStored(stored));
     }
     admit_name::refuse_taken(&state.store, &new.name)?;
-    let measured = measure(state, bench, graph, input, new.benchmark, observer)?;
+    let measured = measure(state, bench, graph, input, &new, observer)?;
     let mut record = record(id, &canonical, contract, graph, &measured, &new);
     let known: Vec<embed::Known> = measured.probes.iter().chain(&new.results).copied().collect();
     let signature = measured.signature;
@@ -179,7 +181,7 @@ fn measure(
     bench: &Bench,
     graph: &Graph,
     input: &InputContract,
-    benchmark: Benchmark,
+    new: &NewModel,
     observer: Observer<'_>,
 ) -> Result<Measured> {
     let unmeasured = |why: String| Measured {
@@ -189,7 +191,7 @@ fn measure(
         signature: None,
         probes: Vec::new(),
     };
-    let (network, sizes) = match runnable(graph, input, state.options.device) {
+    let (network, sizes) = match runnable(graph, input, state.options.device, &new.limits) {
         Ok(ready) => ready,
         Err(crate::graph::Error::Malformed { format, what }) => {
             return Err(crate::graph::Error::Malformed { format, what }.into());
@@ -202,7 +204,7 @@ fn measure(
     };
     // Constant features carry no signature; the network can still be probed.
     let signature = signature::signature(&features).ok();
-    let probes = match benchmark {
+    let probes = match new.benchmark {
         Benchmark::None => Vec::new(),
         Benchmark::Quick => probe_all(bench, &network, observer)?,
     };
@@ -221,9 +223,10 @@ fn runnable(
     graph: &Graph,
     input: &InputContract,
     device: Device,
+    limits: &Limits,
 ) -> std::result::Result<(Network, Sizes), crate::graph::Error> {
     let network = Network::new(graph, input, device)?;
-    let sizes = network.trace()?;
+    let sizes = network.trace(limits)?;
     Ok((network, sizes))
 }
 

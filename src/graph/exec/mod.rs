@@ -1,6 +1,9 @@
 //! Executes networks on libtorch, with autograd.
 
 mod augment;
+mod budget;
+#[cfg(test)]
+mod corpus_tests;
 pub mod device;
 mod fuse;
 pub mod network;

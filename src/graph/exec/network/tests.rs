@@ -14,7 +14,7 @@ const NETWORKS: &str = include_str!("../../../../tests/data/exec/networks.json")
 
 /// The folder that scripts/fetch_packages.py fills. `None`, loudly, without it; a failure where it
 /// is required.
-fn package(name: &str) -> Option<PathBuf> {
+pub(crate) fn package(name: &str) -> Option<PathBuf> {
     let named = std::env::var_os("TANS_PACKAGES").map(PathBuf::from);
     let cache =
         std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/tans/packages"));
@@ -102,7 +102,7 @@ fn third_party_networks_agree_with_onnx_runtime() {
         let head = network.head().expect("a head");
         let features = network.features(&images).expect("features");
         assert_eq!((features.len(), features.dim()), (images.len(), head.feature_dim), "{name}");
-        assert!(!network.trace().expect("a trace").is_empty());
+        assert!(!network.trace(&Limits::default()).expect("a trace").is_empty());
     }
 }
 
@@ -215,7 +215,7 @@ fn broken_graphs_give_errors() {
     graph.weights.insert("shape".into(), Weight::from_i64(&[8], &[0; 8]));
     graph.nodes[0].attributes.insert("mode".into(), Attribute::String(b"odd".to_vec()));
     let network = Network::new(&graph, &tiny_input(), Device::Cpu).expect("known operators");
-    assert!(matches!(network.trace(), Err(Error::NotRunnable { .. })));
+    assert!(matches!(network.trace(&Limits::default()), Err(Error::NotRunnable { .. })));
 }
 
 #[test]
