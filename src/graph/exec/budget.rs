@@ -1,9 +1,14 @@
 //! What one run may take: bytes that are alive at once, constants made by the graph, steps.
 
 use super::ops::Fault;
+use crate::graph::Graph;
 use crate::graph::formats::Limits;
 use std::cell::Cell;
 use tch::{Kind, Tensor};
+
+/// Bytes that a byte of a weight may become, over all steps: 8-bit weights become f32 and are
+/// transposed and reshaped.
+const UNPACKED: u64 = 16;
 
 /// Counts what a run takes and refuses more than its limits, before memory is allocated where the
 /// size is known beforehand.
@@ -31,9 +36,13 @@ impl Budget {
         }
     }
 
-    /// A budget for the first run of a network that nothing is known of.
-    pub fn strict(limits: &Limits) -> Self {
-        Self { holds_constants: true, ..Self::new(limits) }
+    /// A budget for the first run of a network that nothing is known of. Weights may be unpacked,
+    /// moved and copied, which depends on constants alone too.
+    pub fn strict(limits: &Limits, graph: &Graph) -> Self {
+        let weights = graph.weights.values().map(|weight| weight.data().len() as u64);
+        let unpacked = weights.sum::<u64>().saturating_mul(UNPACKED);
+        let constant_bytes_max = limits.constant_bytes_max.saturating_add(unpacked);
+        Self { holds_constants: true, ..Self::new(&Limits { constant_bytes_max, ..*limits }) }
     }
 
     /// Counts a step, which depends on weights alone if `constant`.
@@ -58,10 +67,10 @@ impl Budget {
         let constants = self.constant_bytes.get().saturating_add(bytes);
         if self.holds_constants && self.constant.get() {
             let limit = self.limits.constant_bytes_max;
-            refuse_above("the bytes of what the graph makes of constants", constants, limit)?;
+            refuse_above("memory for what the graph makes of constants (bytes)", constants, limit)?;
         }
         let live = self.live_bytes.get().saturating_add(bytes);
-        refuse_above("the bytes of values alive at once", live, self.limits.value_bytes_max)
+        refuse_above("memory for values alive at once (bytes)", live, self.limits.value_bytes_max)
     }
 
     /// Counts a value that a step has made.

@@ -5,7 +5,11 @@ mod budget;
 #[cfg(test)]
 mod corpus_tests;
 pub mod device;
+#[cfg(test)]
+mod export_tests;
 mod fuse;
+#[cfg(test)]
+mod fuzz_tests;
 pub mod network;
 mod ops;
 mod optim;
@@ -13,6 +17,7 @@ mod plan;
 mod roles;
 mod tensor;
 pub mod trainer;
+mod unsigned;
 
 pub use device::Device;
 pub use network::Network;

@@ -109,9 +109,13 @@ impl Network {
             .map_err(|error| outside("input")(error.into()))?;
         let mut sizes = BTreeMap::new();
         sizes.insert(self.graph.inputs[0].name.clone(), value_size(&input));
-        let budget = Budget::strict(limits);
-        let feed =
-            Feed { weights: &weights, inputs: vec![input], mode: &Mode::Inference, budget: &budget };
+        let budget = Budget::strict(limits, &self.graph);
+        let feed = Feed {
+            weights: &weights,
+            inputs: vec![input],
+            mode: &Mode::Inference,
+            budget: &budget,
+        };
         plan.run(&program, feed, &mut |_, name, value| {
             sizes.insert(name.to_string(), value_size(value));
             Ok(())
@@ -314,11 +318,15 @@ pub(super) fn channels_last(tensor: &Tensor) -> Result<Tensor, Error> {
 fn flat_rows(output: &Tensor, n: usize, features: Option<usize>) -> Result<Tensor, Error> {
     let size = output.size();
     let rank = size.len() as i64;
-    if size.first() != Some(&(n as i64)) && !(n == 1 && features.is_none()) {
+    // Time may stand before a batch of one.
+    let width = features.map(|dim| dim as i64);
+    let in_time = n == 1 && rank > 1 && size[0] != 1 && size.last().copied() == width;
+    if size.first() != Some(&(n as i64)) && !in_time && !(n == 1 && features.is_none()) {
         let message = format!("expected rows of {n} samples, found shape {size:?}");
         return Err(failed("output", "", message));
     }
-    let dims: Vec<i64> = match features.map(|dim| dim as i64) {
+    let dims: Vec<i64> = match width {
+        Some(_) if in_time => (0..rank - 1).collect(),
         Some(dim) if rank > 2 && size[1] == dim => (2..rank).collect(),
         Some(dim) if rank > 2 && size[rank as usize - 1] == dim => (1..rank - 1).collect(),
         _ => Vec::new(),

@@ -2,9 +2,9 @@
 
 use super::budget::Budget;
 use super::ops::{self, Call, Fault, Mode, Run};
-use super::tensor;
+use super::{tensor, unsigned};
 use crate::graph::order::captures;
-use crate::graph::{Attribute, Error, Graph, Node};
+use crate::graph::{Attribute, Dtype, Error, Graph, Node};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
@@ -16,6 +16,8 @@ pub(crate) struct Plan {
     functions: Vec<Run>,
     /// Subgraphs by node.
     bodies: Vec<Vec<Body>>,
+    /// The type of each node's first input, if that is an unsigned one of more than 8 bits.
+    unsigned: Vec<Option<Dtype>>,
     opsets: HashMap<String, i64>,
     names: Vec<String>,
     slots: HashMap<String, usize>,
@@ -86,7 +88,9 @@ impl Plan {
                 not_runnable(node, opset, "the operator is not known".to_string())
             })
         });
+        let types = unsigned::types(graph);
         let mut plan = Self {
+            unsigned: graph.nodes.iter().map(|node| unsigned::of_first(node, &types)).collect(),
             functions: functions.collect::<Result<_, _>>()?,
             bodies: graph.nodes.iter().map(bodies).collect::<Result<_, _>>()?,
             nodes: graph.nodes.clone(),
@@ -221,11 +225,14 @@ impl Plan {
                 mode,
                 batch,
                 bodies: &self.bodies[step.node],
+                unsigned: self.unsigned[step.node],
                 budget,
             };
             let outputs = self.functions[step.node](&call).map_err(explain)?;
             for (slot, value) in step.outputs.iter().zip(outputs) {
                 let Some(slot) = *slot else { continue };
+                let value =
+                    unsigned::cut(node, self.unsigned[step.node], value).map_err(explain)?;
                 observe(node, &self.names[slot], &value)?;
                 budget.take(&value).map_err(explain)?;
                 values[slot] = Some(value);
@@ -268,7 +275,9 @@ impl Plan {
 
     fn explain(&self, node: &Node, fault: Fault) -> Error {
         match fault {
-            Fault::Unsupported(why) => not_runnable(node, opset_of(&self.opsets, &node.domain), why),
+            Fault::Unsupported(why) => {
+                not_runnable(node, opset_of(&self.opsets, &node.domain), why)
+            }
             Fault::Failed(message) => failed(&node.op, place(node), message),
             Fault::Limit { what, found, limit } => {
                 let what = format!("node {:?} ({}): {what}", place(node), node.op);

@@ -52,9 +52,16 @@ pub(super) fn from_weight(weight: &Weight, device: Device) -> Result<Tensor, Fau
     let tensor = match weight.dtype {
         Dtype::U16 => tensor.f_bitwise_and(0xffff)?,
         Dtype::U32 => tensor.f_bitwise_and(0xffff_ffff)?,
+        Dtype::U64 if tensor.f_lt(0)?.f_any()?.f_int64_value(&[])? != 0 => {
+            return Err(Fault::Unsupported("an unsigned number of 64 bits above 2^63".to_string()));
+        }
         _ => tensor,
     };
-    Ok(if matches!(target, Kind::Float | Kind::Double) { tensor.f_to_device(device)? } else { tensor })
+    Ok(if matches!(target, Kind::Float | Kind::Double) {
+        tensor.f_to_device(device)?
+    } else {
+        tensor
+    })
 }
 
 /// Values of a tensor as f32, row-major.

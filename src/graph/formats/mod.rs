@@ -11,8 +11,8 @@ pub struct Limits {
     /// Largest number of nodes, and of the steps of one run where loops repeat them. Default
     /// 1,000,000.
     pub nodes_max: u64,
-    /// Largest total of bytes of what the graph computes from constants alone, in its first run.
-    /// Default 64 MiB.
+    /// Largest total of bytes of what the graph computes from constants alone in its first run,
+    /// beyond 16 times the bytes of its weights. Default 64 MiB.
     pub constant_bytes_max: u64,
     /// Largest sum of bytes of the values that are alive at once in a run. Default 4 GiB.
     pub value_bytes_max: u64,

@@ -18,7 +18,11 @@ pub(super) fn leaky_relu(call: &Call<'_>) -> Outputs {
 
 pub(super) fn prelu(call: &Call<'_>) -> Outputs {
     let (x, slope) = (call.input(0)?, call.input(1)?);
-    let negative = x.f_neg()?.f_relu()?.f_mul(slope)?;
+    // Before opset 7 the slopes were aligned with the channels.
+    let old = call.opset < 7 && slope.dim() == 1 && x.dim() > 2;
+    let line = [&[-1], &vec![1; x.dim().saturating_sub(2)][..]].concat();
+    let slope = if old { slope.f_reshape(&line)? } else { slope.shallow_clone() };
+    let negative = x.f_neg()?.f_relu()?.f_mul(&slope)?;
     Ok(vec![x.f_relu()?.f_sub(&negative)?])
 }
 

@@ -1,6 +1,6 @@
 //! Elementwise arithmetic, comparison and logic, with NumPy broadcasting.
 
-use super::{Call, Fault, Outputs, axis, is_float, together};
+use super::{Call, Fault, Outputs, axis, broadcast, is_float, together};
 use tch::{Kind, TchError, Tensor};
 
 pub(super) type Binary = fn(&Tensor, &Tensor) -> Result<Tensor, TchError>;
@@ -20,16 +20,17 @@ fn operands(call: &Call<'_>) -> Result<(Tensor, Tensor), Fault> {
 }
 
 fn allow_broadcast(call: &Call<'_>, a: &Tensor, b: &Tensor) -> Result<(), Fault> {
-    let (long, short) = if a.dim() >= b.dim() { (a.size(), b.size()) } else { (b.size(), a.size()) };
-    let mut shape = long;
-    let first = shape.len() - short.len();
-    shape[first..].iter_mut().zip(&short).for_each(|(side, &other)| *side = (*side).max(other));
+    let shape = broadcast(&a.size(), &b.size());
     call.allow(&shape, a.f_kind()?)
 }
 
 /// Before opset 7 the second operand was aligned at an attribute `axis` instead of at the end.
 fn legacy_broadcast(call: &Call<'_>, a: &Tensor, b: Tensor) -> Result<Tensor, Fault> {
-    if call.opset >= 7 || call.int("broadcast", 0) == 0 || call.ints("axis").is_some() {
+    if call.opset >= 7
+        || call.int("broadcast", 0) == 0
+        || b.dim() == 0
+        || call.ints("axis").is_some()
+    {
         return Ok(b);
     }
     let start = call.int("axis", a.dim() as i64 - b.dim() as i64);
@@ -218,6 +219,8 @@ pub(super) fn not(call: &Call<'_>) -> Outputs {
 pub(super) fn select(call: &Call<'_>) -> Outputs {
     let (a, b) = together(call.input(1)?, call.input(2)?)?;
     let condition = call.input(0)?.f_to_kind(Kind::Bool)?.f_to_device(a.device())?;
+    allow_broadcast(call, &a, &b)?;
+    allow_broadcast(call, &a, &condition)?;
     Ok(vec![a.f_where_self(&condition, &b)?])
 }
 

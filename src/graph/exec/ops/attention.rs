@@ -90,7 +90,7 @@ fn masked(call: &Call<'_>, scores: &Tensor) -> Result<Tensor, Fault> {
     }
     let keys = Tensor::f_arange(time, (Kind::Int64, device))?;
     if call.int("is_causal", 0) != 0 {
-        let past = call.optional(4).map_or(0, |past| past.size()[2]);
+        let past = call.optional(4).and_then(|past| past.size().get(2).copied()).unwrap_or(0);
         let queries = Tensor::f_arange(q_time, (Kind::Int64, device))?.f_add_scalar(past)?;
         let future = keys.f_gt_tensor(&queries.f_unsqueeze(1)?)?;
         scores = scores.f_masked_fill(&future, f64::NEG_INFINITY)?;
@@ -119,7 +119,7 @@ pub(super) fn rotary(call: &Call<'_>) -> Outputs {
             None => table.shallow_clone(),
             Some(places) => {
                 let places_size = places.size();
-                let places = super::index::wrapped(places, table.size()[0], table)?;
+                let places = super::index::wrapped(places, table.size2()?.0, table)?;
                 let rows = table.f_index_select(0, &places.f_reshape([-1])?)?;
                 rows.f_reshape([&places_size[..], &[-1]].concat())?
             }

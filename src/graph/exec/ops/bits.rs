@@ -2,7 +2,8 @@
 
 use super::arithmetic::{Binary, binary};
 use super::{Call, Fault, Outputs};
-use tch::Tensor;
+use crate::graph::Dtype;
+use tch::{Kind, Tensor};
 
 pub(super) fn and(call: &Call<'_>) -> Outputs {
     binary(call, Tensor::f_bitwise_and_tensor)
@@ -38,6 +39,11 @@ pub(super) fn cast(call: &Call<'_>) -> Outputs {
         return Err(Fault::Unsupported(format!("to type {code}")));
     }
     let kind = super::cast::kind_of_code(code)?;
+    let x = match call.unsigned {
+        Some(Dtype::U16) => x.f_to_kind(Kind::Int16)?,
+        Some(Dtype::U32) => x.f_to_kind(Kind::Int)?,
+        _ => x.shallow_clone(),
+    };
     let (from, to) = (x.f_kind()?.elt_size_in_bytes(), kind.elt_size_in_bytes());
     if from != to {
         return Err(Fault::Failed(format!("expected a type of {from} bytes, found {to}")));

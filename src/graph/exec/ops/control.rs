@@ -1,6 +1,6 @@
 //! Control flow: subgraphs that run once, many times, or not at all.
 
-use super::{Call, Fault, Outputs, Subgraph, axis};
+use super::{Call, Fault, Outputs, Subgraph, axis, unbound};
 use crate::graph::exec::tensor;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
@@ -137,7 +137,7 @@ fn slices(call: &Call<'_>, states: usize, scanned: usize) -> Result<Vec<Vec<Tens
     for index in 0..scanned {
         let x = call.input(states + index)?;
         let dim = axis(axes.get(index).copied().unwrap_or(0), x.dim())?;
-        let mut list = x.f_unbind(dim as i64)?;
+        let mut list = unbound(call, x, dim)?;
         if directions.get(index).is_some_and(|&direction| direction != 0) {
             list.reverse();
         }

@@ -128,7 +128,11 @@ pub(super) fn conv_transpose(call: &Call<'_>) -> Outputs {
     let (x, weight, bias) = (call.input(0)?, call.input(1)?, call.optional(2));
     let size = spatial_size(x)?;
     let rank = size.len();
-    let mut window = Window::read(call, &size, spatial_size(weight)?)?;
+    let kernel = spatial_size(weight)?;
+    if kernel.len() != rank {
+        return Err(Fault::Failed(format!("weight {:?} for input {:?}", weight.size(), x.size())));
+    }
+    let mut window = Window::read(call, &size, kernel)?;
     let extra = spatial(call.ints("output_padding"), rank, 0)?;
     let shape = call.ints("output_shape");
     let auto = call.text("auto_pad", "NOTSET");
@@ -141,6 +145,11 @@ pub(super) fn conv_transpose(call: &Call<'_>) -> Outputs {
             };
             let reach = (window.kernel[index] - 1) * window.dilation[index] + 1;
             let total = (size[index] - 1) * window.stride[index] + extra[index] + reach - wanted;
+            if total < 0 {
+                // What the output has too many lies at its end.
+                (window.before[index], window.after[index]) = (0, total);
+                continue;
+            }
             let (small, large) = (total / 2, total - total / 2);
             let upper = auto == "SAME_UPPER";
             window.before[index] = if upper { small } else { large };

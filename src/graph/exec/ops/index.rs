@@ -1,6 +1,6 @@
 //! Picking elements: gathers, sorting, masks.
 
-use super::{Call, Fault, Outputs, axis};
+use super::{Call, Fault, Outputs, axis, unbound};
 use crate::graph::exec::tensor;
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
@@ -53,7 +53,8 @@ pub(super) fn gather_nd(call: &Call<'_>) -> Outputs {
     let batch = usize::try_from(call.int("batch_dims", 0)).unwrap_or(usize::MAX);
     let depth = wanted.last().map_or(0, |&depth| depth.max(0) as usize);
     let reach = batch.saturating_add(depth);
-    if depth == 0 || batch >= wanted.len() || reach > size.len() || size[..batch] != wanted[..batch] {
+    if depth == 0 || batch >= wanted.len() || reach > size.len() || size[..batch] != wanted[..batch]
+    {
         let message = format!("indices {wanted:?} for {size:?} with batch_dims {batch}");
         return Err(Fault::Failed(message));
     }
@@ -178,20 +179,20 @@ pub(super) fn unique(call: &Call<'_>) -> Outputs {
 pub(super) fn reverse_sequence(call: &Call<'_>) -> Outputs {
     let x = call.input(0)?;
     let lengths = tensor::to_i64(call.input(1)?)?;
-    let batch_axis = axis(call.int("batch_axis", 1), x.dim())? as i64;
-    let time_axis = axis(call.int("time_axis", 0), x.dim())? as i64;
-    let samples = x.f_unbind(batch_axis)?;
+    let batch_axis = axis(call.int("batch_axis", 1), x.dim())?;
+    let time_axis = axis(call.int("time_axis", 0), x.dim())?;
+    let samples = unbound(call, x, batch_axis)?;
     if batch_axis == time_axis || lengths.len() != samples.len() {
         return Err(Fault::Failed(format!("{} lengths for {:?}", lengths.len(), x.size())));
     }
-    let time = if time_axis > batch_axis { time_axis - 1 } else { time_axis };
-    let side = x.size()[time_axis as usize];
+    let time = (if time_axis > batch_axis { time_axis - 1 } else { time_axis }) as i64;
+    let side = x.size()[time_axis];
     let reversed = samples.iter().zip(lengths).map(|(sample, length)| {
         let length = length.clamp(0, side);
         let head = sample.f_narrow(time, 0, length)?.f_flip([time])?;
         Tensor::f_cat(&[head, sample.f_narrow(time, length, side - length)?], time)
     });
-    Ok(vec![Tensor::f_stack(&reversed.collect::<Result<Vec<_>, _>>()?, batch_axis)?])
+    Ok(vec![Tensor::f_stack(&reversed.collect::<Result<Vec<_>, _>>()?, batch_axis as i64)?])
 }
 
 /// `Trilu`: the upper or lower triangle, zero elsewhere.

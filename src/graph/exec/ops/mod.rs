@@ -29,7 +29,7 @@ pub(crate) use table::operators;
 use super::budget::Budget;
 use super::plan::{Body, Feed};
 use super::tensor;
-use crate::graph::{Attribute, Error, Node};
+use crate::graph::{Attribute, Dtype, Error, Node};
 use rand_chacha::ChaCha8Rng;
 use std::cell::RefCell;
 use tch::{Kind, Tensor};
@@ -90,6 +90,8 @@ pub(crate) struct Call<'a> {
     pub batch: i64,
     /// Subgraphs; what they take from outside follows the node's own inputs in `inputs`.
     pub bodies: &'a [Body],
+    /// The type of the first input, if that is an unsigned one of more than 8 bits.
+    pub unsigned: Option<Dtype>,
     /// What the run may take.
     pub budget: &'a Budget,
 }
@@ -222,6 +224,20 @@ fn spatial(list: Option<&[i64]>, rank: usize, default: i64) -> Result<Vec<i64>, 
             values.len()
         ))),
     }
+}
+
+/// The shape that two shapes broadcast to, if they fit.
+fn broadcast(a: &[i64], b: &[i64]) -> Vec<i64> {
+    let (mut long, short) = if a.len() >= b.len() { (a.to_vec(), b) } else { (b.to_vec(), a) };
+    let first = long.len() - short.len();
+    long[first..].iter_mut().zip(short).for_each(|(side, &other)| *side = (*side).max(other));
+    long
+}
+
+/// A tensor's slices along a dimension. Each takes some hundred bytes whatever its size.
+fn unbound(call: &Call<'_>, x: &Tensor, dim: usize) -> Outputs {
+    call.allow(&[x.size()[dim], 64], Kind::Int64)?;
+    Ok(x.f_unbind(dim as i64)?)
 }
 
 /// Both tensors on the device of the one that is not on the CPU.

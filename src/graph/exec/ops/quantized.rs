@@ -74,15 +74,18 @@ pub(super) fn dequantize(call: &Call<'_>) -> Outputs {
     Ok(vec![real.f_mul(&spread(call, scale, x)?)?])
 }
 
-/// Finds the scale from the values; zero is always among the representable ones.
 pub(super) fn dynamic(call: &Call<'_>) -> Outputs {
-    let x = call.input(0)?;
+    Ok(dynamically(call.input(0)?)?.into())
+}
+
+/// 8-bit values with a scale found from them, and a zero point; zero is always representable.
+fn dynamically(x: &Tensor) -> Result<[Tensor; 3], Fault> {
     let (low, high) = (x.f_min()?.f_clamp_max(0.0)?, x.f_max()?.f_clamp_min(0.0)?);
     let scale = high.f_sub(&low)?.f_div_scalar(255.0)?;
     let scale = scale.f_where_self(&scale.f_gt(0.0)?, &scale.f_ones_like()?)?;
     let zero = low.f_neg()?.f_div(&scale)?.f_clamp(0.0, 255.0)?.f_round()?;
     let y = quantized(&x.f_div(&scale)?, Some(&zero), Kind::Uint8)?;
-    Ok(vec![y, scale, zero.f_to_kind(Kind::Uint8)?])
+    Ok([y, scale, zero.f_to_kind(Kind::Uint8)?])
 }
 
 /// `x - zero` in a floating type that adds `depth` products exactly.
@@ -98,7 +101,7 @@ fn centred(x: &Tensor, zero: Option<&Tensor>, depth: i64) -> Result<Tensor, Faul
 /// A zero point of one number, or of one per output channel of a kernel.
 fn per_kernel(zero: Option<&Tensor>, rank: usize) -> Result<Option<Tensor>, Fault> {
     let spread = |zero: &Tensor| {
-        let mut shape = vec![1; rank];
+        let mut shape = vec![1; rank.max(1)];
         shape[0] = -1;
         zero.f_reshape(&shape)
     };
@@ -205,12 +208,17 @@ pub(super) fn global_average(call: &Call<'_>) -> Outputs {
     requantized(call, &x.f_mean_dim(Some(&dims[..]), true, None::<Kind>)?, 3)
 }
 
-/// Contributed operator of ONNX Runtime: a real left operand, a quantised matrix. The runtime
-/// quantises the left one too; here it stays as it is, which differs by less than that rounding.
+/// Contributed operator of ONNX Runtime: a real left operand, quantised on the way, and a quantised
+/// matrix.
 pub(super) fn dynamic_mat_mul(call: &Call<'_>) -> Outputs {
-    let b = centred(call.input(1)?, call.optional(3), 1)?.f_mul(call.input(2)?)?;
-    let y = call.input(0)?.f_matmul(&b)?;
-    Ok(vec![match call.optional(4) {
+    let [a, a_scale, a_zero] = dynamically(call.input(0)?)?;
+    let sums = product((&a, Some(&a_zero)), (call.input(1)?, call.optional(3)))?;
+    biased(&sums.f_mul(&a_scale.f_mul(call.input(2)?)?)?, call.optional(4))
+}
+
+fn biased(y: &Tensor, bias: Option<&Tensor>) -> Outputs {
+    let y = y.f_to_kind(Kind::Float)?;
+    Ok(vec![match bias {
         Some(bias) => y.f_add(bias)?,
         None => y,
     }])
@@ -221,9 +229,5 @@ pub(super) fn mat_mul_to_float(call: &Call<'_>) -> Outputs {
     let (a, b) = (call.input(0)?, call.input(1)?);
     let sums = product((a, call.optional(4)), (b, call.optional(5)))?;
     let scale = per_row(call.input(2)?, a)?.f_mul(call.input(3)?)?;
-    let y = sums.f_mul(&scale)?.f_to_kind(Kind::Float)?;
-    Ok(vec![match call.optional(6) {
-        Some(bias) => y.f_add(bias)?,
-        None => y,
-    }])
+    biased(&sums.f_mul(&scale)?, call.optional(6))
 }

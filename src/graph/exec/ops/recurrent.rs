@@ -89,7 +89,7 @@ fn layer(call: &Call<'_>, cell: Cell, weights: &Weights) -> Outputs {
     let x = swap(call.input(0)?)?;
     let (steps, batch, _) = x.size3()?;
     let (directions, rows, hidden) = weights.r.size3()?;
-    if rows != cell.gates() * hidden || !(1..=2).contains(&directions) {
+    if hidden < 1 || rows != cell.gates() * hidden || !(1..=2).contains(&directions) {
         return Err(Fault::Failed(format!("recurrent weights {:?}", weights.r.size())));
     }
     let lengths = call.numbers(4)?.map(|lengths| mask(&lengths, steps, &x)).transpose()?;
@@ -128,7 +128,8 @@ fn direction<'a>(
     index: i64,
     hidden: i64,
 ) -> Result<Direction<'a>, Fault> {
-    let of = |input: usize| call.optional(input).map(|tensor| tensor.f_select(0, index)).transpose();
+    let of =
+        |input: usize| call.optional(input).map(|tensor| tensor.f_select(0, index)).transpose();
     let biases = match of(3)? {
         None => None,
         Some(both) => {
@@ -175,7 +176,8 @@ impl Direction<'_> {
                 Some(inside) => {
                     let inside = inside.f_select(0, at)?;
                     let output = h.f_where_self(&inside, &h.f_zeros_like()?)?;
-                    let kept = [h.f_where_self(&inside, &state[0])?, c.f_where_self(&inside, &state[1])?];
+                    let kept =
+                        [h.f_where_self(&inside, &state[0])?, c.f_where_self(&inside, &state[1])?];
                     (output, kept)
                 }
             };
@@ -260,7 +262,11 @@ impl Direction<'_> {
     /// An activation of what a gate sums up, which may be clipped first.
     fn activate(&self, index: usize, x: &Tensor) -> Result<Tensor, Fault> {
         let clip = self.call.float("clip", 0.0);
-        if clip > 0.0 { self.function(index, &x.f_clamp(-clip, clip)?) } else { self.function(index, x) }
+        if clip > 0.0 {
+            self.function(index, &x.f_clamp(-clip, clip)?)
+        } else {
+            self.function(index, x)
+        }
     }
 
     fn function(&self, index: usize, x: &Tensor) -> Result<Tensor, Fault> {
@@ -273,7 +279,9 @@ impl Direction<'_> {
             None => self.cell.activations()[index],
         };
         let number = |list: &str, default: f64| match self.call.node.attributes.get(list) {
-            Some(Attribute::Floats(list)) => list.get(self.first + index).map_or(default, |&v| v.into()),
+            Some(Attribute::Floats(list)) => {
+                list.get(self.first + index).map_or(default, |&v| v.into())
+            }
             _ => default,
         };
         Ok(match name {

@@ -104,7 +104,8 @@ fn lines(call: &Call<'_>, x: &Tensor, target: &Target) -> Result<Vec<(usize, Lin
         let count = axes.len();
         return Err(Fault::Failed(format!("expected {count} scales or sizes for {size:?}")));
     }
-    let ratios = axes.iter().zip(&target.sizes).map(|(&at, &to)| to as f64 / size[at].max(1) as f64);
+    let ratios =
+        axes.iter().zip(&target.sizes).map(|(&at, &to)| to as f64 / size[at].max(1) as f64);
     let common = match call.text("keep_aspect_ratio_policy", "stretch") {
         "stretch" => None,
         "not_larger" if by_size => ratios.reduce(f64::min),
@@ -123,7 +124,9 @@ fn lines(call: &Call<'_>, x: &Tensor, target: &Target) -> Result<Vec<(usize, Lin
             }
         };
         if !(1..=SIDE_MAX).contains(&output) || input < 1 {
-            return Err(Fault::Failed(format!("expected a side in 1..={SIDE_MAX}, found {output}")));
+            return Err(Fault::Failed(format!(
+                "expected a side in 1..={SIDE_MAX}, found {output}"
+            )));
         }
         let bound = |index: usize, open: f32| f64::from(*target.roi.get(index).unwrap_or(&open));
         let cuts = call.text("coordinate_transformation_mode", "") == "tf_crop_and_resize";
@@ -214,7 +217,8 @@ fn taps(at: f64, line: &Line, rule: &Rule<'_>) -> Result<Vec<(i64, f64)>, Fault>
         true => (1.0 - distance).max(0.0),
         false => cubic(distance, rule.cubic),
     };
-    let (first, end) = ((at - reach / squeeze).floor() as i64, (at + reach / squeeze).ceil() as i64);
+    let (first, end) =
+        ((at - reach / squeeze).floor() as i64, (at + reach / squeeze).ceil() as i64);
     let mut taps = Vec::new();
     for cell in first..=end {
         let weight = kernel((cell as f64 - at).abs() * squeeze);

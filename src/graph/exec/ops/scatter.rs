@@ -8,13 +8,40 @@ use tch::{Kind, Tensor};
 pub(super) fn elements(call: &Call<'_>) -> Outputs {
     let (x, indices, updates) = (call.input(0)?, call.input(1)?, call.input(2)?);
     let dim = axis(call.int("axis", 0), x.dim())?;
+    if indices.dim() != x.dim() {
+        let message = format!("indices {:?} for {:?}", indices.size(), x.size());
+        return Err(Fault::Failed(message));
+    }
     let indices = wrapped(indices, x.size()[dim], x)?;
-    let dim = dim as i64;
+    let along = dim as i64;
     Ok(vec![match call.text("reduction", "none") {
-        "none" => x.f_scatter(dim, &indices, updates)?,
-        "add" => x.f_scatter_add(dim, &indices, updates)?,
-        other => x.f_scatter_reduce(dim, &indices, updates, reduction(other)?)?,
+        "none" => x.f_scatter(along, &indices, updates)?,
+        "add" => x.f_scatter_add(along, &indices, updates)?,
+        other => {
+            let (places, values) = (places(x, &indices, dim)?, updates.f_reshape([-1])?);
+            let flat = x.f_reshape([-1])?;
+            let flat = flat.f_index_reduce(0, &places, &values, reduction(other)?, true)?;
+            flat.f_reshape(x.size())?
+        }
     }])
+}
+
+/// Where in the flattened `x` the elements lie that `indices` name along `dim`.
+fn places(x: &Tensor, indices: &Tensor, dim: usize) -> Result<Tensor, Fault> {
+    let (size, rank) = (x.size(), x.dim());
+    let mut sum = indices.f_zeros_like()?;
+    for d in 0..rank {
+        let stride: i64 = size[d + 1..].iter().product();
+        let own = if d == dim {
+            indices.shallow_clone()
+        } else {
+            let mut line = vec![1; rank];
+            line[d] = indices.size()[d];
+            Tensor::f_arange(line[d], (Kind::Int64, x.device()))?.f_reshape(&line)?
+        };
+        sum = sum.f_add(&own.f_mul_scalar(stride)?)?;
+    }
+    Ok(sum.f_reshape([-1])?)
 }
 
 fn reduction(name: &str) -> Result<&'static str, Fault> {
@@ -55,7 +82,7 @@ pub(super) fn cache(call: &Call<'_>) -> Outputs {
     let (side, length) = (past.size()[dim], update.size().get(dim).copied().unwrap_or(0));
     let samples = past.size()[0];
     let starts = call.numbers(2)?.unwrap_or_else(|| vec![0; samples.max(0) as usize]);
-    if dim == 0 || starts.len() as i64 != samples || update.size()[0] != samples {
+    if dim == 0 || starts.len() as i64 != samples || update.size().first() != Some(&samples) {
         let message = format!("update {:?} for {:?}", update.size(), past.size());
         return Err(Fault::Failed(message));
     }

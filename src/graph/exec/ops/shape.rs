@@ -95,6 +95,10 @@ pub(super) fn split(call: &Call<'_>) -> Outputs {
             None => even_parts(side, call.int("num_outputs", call.node.outputs.len() as i64))?,
         },
     };
+    if parts.len() != call.node.outputs.len() {
+        let (expected, found) = (call.node.outputs.len(), parts.len());
+        return Err(Fault::Failed(format!("expected {expected} parts, found {found}")));
+    }
     Ok(x.f_split_with_sizes(&parts, dim as i64)?)
 }
 
@@ -259,6 +263,8 @@ pub(super) fn pad(call: &Call<'_>) -> Outputs {
         };
         return Ok(vec![x.f_pad(&flat, "constant", value)?]);
     }
+    // An unknown mode is an error even where nothing is padded.
+    source(0, 1, mode)?;
     let mut y = x.shallow_clone();
     for (dim, &pads) in sides.iter().enumerate().filter(|(_, pads)| **pads != [0, 0]) {
         let side = x.size()[dim];

@@ -74,12 +74,18 @@ pub(super) fn col2im(call: &Call<'_>) -> Outputs {
     let (n, rows, _) = x.size3()?;
     let numbers = [&image[..], &block, &stride, &dilation, &pads].concat();
     if block.len() != rank || cells < 1 || rows % cells != 0 || numbers.iter().any(|&v| v < 0) {
-        return Err(Fault::Failed(format!("image {image:?} and block {block:?} for {:?}", x.size())));
+        return Err(Fault::Failed(format!(
+            "image {image:?} and block {block:?} for {:?}",
+            x.size()
+        )));
     }
     let padded: Vec<i64> = (0..rank).map(|d| image[d] + pads[d] + pads[d + rank]).collect();
     let places: Vec<i64> = (0..rank)
         .map(|d| (padded[d] - dilation[d] * (block[d] - 1) - 1).div_euclid(stride[d].max(1)) + 1)
         .collect();
+    if places.iter().any(|&count| count < 1) {
+        return Err(Fault::Failed(format!("block {block:?} in image {image:?}")));
+    }
     call.allow(&[&[n, rows / cells], &padded[..]].concat(), x.f_kind()?)?;
     let columns = x.f_reshape([&[n, rows / cells, cells], &places[..]].concat())?;
     let y = Tensor::f_zeros([&[n, rows / cells], &padded[..]].concat(), (x.f_kind()?, x.device()))?;
@@ -111,7 +117,8 @@ pub(super) fn max_unpool(call: &Call<'_>) -> Outputs {
     let pads = spatial(call.ints("pads"), 2 * rank, 0)?;
     let mut size = x.size();
     for d in 0..rank {
-        size[d + 2] = (sides[d] - 1).saturating_mul(stride[d]) - pads[d] - pads[d + rank] + kernel[d];
+        size[d + 2] =
+            (sides[d] - 1).saturating_mul(stride[d]) - pads[d] - pads[d + rank] + kernel[d];
     }
     call.allow(&size, x.f_kind()?)?;
     let total: i64 = size.iter().product();
@@ -155,7 +162,8 @@ pub(super) fn non_max_suppression(call: &Call<'_>) -> Outputs {
             if kept.len() as i64 >= most {
                 break;
             }
-            call.budget.step(false)?;
+            // One step for so many comparisons.
+            (0..=kept.len() / 64).try_for_each(|_| call.budget.step(false))?;
             if kept.iter().all(|&other| overlap(boxes[index], boxes[other]) <= overlap_max) {
                 kept.push(index);
             }
