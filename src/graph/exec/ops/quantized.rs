@@ -4,8 +4,10 @@ use super::conv::{self, convolve};
 use super::{Call, Fault, Outputs, axis};
 use tch::{Kind, Tensor};
 
-/// Products of so many 8-bit pairs add up exactly in f32; more of them are added in f64.
-const EXACT_IN_F32: i64 = 1 << 9;
+/// So many products of 8-bit values are added in f32. Their sums stay below 2^24, where f32 holds
+/// every integer, unless more than 512 of them are extreme and of one sign; then the sum is rounded
+/// as that of any f32 layer. More products are added in f64, which is ten times slower.
+const SUMMED_IN_F32: i64 = 1 << 13;
 
 /// A parameter that is one number, one along `axis` of `x`, or one per block along it, made to
 /// broadcast against `x`.
@@ -88,9 +90,9 @@ fn dynamically(x: &Tensor) -> Result<[Tensor; 3], Fault> {
     Ok([y, scale, zero.f_to_kind(Kind::Uint8)?])
 }
 
-/// `x - zero` in a floating type that adds `depth` products exactly.
+/// `x - zero` in the floating type in which `depth` products are added.
 fn centred(x: &Tensor, zero: Option<&Tensor>, depth: i64) -> Result<Tensor, Fault> {
-    let kind = if depth > EXACT_IN_F32 { Kind::Double } else { Kind::Float };
+    let kind = if depth > SUMMED_IN_F32 { Kind::Double } else { Kind::Float };
     let x = x.f_to_kind(kind)?;
     Ok(match zero {
         Some(zero) => x.f_sub(&zero.f_to_kind(kind)?)?,
@@ -108,7 +110,7 @@ fn per_kernel(zero: Option<&Tensor>, rank: usize) -> Result<Option<Tensor>, Faul
     Ok(zero.map(spread).transpose()?)
 }
 
-/// The sums of a convolution of quantised values, as exact floating-point numbers.
+/// The sums of a convolution of quantised values, as floating-point numbers.
 fn convolution(
     call: &Call<'_>,
     (x, x_zero): (&Tensor, Option<&Tensor>),
