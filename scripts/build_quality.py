@@ -50,7 +50,7 @@ def held_out(binary, folder):
         truth = {row["model"]: row["accuracy"] for row in lines(binary, "measure", zoo, "--all", dataset)}
         pick = hits[0]
         ranked = sorted(truth.values(), reverse=True)
-        largest = max((hit for hit in hits if hit["model"] in truth), key=lambda hit: hit["params"])
+        largest = max((hit for hit in hits if hit["model"] in truth), key=lambda hit: hit["params"] or 0)
         above = "yes" if truth[pick["model"]] > sum(ranked) / len(ranked) else "**no**"
         best5 = max(truth[hit["model"]] for hit in hits[:5])
         yield (

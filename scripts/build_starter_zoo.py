@@ -39,7 +39,8 @@ STARTER_SETS = set(
     "icons_arrows icons_weather_nature icons_devices icons_office icons_transport icons_home "
     "icons_media icons_commerce icons_leisure icons_people icons_tools icons_colour "
     "char_latin_lower char_latin_upper char_greek char_cyrillic char_hebrew char_arabic "
-    "char_armenian char_hiragana char_kanji char_tamil char_telugu char_katakana char_georgian".split()
+    "char_armenian char_hiragana char_kanji char_tamil char_telugu char_katakana char_georgian "
+    "icons_colour_set icons_hue clipart_hue icons_colour_things".split()
 )
 
 Set = collections.namedtuple("Set", "name file family side images")
@@ -70,12 +71,18 @@ class Tans:
     def train(self, zoo, net):
         self.run(
             "finetune", zoo, net.config, net.file, "--from-scratch", "--epochs", str(net.epochs),
-            "--seed", str(net.seed), "--name", net.name, "--license", LICENCE,
+            "--patience", "0", "--seed", str(net.seed), "--name", net.name, "--license", LICENCE,
             "--benchmark", "none",
         )  # fmt: skip
 
-    def measure_all(self, zoo, file):
-        self.run("measure", zoo, "--all", file, "--by", "probe")
+    def measure_missing(self, zoo, file):
+        self.run("measure", zoo, "--all", "--missing", file, "--by", "probe")
+
+    def remove(self, zoo, models):
+        self.run("remove", zoo, *models)
+
+    def reindex(self, zoo):
+        self.run("reindex", zoo)
 
     def export(self, zoo, path):
         self.run("export", zoo, "--starter", "-o", path)
@@ -164,25 +171,29 @@ def train(tans, zoo, sets, nets, progress):
 
 
 def measure(tans, zoo, files, progress):
-    """Measures every network on every set; a list beside the zoo says which sets are done."""
-    done_path = zoo + ".measured"
-    done = open(done_path).read().split() if os.path.exists(done_path) else []
+    """Measures every network on every set, except where the zoo holds the result."""
     for i, file in enumerate(files):
-        name = os.path.relpath(file, os.path.dirname(os.path.dirname(file)))
-        if name not in done:
-            tans.measure_all(zoo, file)
-            with open(done_path, "a") as marks:
-                marks.write(name + "\n")
-            progress.say(f"measured on {i + 1} of {len(files)}: {name}")
+        tans.measure_missing(zoo, file)
+        progress.say(f"measured on {i + 1} of {len(files)}: {os.path.basename(file)}")
 
 
 def measured_zoo(tans, zoo, stages, names):
-    """A zoo of the shipped f16 weights, made anew unless it holds all of them."""
-    if not os.path.isdir(zoo) or not names <= tans.models(zoo):
-        shutil.rmtree(zoo, ignore_errors=True)
-        if os.path.exists(zoo + ".measured"):
-            os.remove(zoo + ".measured")
-        tans.init_from(zoo, stages)
+    """A zoo of the shipped f16 weights, made anew unless it holds just these.
+
+    Networks that the last build shipped unchanged bring their results along: a model's and a task's
+    identity are those of their content.
+    """
+    if os.path.isdir(zoo) and names == tans.models(zoo):
+        return
+    shutil.rmtree(zoo, ignore_errors=True)
+    tans.init_from(zoo, [path for path in [starter_tar()] if os.path.exists(path)] + stages)
+    gone = tans.models(zoo) - names
+    if gone:
+        tans.remove(zoo, sorted(gone))
+
+
+def starter_tar():
+    return os.path.join(packages.root(), "assets", "starter.tar")
 
 
 def combined(tans, zoos, path):
@@ -221,12 +232,15 @@ def main():
     whole = os.path.join(base, "whole")
     shutil.rmtree(whole, ignore_errors=True)
     tans.init_from(whole, combined(tans, finals, os.path.join(base, "measured")))
-    output = os.path.join(packages.root(), "assets", "starter.tar")
-    tans.export(whole, output + ".partial")
-    size = os.path.getsize(output + ".partial")
+    # A bundle of an older program brings no signatures of this one.
+    tans.reindex(whole)
+    output = starter_tar()
+    partial = output.replace(".tar", ".partial.tar")
+    tans.export(whole, partial)
+    size = os.path.getsize(partial)
     if size > STARTER_BYTES_MAX:
         packages.fail(f"expected at most {STARTER_BYTES_MAX} bytes, found {size} in the export")
-    os.replace(output + ".partial", output)
+    os.replace(partial, output)
     progress.say(f"assets/starter.tar: {size} bytes, {len(nets)} networks, {len(sets)} tasks")
 
 

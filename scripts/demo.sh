@@ -113,7 +113,7 @@ compare_finetuning() {
 finetune() {
     local label="$1" model="$2" before="$EPOCHREALTIME"
     shift 2
-    run "$label" finetune "$zoo" "$model" "$dataset" --epochs "$epochs" "$@"
+    run "$label" finetune "$zoo" "$model" "$dataset" --epochs "$epochs" --patience 0 "$@"
     awk -v from="$before" -v to="$EPOCHREALTIME" 'BEGIN { print to - from }' >"$work/$label.seconds"
 }
 
@@ -176,6 +176,10 @@ def main():
 def name(found):
     return found.get("model") or found["name"]
 
+def count(value):
+    """Unknown is null."""
+    return "-" if value is None else f"{value:,}"
+
 def show_object(objects):
     for key, value in objects[-1].items():
         print(f"  {key:<28} {value}")
@@ -183,7 +187,7 @@ def show_object(objects):
 def show_models(objects, count):
     print(f"  {'model':<34} {'parameters':>11} {'MACs':>14}  licence")
     for found in objects[:int(count)]:
-        print(f"  {name(found):<34} {found['params']:>11,} {found['macs']:>14,}  {found.get('license') or '-'}")
+        print(f"  {name(found):<34} {count(found['params']):>11} {count(found['macs']):>14}  {found.get('license') or '-'}")
 
 def show_hits(objects, count):
     print(f"  {'rank':>4} {'model':<34} {'cosine':>7} {'predicted':>9} {'interval':>13} {'parameters':>11}"
@@ -193,15 +197,15 @@ def show_hits(objects, count):
         predicted = hit["predicted_accuracy"]
         print(f"  {hit['rank']:>4} {name(hit):<34} {hit['cosine']:>7.3f}"
               f" {'-' if predicted is None else format(predicted, '.3f'):>9} {low:>6.3f}-{high:<6.3f}"
-              f" {hit['params']:>11,} {hit['macs']:>14,}  {', '.join(hit['source_tasks']) or '-'}"
+              f" {count(hit['params']):>11} {count(hit['macs']):>14}  {', '.join(hit['source_tasks']) or '-'}"
               f" ({hit.get('license') or '-'})")
 
 def show_pick(objects, macs_max):
-    fitting = [found for found in objects if "rank" in found and found["macs"] <= int(macs_max)]
+    fitting = [found for found in objects if "rank" in found and (found["macs"] or float("inf")) <= int(macs_max)]
     print(name(fitting[0])) if fitting else sys.exit(1)
 
 def show_rival(objects, macs_max, seed, pick):
-    others = sorted(name(found) for found in objects if found["macs"] <= int(macs_max) and name(found) != pick)
+    others = sorted(name(found) for found in objects if (found["macs"] or float("inf")) <= int(macs_max) and name(found) != pick)
     print(random.Random(int(seed)).choice(others)) if others else sys.exit(1)
 
 def show_rank(objects, wanted):

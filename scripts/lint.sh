@@ -18,4 +18,5 @@ for path in sys.argv[1:]:
     with open(path, encoding="utf-8") as source:
         ast.parse(source.read(), path)
 PY
-cargo clippy --release --all-targets -- -D warnings
+cargo clippy --release --all-targets --package tans --package tans-storage --package tans-index \
+    --package tans-python -- -D warnings

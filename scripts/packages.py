@@ -49,14 +49,15 @@ def call(command, folder, hint):
         fail(f"{' '.join(command[:6])} failed ({last}): {hint}")
 
 
-def in_venv(requirements):
-    """Continues this script inside a virtual environment of the cache folder with these packages.
+def in_venv(requirements, name="venv-starter"):
+    """Continues this script inside the virtual environment `name` of the cache folder.
 
-    `requirements` are pinned, because resampling and glyph rendering decide the bytes we ship.
+    It holds `requirements`; those of datasets are pinned, because resampling and glyph rendering
+    decide the bytes we ship.
     """
     if os.environ.get(VENV_ENV) == "ready":
         return
-    venv = os.path.join(cache(), "venv-starter")
+    venv = os.path.join(cache(), name)
     python = os.path.join(venv, "bin", "python")
     stamp = os.path.join(venv, ".complete")
     wanted = "\n".join(requirements)

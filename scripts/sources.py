@@ -319,6 +319,7 @@ class Icons:
     def __init__(self, version, concepts, weight_set):
         self.shown = {False: collections.defaultdict(list), True: collections.defaultdict(list)}
         self.weight_set, self.weighted = weight_set, []
+        self.coloured = collections.defaultdict(list)
         self.credits = {}
         members = packages.npm_members("@iconify/json", version)
         texts = {n: d for n, d in members if n.startswith("package/json/") or "collections.j" in n}
@@ -345,6 +346,8 @@ class Icons:
             if icon.get("hidden"):
                 continue
             shows = "-".join(w for w in name.split("-") if w not in STYLE_WORDS)
+            if colour:
+                self.coloured[group].append((name, svg(icons, icon)))
             if shows in concepts:
                 self.shown[colour][shows].append((group, svg(icons, icon)))
             elif group == self.weight_set:
@@ -394,6 +397,56 @@ def icon_weight_items(icons, weights, side):
         label, shows = (last, stem) if last in weights else ("regular", name)
         items.append(Item(label, shows, lambda d=document: draw_svg(d, side, "L")))
     return items
+
+
+def icon_set_items(icons, sets, side):
+    """Icons of several coloured sets; the label is the set, the group the thing shown."""
+    return [
+        Item(group, name, lambda d=document: draw_svg(d, side, "RGB"))
+        for group in sets
+        for name, document in icons.coloured[group]
+    ]
+
+
+# Every third icon is enough for every hue.
+ICON_HUE_STEP = 3
+# Hues in degrees, each name up to the next; a picture without colour is grey.
+HUES = {"red": 350, "orange": 15, "yellow": 40, "green": 70, "cyan": 165, "blue": 195, "purple": 255, "pink": 300}
+# Share of the ink that is coloured, from which a picture counts as coloured or as grey, and the
+# share of the coloured ink that its main hue must have.
+COLOURED_MIN, GREY_MAX, HUE_MIN = 0.3, 0.02, 0.7
+
+
+def main_hue(image):
+    """The name of a picture's main hue, "grey", or None where it is not plain."""
+    hsv = np.asarray(Image.fromarray(image).convert("HSV"), np.float64) / 255
+    hue, saturation, value = hsv[..., 0] * 360, hsv[..., 1], hsv[..., 2]
+    ink = (image < 240).any(axis=2)
+    coloured = ink & (saturation > 0.4) & (value > 0.3)
+    share = coloured.sum() / max(1, ink.sum())
+    if share <= GREY_MAX:
+        return "grey"
+    names = sorted(HUES, key=HUES.get)
+    index = np.searchsorted([HUES[name] for name in names], hue[coloured], "right") - 1
+    counts = np.bincount(index % len(names), minlength=len(names))
+    plain = share >= COLOURED_MIN and counts.max() >= HUE_MIN * counts.sum()
+    return names[counts.argmax()] if plain else None
+
+
+def by_hue(items):
+    """The same pictures, drawn at once and labelled by their main hue."""
+    drawn = ((item, item.draw()) for item in items)
+    hued = ((item, image, main_hue(image)) for item, image in drawn if image is not None)
+    return [Item(hue, item.group, lambda i=image: i) for item, image, hue in hued if hue]
+
+
+def icon_hue_items(icons, sets, side):
+    """Icons of coloured sets; the label is their main hue, the group the set."""
+    return by_hue(
+        Item(None, group, lambda d=document: draw_svg(d, side, "RGB"))
+        for group in sets
+        for _, document in icons.coloured[group][::ICON_HUE_STEP]
+    )
 
 
 # ------------------------------------------------------------------------------ clip art and others

@@ -67,6 +67,11 @@ class Shelf:
         makers = {
             "icons": lambda: sources.icon_items(self.icons(), names, side),
             "icons_colour": lambda: sources.icon_items(self.icons(), names, side, colour=True),
+            "icon_sets": lambda: sources.icon_set_items(self.icons(), names, side),
+            "icon_hues": lambda: sources.icon_hue_items(self.icons(), spec["sets"].split(), side),
+            "clipart_hues": lambda: sources.by_hue(
+                sources.clipart("", side, set(spec["folders"].split()))
+            ),
             "icon_weights": lambda: sources.icon_weight_items(self.icons(), names, side),
             "glyphs": lambda: sources.glyphs(self.fonts(), spec["classes"], side),
             "font_styles": lambda: sources.font_styles(self.fonts(), side),

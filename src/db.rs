@@ -1,13 +1,15 @@
 //! The handle on a zoo: one method per operation.
 
 use crate::ops::{
-    check, edit, evaluate, export, init, list, query, record, reindex, remove, show, stats, task,
-    train,
+    check, edit, evaluate, explain, export, init, list, query, record, reindex, remove, repair,
+    show, stats, task, train,
 };
 #[cfg(feature = "torch")]
 use crate::ops::{encode, finetune, ingest, measure};
 use crate::state::State;
 use crate::{DatasetSource, Observer, OpenOptions, Result};
+#[cfg(feature = "torch")]
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -52,6 +54,16 @@ impl Database {
         Ok(Self { state: Arc::new(State::open(path, options)?) })
     }
 
+    /// Opens a zoo for writing whose encoders may be damaged: they are learned anew from its tasks and results then, and
+    /// the second value is true.
+    ///
+    /// # Errors
+    /// As `open`, and if records are damaged that the encoders are learned from.
+    pub fn repair(path: &Path, options: OpenOptions) -> Result<(Self, bool)> {
+        let (state, is_repaired) = repair::run(path, options)?;
+        Ok((Self { state: Arc::new(state) }, is_repaired))
+    }
+
     /// Which stored networks should be fine-tuned on this dataset?
     ///
     /// # Errors
@@ -65,6 +77,21 @@ impl Database {
         query::run(&self.state, source, options, observer)
     }
 
+    /// Why a model stands where it does in the answer for a dataset: score, similar tasks, cost; what was measured and
+    /// what is estimated.
+    ///
+    /// # Errors
+    /// If no model has that name, or the dataset cannot be used.
+    pub fn explain(
+        &self,
+        source: &DatasetSource,
+        model: &str,
+        options: &explain::ExplainOptions,
+        observer: Observer<'_>,
+    ) -> Result<explain::ExplainReport> {
+        explain::run(&self.state, source, model, options, observer)
+    }
+
     /// Takes a network file, a folder of them, a manifest (`.jsonl`) or a generated network into the zoo.
     ///
     /// # Errors
@@ -76,13 +103,34 @@ impl Database {
         options: &ingest::IngestOptions,
         observer: Observer<'_>,
     ) -> Result<Vec<ingest::Ingested>> {
-        ingest::run(&self.state, source, options, observer)
+        let mut all = Vec::new();
+        let mut keep = |ingested| {
+            all.push(ingested);
+            ControlFlow::Continue(())
+        };
+        self.ingest_each(source, options, &mut keep, observer)?;
+        Ok(all)
     }
 
-    /// Remembers a dataset as a task: feature rows, never images.
+    /// As `ingest`, but `report` is called with each network as soon as it is stored or refused.
     ///
     /// # Errors
-    /// For a dataset that cannot be used or a name that another task has.
+    /// As `ingest`; `Error::Cancelled` after `report` asked to stop.
+    #[cfg(feature = "torch")]
+    pub fn ingest_each(
+        &self,
+        source: &str,
+        options: &ingest::IngestOptions,
+        report: ingest::Reporter<'_>,
+        observer: Observer<'_>,
+    ) -> Result<()> {
+        ingest::run(&self.state, source, options, report, observer)
+    }
+
+    /// Remembers a dataset as a task: feature rows, never images. A reference of that name is replaced by it.
+    ///
+    /// # Errors
+    /// For a dataset that cannot be used, a name that another dataset has, or another family than the stored one.
     #[cfg(feature = "torch")]
     pub fn add_task(
         &self,
@@ -90,7 +138,7 @@ impl Database {
         source: &DatasetSource,
         options: &task::TaskOptions,
         observer: Observer<'_>,
-    ) -> Result<task::TaskSummary> {
+    ) -> Result<task::AddedTask> {
         task::add(&self.state, name, source, options, observer)
     }
 
@@ -161,12 +209,13 @@ impl Database {
         train::run(&self.state, options, observer)
     }
 
-    /// Embeds every model again with the running encoders and builds the segment anew.
+    /// Measures signatures and latencies that are missing, embeds every model again with the running encoders and builds
+    /// the segment anew.
     ///
     /// # Errors
-    /// If the store fails.
-    pub fn reindex(&self) -> Result<reindex::ReindexReport> {
-        reindex::run(&self.state)
+    /// If the store or a network fails; `Error::Cancelled`.
+    pub fn reindex(&self, observer: Observer<'_>) -> Result<reindex::ReindexReport> {
+        reindex::run(&self.state, observer)
     }
 
     /// Fine-tunes a model (or a generated network, `SPACE:CONFIG`) and stores the result as a new model.
@@ -184,10 +233,26 @@ impl Database {
         finetune::run(&self.state, model, source, options, observer)
     }
 
+    /// Fine-tunes the best answers to the query for a dataset against each other (successive halving) and stores the
+    /// winner as `finetune` does.
+    ///
+    /// # Errors
+    /// As `finetune`, and if no answer can be fine-tuned.
+    #[cfg(feature = "torch")]
+    pub fn finetune_top(
+        &self,
+        source: &DatasetSource,
+        top: &finetune::TopOptions,
+        options: &finetune::FinetuneOptions,
+        observer: Observer<'_>,
+    ) -> Result<finetune::FinetuneReport> {
+        finetune::top(&self.state, source, top, options, observer)
+    }
+
     /// Measures the named models (all stored ones when `models` is empty) on a dataset and records the results.
     ///
     /// # Errors
-    /// When a single model is named and cannot be run; a dataset that cannot be used.
+    /// When no model of one or more can be run; a dataset that cannot be used.
     #[cfg(feature = "torch")]
     pub fn measure(
         &self,
@@ -256,7 +321,16 @@ impl Database {
     /// # Errors
     /// Only if the check itself cannot run; damage is in the report.
     pub fn check(&self) -> Result<check::CheckReport> {
-        check::run(&self.state)
+        self.state.refresh()?;
+        check::run(&self.state.store)
+    }
+
+    /// The same for a zoo that may be too damaged to be opened: nothing but its records is needed.
+    ///
+    /// # Errors
+    /// If `path` is not a zoo, is of a newer format, or its records cannot be reached at all.
+    pub fn check_at(path: &Path) -> Result<check::CheckReport> {
+        check::at(path)
     }
 
     /// Counts and sizes.

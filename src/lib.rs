@@ -19,7 +19,7 @@ mod steps;
 mod train;
 
 pub use db::Database;
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};
 pub use graph::Error as GraphError;
 #[cfg(feature = "torch")]
 pub use graph::exec::{Device, Optimizer};
@@ -30,23 +30,26 @@ pub use ops::edit::EditOptions;
 #[cfg(feature = "torch")]
 pub use ops::encode::EncodeReport;
 pub use ops::evaluate::EvaluateOptions;
+pub use ops::explain::{
+    CostReport, ExplainOptions, ExplainReport, LatencyReport, ScoreTerm, SimilarTask,
+};
 pub use ops::export::ExportReport;
 #[cfg(feature = "torch")]
-pub use ops::finetune::{FinetuneOptions, FinetuneReport};
+pub use ops::finetune::{FinetuneOptions, FinetuneReport, TopOptions};
 #[cfg(feature = "torch")]
-pub use ops::ingest::{IngestOptions, Ingested};
+pub use ops::ingest::{IngestOptions, Ingested, Reporter};
 pub use ops::init::{InitOptions, InitReport};
 pub use ops::list::{ListOptions, SortBy};
 #[cfg(feature = "torch")]
 pub use ops::measure::{MeasureBy, MeasureOptions, MeasureReport, Measurement};
-pub use ops::query::{Hit, QueryOptions, QueryReport, QueryTimes};
+pub use ops::query::{Hit, MeasuredHere, QueryOptions, QueryReport, QueryTimes};
 pub use ops::record::RecordReport;
 pub use ops::reindex::ReindexReport;
-pub use ops::show::{KnownResult, ShowReport};
+pub use ops::show::ShowReport;
 pub use ops::stats::StatsReport;
-pub use ops::task::{TaskOptions, TaskSummary};
+pub use ops::task::{AddedTask, TaskOptions, TaskSummary};
 pub use ops::train::{Gate, TrainOptions, TrainReport};
-pub use options::OpenOptions;
+pub use options::{OpenOptions, parse_count, user_cache_dir};
 pub use progress::{Observer, Progress, unobserved};
 pub use rows::Rows;
 pub use sample::Image;
@@ -54,9 +57,9 @@ pub use steps::benchmark::Benchmark;
 pub use steps::dataset::{DatasetSource, SampleOptions};
 #[cfg(feature = "torch")]
 pub use steps::fit::EpochReport;
-pub use steps::summary::ModelSummary;
+pub use steps::summary::{KnownResult, ModelSummary};
 #[cfg(feature = "torch")]
-pub use steps::tuning::TuningOptions;
+pub use steps::tuning::{Raced, TuningOptions};
 pub use tans_index::Filter;
 pub use tans_storage::Error as StorageError;
 pub use train::evaluate::{Evaluation, MethodRow};

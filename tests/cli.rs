@@ -6,34 +6,17 @@
 mod command;
 #[path = "common/images.rs"]
 mod images;
+#[path = "common/zoo.rs"]
+mod zoo;
 
 use command::{Answer, command, done, objects, tans};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use tans::{Benchmark, Database, IngestOptions, InitOptions, ListOptions, OpenOptions, unobserved};
+use tans::{Database, ListOptions, OpenOptions};
 use tempfile::TempDir;
-
-/// A zoo with one small network of random weights, `base`, licensed MIT, and a dataset `colours`.
-///
-/// Made by the library: a process that links libtorch takes a third of a second to start, and only
-/// the commands under test are worth it.
-fn zoo_of_one() -> TempDir {
-    let folder = TempDir::new().expect("a temporary folder");
-    images::colours(&folder.path().join("colours"), 12, 4);
-    let (zoo, _) =
-        Database::init(&folder.path().join("zoo"), &InitOptions::default(), OpenOptions::default())
-            .expect("a zoo can be made");
-    let options = IngestOptions {
-        name: Some("base".into()),
-        license: Some("MIT".into()),
-        benchmark: Benchmark::None,
-        ..IngestOptions::default()
-    };
-    zoo.ingest("small:cnn-w16@32", &options, &mut unobserved).expect("a generated network");
-    folder
-}
+use zoo::{RESULT, zoo_of_one};
 
 fn reader(folder: &Path) -> Database {
     let options = OpenOptions { read_only: true, ..OpenOptions::default() };
@@ -127,10 +110,14 @@ fn broken_networks_are_refused() {
             ("ingest zoo absent.onnx", &["cannot read", "absent.onnx"]),
             ("ingest zoo bare", &["bare", "expected .onnx files"]),
             ("ingest zoo small:cnn-w17@32", &["small:cnn-w16"]),
+            ("ingest zoo backbone:nope", &["backbone:efficientnet-lite0", "backbone:nope"]),
             ("ingest zoo small:cnn-w18@32 --name base", &["base", "another model", "--name"]),
             ("ingest zoo whole.onnx --task t --accuracy 1.7", &["accuracy", "0..1", "1.7"]),
             ("ingest zoo whole.onnx --accuracy 0.5", &["--task"]),
             ("ingest zoo whole.onnx small:cnn-w18@32 --name x", &["--name", "one network"]),
+            ("ingest zoo list.jsonl --name x", &["--name", "one network", "found 3"]),
+            ("ingest zoo small:cnn-w18@32 --scale 1", &["scale", "file of a network"]),
+            ("ingest zoo small:cnn-w18@32 --accuracy 0.5", &["--task"]),
         ],
     );
     let before = state(&reader(at));
@@ -249,7 +236,16 @@ fn wrong_arguments_are_refused() {
     let at = folder.path();
     fs::write(at.join("bad.csv"), "model,dataset,accuracy\nfresh,t,0.5\nbase,t,1.7\n")
         .expect("files can be written");
-    fs::write(at.join("odd.csv"), "name,score\na,1\n").expect("files can be written");
+    for (name, lines) in [
+        ("odd", "name,score\na,1\n"),
+        ("nameless", "model,dataset,accuracy\nfresh,t,0.5\n\n \n,t,0.5\n"),
+        ("params", "model,dataset,accuracy,params\nfresh,t,0.5,5M\nnew,t,0.5,many\n"),
+        ("short", "model,dataset,accuracy\nfresh,t,0.5\nnew,t\n"),
+        ("open", "model,dataset,accuracy\n\"fresh,t,0.5\nnew,t,0.5\n"),
+        ("twice", "model,dataset,task,accuracy\nfresh,t,u,0.5\n"),
+    ] {
+        fs::write(at.join(format!("{name}.csv")), lines).expect("files can be written");
+    }
     assert_refused(
         at,
         2,
@@ -259,6 +255,11 @@ fn wrong_arguments_are_refused() {
             ("record zoo base t much", &["accuracy", "much"]),
             ("record zoo bad.csv", &["bad.csv:3", "1.7"]),
             ("record zoo odd.csv", &["odd.csv", "model, dataset, accuracy"]),
+            ("record zoo nameless.csv", &["nameless.csv:5", "model name", "empty"]),
+            ("record zoo params.csv", &["params.csv:3", "5M", "many"]),
+            ("record zoo short.csv", &["short.csv:3", "expected 3 fields, found 2"]),
+            ("record zoo open.csv", &["open.csv:2", "expected 3 fields, found 1"]),
+            ("record zoo twice.csv", &["twice.csv", "dataset or task", "several"]),
             ("query zoo colours -k 0", &["k", "at least 1", "found 0"]),
             ("query zoo colours --max-params apples", &["5M", "apples"]),
             ("query zoo colours --per-class 1", &["at least 2", "found 1"]),
@@ -268,15 +269,35 @@ fn wrong_arguments_are_refused() {
             ("edit zoo absent --name x", &["absent"]),
             ("edit zoo base", &["expected a new name, license or tag"]),
             ("export zoo base -o x.txt", &["x.txt", ".onnx or .safetensors"]),
+            ("export zoo base -o x.tar", &["x.tar", "--starter"]),
+            ("export zoo -o x.tar", &["a model", "--starter"]),
+            ("export zoo --starter -o x.zip", &["x.zip", ".tar"]),
+            ("export zoo base --starter -o x.tar", &["--starter", "no model"]),
+            ("encode zoo colours -o x.txt", &["x.txt", ".npz"]),
+            ("evaluate zoo --folds 0", &["folds", "at least 2", "found 0"]),
+            ("explain zoo colours absent", &["absent"]),
+            ("explain zoo absent base", &["absent"]),
+            ("record zoo base t 0.5 --wait soon", &["10m", "soon"]),
             ("finetune zoo absent colours", &["absent", "tans list"]),
             ("finetune zoo base colours --name base", &["base", "another model"]),
             ("finetune zoo base colours --epochs 0", &["at least 1 epoch"]),
+            ("finetune zoo base colours --epochs -1", &["whole number from 0", "-1"]),
+            ("finetune zoo base colours --learning-rate -1", &["positive number", "found -1"]),
+            ("finetune zoo base colours --learning-rate 1e30", &["loss is", "learning rate"]),
+            ("finetune zoo base colours --budget 0", &["budget", "found 0"]),
+            ("finetune zoo base colours -o x.pt", &["x.pt", ".onnx or .safetensors"]),
+            ("finetune zoo colours", &["MODEL DATASET", "--top N DATASET"]),
+            ("finetune zoo base colours --top 2", &["MODEL DATASET", "--top N DATASET"]),
+            ("finetune zoo colours --top 0", &["at least 1 candidate", "found 0"]),
+            ("finetune zoo colours --top 2 --max-params 1", &["loosen the filter"]),
             ("list zoo --sort colour", &["added, name, params or macs"]),
             ("query zoo", &["DATASET"]),
             ("init zoo", &["zoo", "a new or empty directory", "found a zoo"]),
         ],
     );
-    assert!(!at.join("x.onnx").exists() && !at.join("x.txt").exists());
+    for file in ["x.onnx", "x.txt", "x.tar", "x.zip", "x.pt"] {
+        assert!(!at.join(file).exists(), "a refused command left {file}");
+    }
 }
 
 #[test]
@@ -344,7 +365,7 @@ fn a_second_writer_is_refused_and_told_who_writes() {
     let pid = format!("process {}", std::process::id());
     for line in ["record zoo base t 0.5", "train zoo"] {
         let answer = tans(at, line);
-        assert_answer(line, &answer, 3, &["zoo", "being written by", &pid, "read-only"]);
+        assert_answer(line, &answer, 3, &["zoo", "being written by", &pid, "--wait"]);
     }
     for line in ["list zoo", "query zoo colours"] {
         done(at, line);
@@ -384,7 +405,7 @@ fn images_of_one_pixel_work() {
     assert_eq!(objects(&done(at, "query zoo dots --json").out).len(), 1);
     done(at, "task add zoo dots dots");
     let answer = done(at, "finetune zoo base dots --epochs 1 --benchmark none --json");
-    assert_eq!(objects(&answer.out)[0]["task"], "dots");
+    assert_eq!(objects(&answer.out).last().expect("a report")["task"], "dots");
     state(&reader(at));
 }
 
@@ -395,7 +416,8 @@ fn unreadable_images_are_skipped_and_named() {
     fs::write(at.join("colours/red/broken.png"), b"\x89PNG\r\n\x1a\nno image")
         .expect("files can be written");
     let answer = done(at, "query zoo colours --json");
-    assert_answer("query zoo colours", &answer, 0, &["skipped", "broken.png"]);
+    let parts = ["skipped", "broken.png", "unreadable images skipped in all: 1"];
+    assert_answer("query zoo colours", &answer, 0, &parts);
     assert_eq!(objects(&answer.out).len(), 1);
 }
 
@@ -427,72 +449,169 @@ fn check_finds_a_flipped_byte_and_says_where() {
     let report = &objects(&answer.out)[0];
     assert_eq!(report["sound"], false);
     let name = pack.file_name().expect("a file").to_string_lossy().into_owned();
-    assert!(report["findings"].to_string().contains(&name), "{report}");
+    let finding = &report["findings"][0];
+    assert!(finding["file"].to_string().contains(&name), "{report}");
+    assert_eq!(finding["models"], serde_json::json!(["base"]), "{report}");
+    assert!(finding["remedy"].to_string().contains("tans remove ZOO base"), "{report}");
     let answer = tans(at, "check zoo");
     assert_eq!(answer.code, Some(1));
     assert!(answer.out.contains(&name) && answer.out.contains("1 findings"), "{}", answer.out);
+    // What is damaged must not leave the zoo as if it were not.
+    for line in ["export zoo base -o x.onnx", "export zoo --starter -o x.tar"] {
+        assert_answer(line, &tans(at, line), 3, &["model base", "damaged", "tans check"]);
+    }
+    assert!(!at.join("x.onnx").exists() && !at.join("x.tar").exists());
 }
 
-/// (command, how many lines it prints, fields of each line).
-type Printed = (&'static str, usize, &'static [&'static str]);
-
-const HIT: [&str; 10] = [
-    "rank",
-    "model",
-    "cosine",
-    "predicted_accuracy",
-    "interval",
-    "probed_accuracy",
-    "source_tasks",
-    "params",
-    "macs",
-    "license",
-];
-const SUMMARY: [&str; 8] =
-    ["model", "id", "params", "macs", "license", "tags", "source_tasks", "status"];
-const INGESTED: [&str; 6] = ["source", "model", "status", "note", "params", "macs"];
-const RESULT: [&str; 4] = ["model", "task", "kind", "accuracy"];
-const PRINTED: [Printed; 15] = [
-    ("init other", 1, &["zoo", "models", "tasks", "pairs"]),
-    ("ingest zoo small:cnn-w18@32 --benchmark none", 1, &INGESTED),
-    ("query zoo colours", 2, &HIT),
-    ("query zoo colours --rerank 2", 2, &HIT),
-    ("list zoo", 2, &SUMMARY),
-    ("show zoo base", 1, &["model", "parent", "architecture", "input", "weight_bytes", "results"]),
-    ("task add zoo seen colours", 1, &["task", "id", "family", "classes", "rows", "pairs"]),
-    ("measure zoo --all colours", 2, &RESULT),
-    ("finetune zoo base colours --epochs 1 --benchmark none --name child", 1, &RESULT),
-    ("record zoo base seen 0.5", 1, &["pairs", "new_models", "new_tasks"]),
-    ("encode zoo colours -o rows.npz", 1, &["output", "rows", "dim", "backbone_ms"]),
-    ("query zoo rows.npz", 3, &HIT),
-    ("export zoo base -o base.safetensors", 1, &["model", "output", "bytes", "models"]),
-    ("stats zoo", 1, &["models", "tasks", "pairs", "generation", "recipe", "disk_bytes"]),
-    ("check zoo", 1, &["sound", "records", "tensors", "networks", "vectors", "findings"]),
-];
+#[test]
+fn damaged_encoders_are_a_finding_and_can_be_learned_anew() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let at = folder.path();
+    done(at, "init zoo");
+    let packs = fs::read_dir(at.join("zoo/packs")).expect("a zoo has packs");
+    let pack = packs.map(|entry| entry.expect("a readable folder").path()).next().expect("a pack");
+    let mut bytes = fs::read(&pack).expect("a readable pack");
+    // The encoders of a new zoo are the last thing that is written.
+    let last = bytes.iter().rposition(|&byte| byte != 0).expect("a pack holds tensors");
+    bytes[last] ^= 1;
+    fs::write(&pack, bytes).expect("files can be written");
+    assert_answer("list zoo", &tans(at, "list zoo"), 3, &["damaged"]);
+    let answer = tans(at, "check zoo --json");
+    assert_eq!(answer.code, Some(1), "{}{}", answer.out, answer.err);
+    let report = &objects(&answer.out)[0];
+    assert_eq!(report["findings"].as_array().map(Vec::len), Some(1), "{report}");
+    assert!(report["findings"][0]["remedy"].to_string().contains("--repair"), "{report}");
+    done(at, "train zoo --repair");
+    // The damaged bytes lie in the pack until they are collected; nothing names them any more.
+    let findings = &objects(&tans(at, "check zoo --json").out)[0]["findings"];
+    assert_eq!(findings.as_array().map(Vec::len), Some(1), "{findings}");
+    assert!(!findings.to_string().contains("--repair"), "{findings}");
+    done(at, "ingest zoo small:cnn-w16@32 --benchmark none");
+    assert_eq!(objects(&done(at, "query zoo task:benchmark/font_style --json").out).len(), 1);
+}
 
 #[test]
-fn json_prints_documented_objects_and_nothing_else() {
+fn a_writer_waits_for_another_if_asked() {
     let folder = zoo_of_one();
     let at = folder.path();
-    for (line, count, fields) in PRINTED {
-        let printed = objects(&done(at, &format!("{line} --json")).out);
-        assert_eq!(printed.len(), count, "tans {line}: {printed:?}");
-        for object in &printed {
-            for field in fields {
-                assert!(object.get(field).is_some(), "tans {line}: no {field} in {object}");
-            }
-        }
+    let open = || Database::open(&at.join("zoo"), OpenOptions::default()).expect("the zoo opens");
+    let writer = open();
+    let line = "record zoo base t 0.5 --wait 0.2s";
+    assert_answer(line, &tans(at, line), 3, &["being written by"]);
+    let line = "record zoo base t 0.5 --wait 10m";
+    let arguments: Vec<&str> = line.split(' ').collect();
+    let mut child = command(at, &arguments).spawn().expect("the binary starts");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(child.try_wait().expect("a process").is_none(), "it did not wait");
+    drop(writer);
+    assert!(child.wait().expect("the binary ends").success());
+}
+
+#[test]
+fn fine_tuning_prints_each_epoch_and_then_the_result() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    let line = "finetune zoo base colours --epochs 2 --benchmark none";
+    let printed = objects(&done(at, &format!("{line} --name one -o one.safetensors --json")).out);
+    assert_eq!(printed.len(), 3, "{printed:?}");
+    for (index, epoch) in printed[..2].iter().enumerate() {
+        assert_eq!(epoch["epoch"], index + 1);
+        assert!(epoch["train_loss"].is_number() && epoch["seconds"].is_number(), "{epoch}");
+        assert!(epoch.get("validation_accuracy").is_some(), "{epoch}");
     }
-    let hits = objects(&done(at, "query zoo colours --json").out);
-    for (index, hit) in hits.iter().enumerate() {
-        assert_eq!(hit.as_object().map(|fields| fields.len()), Some(HIT.len()), "{hit}");
-        assert_eq!(hit["rank"], index + 1);
-        let number = |value: &Value| value.as_f64().expect("a number");
-        let (low, high) = (number(&hit["interval"][0]), number(&hit["interval"][1]));
-        let predicted = number(&hit["predicted_accuracy"]);
-        assert!(0.0 <= low && low <= predicted && predicted <= high && high <= 1.0, "{hit}");
-        assert!((-1.0..=1.0).contains(&number(&hit["cosine"])), "{hit}");
+    for field in RESULT {
+        assert!(printed[2].get(field).is_some(), "no {field} in {}", printed[2]);
     }
+    assert_eq!(printed[2]["status"], "stored");
+    let exported = done(at, "export zoo one -o again.safetensors");
+    assert!(exported.out.contains("1 models"), "{}", exported.out);
+    let read = |name: &str| fs::read(at.join(name)).expect("the file is there");
+    // The order of a safetensors header's metadata is its writer's own.
+    assert_eq!(read("one.safetensors").len(), read("again.safetensors").len());
+    // The same start, data and seed give the same network, which keeps its name.
+    let answer = done(at, &format!("{line} --name two --license GPL-3.0-only"));
+    assert_answer(line, &answer, 0, &["as one", "--license", "tans edit"]);
+    assert!(answer.out.contains("validation accuracy"), "{}", answer.out);
+    assert_answer("show zoo two", &tans(at, "show zoo two"), 2, &["two"]);
+    assert!(done(at, "show zoo one").out.contains("MIT"));
+}
+
+#[test]
+fn a_race_keeps_the_best_of_the_first_answers() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    done(at, "ingest zoo small:cnn-w18@32 --benchmark none");
+    done(at, "ingest zoo small:cnn-w20@32 --benchmark none");
+    done(at, "record zoo elsewhere benchmark/font_style 0.9");
+    let line = "finetune zoo colours --top 5 --epochs 4 --patience 0 --benchmark none --name won";
+    let printed = objects(&done(at, &format!("{line} --json")).out);
+    let report = printed.last().expect("a report");
+    // A reference is an answer to the query, but nothing that can be trained.
+    let raced = report["candidates"].as_array().expect("a list").clone();
+    assert_eq!(raced.len(), 3, "{report}");
+    let mut epochs: Vec<u64> =
+        raced.iter().map(|it| it["epochs"].as_u64().expect("a count")).collect();
+    epochs.sort_unstable();
+    assert_eq!(epochs, [1, 2, 4], "half of the field leaves at each rung: {report}");
+    let winner = raced.iter().find(|it| it["epochs"] == 4).expect("a winner");
+    assert_eq!(report["parent"], winner["model"]);
+    assert_eq!(printed.len(), 5);
+    // However short the time, each candidate gets an epoch and somebody wins.
+    let line = "finetune zoo colours --top 3 --epochs 50 --budget 0.01 --benchmark none --json";
+    let printed = objects(&done(at, line).out);
+    assert!(printed.len() < 10, "a budget of 10 ms ended after {} epochs", printed.len() - 1);
+    state(&reader(at));
+}
+
+#[test]
+fn an_explanation_adds_up_and_tells_measured_from_estimated() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    done(at, "record zoo base benchmark/font_style 0.9");
+    let explain = |line: &str| objects(&done(at, line).out).remove(0);
+    let why = explain("explain zoo colours base --json");
+    let number = |value: &Value| value.as_f64().expect("a number");
+    let sum = |field: &str| -> f64 {
+        why["terms"].as_array().expect("a list").iter().map(|term| number(&term[field])).sum()
+    };
+    assert!((sum("cosine") - number(&why["cosine"])).abs() < 1e-5, "{why}");
+    assert!((sum("share") - 1.0).abs() < 1e-5, "{why}");
+    let predicted = number(&why["expected_accuracy"]) + sum("accuracy");
+    assert!((predicted - number(&why["predicted_accuracy"])).abs() < 1e-4, "{why}");
+    let hit = &objects(&done(at, "query zoo colours --json").out)[0];
+    assert!((number(&hit["cosine"]) - number(&why["cosine"])).abs() < 1e-5, "{hit} {why}");
+    assert_eq!(why["measured"], serde_json::json!([]));
+    let similar = why["similar_tasks"].as_array().expect("a list");
+    let font = similar.iter().find(|task| task["task"] == "benchmark/font_style");
+    let measured = &font.expect("eight benchmark tasks, eight nearest")["measured"];
+    assert_eq!(
+        (&measured[0]["kind"], measured.as_array().map(Vec::len)),
+        (&"reported".into(), Some(1))
+    );
+    assert!(why["cost"]["latency"]["median_ms"].is_number(), "{why}");
+
+    done(at, "measure zoo base colours");
+    let why = explain("explain zoo colours base --json");
+    assert_eq!(why["measured"][0]["kind"], "probe", "{why}");
+    assert_eq!(why["results"], 2);
+    let answer = done(at, "explain zoo task:benchmark/font_style base");
+    for part in ["measured on this dataset: 0.900 (reported)", "estimated accuracy", "similar task"]
+    {
+        assert!(answer.out.contains(part), "expected {part:?} in {}", answer.out);
+    }
+}
+
+#[test]
+fn measuring_all_counts_what_it_could_not_measure() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    damaged(at, "odd.onnx", |bytes| rename_conv(bytes));
+    done(at, "ingest zoo odd.onnx");
+    let answer = done(at, "measure zoo --all colours --json");
+    assert_eq!(objects(&answer.out).len(), 1);
+    assert_answer("measure --all", &answer, 0, &["1 of 2 models", "odd"]);
+    done(at, "remove zoo base");
+    assert_refused(at, 2, &[("measure zoo --all colours", &["none of 1 models", "odd"])]);
 }
 
 #[test]
@@ -507,4 +626,131 @@ fn a_closed_pipe_is_no_failure() {
         assert!(output.status.success(), "tans {line}: {} {said}", output.status);
         assert!(!said.contains("panicked") && !said.contains("ipe"), "tans {line}: {said}");
     }
+}
+
+#[test]
+fn a_file_of_results_may_quote_its_fields() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    let lines = "\u{feff}accuracy, params, task, model, remark\r\n\
+                 0.5,,t,base,\"a, b\"\r\n\
+                 0.25,1.5M,\"birds, wild\",\"the \"\"far\"\" one\",\r\n\
+                 0.75,,\"birds, wild\",\"the \"\"far\"\" one\",\r\n";
+    fs::write(at.join("quoted.csv"), lines).expect("files can be written");
+    let report = &objects(&done(at, "record zoo quoted.csv --json").out)[0];
+    let counts = (&report["pairs"], &report["new_models"], &report["new_tasks"]);
+    assert_eq!(counts, (&2.into(), &1.into(), &2.into()), "the last result of a pair counts");
+    let models = objects(&done(at, "list zoo --json").out);
+    let far = models.iter().find(|model| model["model"] == "the \"far\" one").expect("a reference");
+    assert_eq!((&far["params"], &far["macs"]), (&1_500_000.into(), &Value::Null));
+    assert!(done(at, "task list zoo").out.contains("birds, wild"));
+    let shown = done(at, "query zoo colours").out;
+    let row = shown.lines().find(|line| line.contains("far")).expect("a reference is found");
+    let ends = row.split_whitespace().rev().take(3).collect::<Vec<_>>();
+    assert_eq!(ends, ["-", "-", "1.50M"], "no license, unknown MACs: {row}");
+    state(&reader(at));
+}
+
+#[test]
+fn a_limit_on_latency_explains_an_empty_answer() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    done(at, "record zoo far t 0.5");
+    done(at, "remove zoo base");
+    for line in ["query zoo colours --max-latency 1s", "list zoo --max-latency 1s --json"] {
+        let answer = done(at, line);
+        assert_answer(line, &answer, 0, &["--max-latency", "measured here", "references"]);
+        assert_eq!(answer.out, "");
+    }
+}
+
+#[test]
+fn a_known_dataset_is_named_and_a_name_of_results_takes_its_dataset() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    done(at, "record zoo base hues 0.5");
+    let answer = done(at, "task add zoo hues colours");
+    assert_answer("task add", &answer, 0, &["1 results recorded before count for hues now"]);
+    let answer = done(at, "task add zoo shades colours");
+    assert!(answer.out.starts_with("already stored as hues\n"), "{}", answer.out);
+    let report = &objects(&done(at, "task add zoo shades colours --json").out)[0];
+    assert_eq!((&report["status"], &report["task"]), (&"already stored".into(), &"hues".into()));
+    assert_eq!(report["pairs"], 1);
+    done(at, "task add zoo hues colours --family plain");
+    assert_refused(
+        at,
+        2,
+        &[("task add zoo hues colours --family other", &["hues", "plain", "other"])],
+    );
+}
+
+#[test]
+fn bad_input_is_passed_over_and_a_failing_disk_is_not() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    fs::write(at.join("text.onnx"), "no network").expect("files can be written");
+    let line = "ingest zoo text.onnx small:cnn-w18@32 absent.onnx --benchmark none";
+    let answer = tans(at, line);
+    assert_answer(line, &answer, 2, &["text.onnx", "absent.onnx", "2 networks were refused"]);
+    assert!(answer.out.contains("stored as cnn-w18"), "{}", answer.out);
+
+    // No file may grow beyond its present size, so the next tensors find no room.
+    let packs = fs::read_dir(at.join("zoo/packs")).expect("a zoo has packs");
+    let sizes = packs.map(|pack| pack.expect("a pack").metadata().expect("a file").len());
+    let limit = sizes.max().expect("a zoo has a pack") / 1024;
+    let line = "ingest zoo small:resnet8-w24@32 small:cnn-w16@32 text.onnx --benchmark none";
+    let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" {line}");
+    let output = std::process::Command::new("bash")
+        .args(["-c", &script, env!("CARGO_BIN_EXE_tans")])
+        .current_dir(at)
+        .output()
+        .expect("bash runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert_eq!(said.matches("tans: ").count(), 1, "it stops at once: {said}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    state(&reader(at));
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_no_bad_input() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    fs::create_dir_all(at.join("taken.onnx/inside")).expect("folders can be made");
+    assert_refused(at, 3, &[("export zoo base -o taken.onnx", &["cannot replace", "taken.onnx"])]);
+    assert_refused(at, 2, &[("record zoo absent.csv", &["cannot read", "absent.csv"])]);
+}
+
+#[test]
+fn a_damaged_candidate_is_no_answer_of_a_re_rank() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    let packs = fs::read_dir(at.join("zoo/packs")).expect("a zoo has packs");
+    let pack = packs.map(|pack| pack.expect("a readable folder").path()).max().expect("a pack");
+    let bytes = fs::metadata(&pack).expect("a pack").len();
+    let file = fs::OpenOptions::new().write(true).open(&pack).expect("a pack can be opened");
+    // The last tensors belong to the network that was ingested last.
+    file.set_len(bytes - 256).expect("a pack can be cut");
+    let line = "query zoo colours --rerank 1";
+    assert_answer(line, &tans(at, line), 3, &["damaged"]);
+    done(at, "query zoo colours");
+}
+
+#[test]
+fn what_an_interrupted_init_left_makes_way_for_the_next() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    // As a kill leaves it: all that a zoo is made of, but not yet what says that it is one.
+    fs::remove_file(at.join("zoo/FORMAT")).expect("a zoo has a marker");
+    fs::write(at.join("zoo/UNFINISHED"), "tans zoo\n").expect("files can be written");
+    let line = "list zoo";
+    assert_answer(line, &tans(at, line), 2, &["not a zoo", "interrupted", "tans init"]);
+    fs::write(at.join("zoo/mine.txt"), "mine").expect("files can be written");
+    let line = "init zoo";
+    assert_answer(line, &tans(at, line), 2, &["new or empty directory", "a directory with"]);
+    assert_eq!(fs::read_to_string(at.join("zoo/mine.txt")).expect("it is there"), "mine");
+    fs::remove_file(at.join("zoo/mine.txt")).expect("files can be removed");
+    done(at, "init zoo");
+    assert!(!at.join("zoo/UNFINISHED").exists());
+    assert!(state(&reader(at)).contains("0 pairs, generation 0"));
 }

@@ -122,6 +122,24 @@ fn reported_networks_survive_a_kill_during_ingest() {
 }
 
 #[test]
+fn an_init_that_was_killed_can_be_made_again() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let at = folder.path();
+    for delay_ms in [0, 30, 80, 150, 300, 600] {
+        let child = command(at, &["init", "zoo", "--json"]).spawn().expect("the binary starts");
+        let reported = kill(child, 0, Duration::from_millis(delay_ms));
+        let opened = Database::open(&at.join("zoo"), OpenOptions::default()).map(drop);
+        if opened.is_ok() {
+            assert_eq!(survivors(at), BTreeSet::new());
+            fs::remove_dir_all(at.join("zoo")).expect("a zoo can be removed");
+        }
+        assert!(opened.is_ok() || reported.is_empty(), "{reported:?} and {opened:?}");
+    }
+    done(at, "init zoo");
+    assert_eq!(survivors(at), BTreeSet::new());
+}
+
+#[test]
 fn a_manifest_goes_on_where_a_kill_stopped_it() {
     let folder = new_zoo();
     let at = folder.path();

@@ -4,13 +4,17 @@
 
 #[path = "common/images.rs"]
 mod images;
+#[path = "common/onnx.rs"]
+mod onnx;
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use tans::{
     Benchmark, Database, DatasetSource, EditOptions, Error, Filter, FinetuneOptions, Hit,
-    IngestOptions, Ingested, InitOptions, ListOptions, OpenOptions, QueryOptions, TaskOptions,
-    TrainOptions, TuningOptions, unobserved,
+    IngestOptions, Ingested, InitOptions, KnownResult, ListOptions, MeasureOptions, OpenOptions,
+    QueryOptions, TaskOptions, TopOptions, TrainOptions, TuningOptions, unobserved,
 };
 use tempfile::TempDir;
 
@@ -116,9 +120,9 @@ fn filters_return_the_least_of_k_and_the_matches_best_first() {
     let (_folder, zoo) = zoo_of_three();
     let everything = all(&zoo);
     assert_eq!(everything.len(), 3);
-    let mut params: Vec<u64> = everything.iter().map(|hit| hit.params).collect();
+    let mut params: Vec<u64> = everything.iter().filter_map(|hit| hit.params).collect();
     params.sort_unstable();
-    let mut macs: Vec<u64> = everything.iter().map(|hit| hit.macs).collect();
+    let mut macs: Vec<u64> = everything.iter().filter_map(|hit| hit.macs).collect();
     macs.sort_unstable();
     let unlimited = Filter::default;
     let by_license = |ids: &[&str]| ids.iter().map(|&id| id.to_owned()).collect::<Vec<_>>();
@@ -218,6 +222,77 @@ fn a_fine_tuned_child_is_stored_and_found_by_the_next_query() {
     let written = ingest(&zoo, &onnx.display().to_string(), &IngestOptions::default());
     assert_eq!((written.status, written.model.as_deref()), ("already stored", Some("child")));
     assert_sound(&zoo);
+}
+
+#[test]
+fn what_was_measured_on_a_dataset_decides_its_next_query() {
+    let (folder, zoo) = zoo_of_three();
+    let path = images::colours(&folder.path().join("colours"), 12, 8);
+    let source = DatasetSource::Path(path);
+    let ask = |k: usize, filter: Filter| {
+        let options = QueryOptions { k, filter, ..QueryOptions::default() };
+        zoo.query(&source, &options, &mut unobserved).expect("an answer").hits
+    };
+    assert!(ask(3, Filter::default()).iter().all(|hit| hit.measured.is_none()));
+    zoo.add_task("colours", &source, &TaskOptions::default(), &mut unobserved).expect("a task");
+    for (model, accuracy) in [("narrow", 0.1), ("wide", 0.99)] {
+        zoo.record(model, "colours", accuracy).expect("a result is recorded");
+    }
+    let hits = ask(3, Filter::default());
+    assert_eq!(names(&hits), ["wide", "middle", "narrow"]);
+    let known = hits[0].measured.expect("it is known");
+    assert_eq!((known.accuracy, known.kind), (0.99, "reported"));
+    assert!(hits[1].measured.is_none());
+    assert!(hits.iter().all(|hit| {
+        let [low, high] = hit.interval;
+        (low..=high).contains(&hit.predicted_accuracy)
+    }));
+    assert_eq!(names(&ask(1, Filter::default())), ["wide"]);
+    let narrow = Filter { params_max: hits[2].params, ..Filter::default() };
+    assert_eq!(names(&ask(3, narrow)), ["narrow"], "a known result passes no filter");
+}
+
+#[test]
+fn a_race_starts_from_the_first_answers_of_the_query() {
+    let (folder, zoo) = zoo_of_three();
+    let source = DatasetSource::Path(images::colours(&folder.path().join("colours"), 12, 8));
+    zoo.add_task("colours", &source, &TaskOptions::default(), &mut unobserved).expect("a task");
+    for task in ["font_style", "icons_colour", "fashion_mnist", "clipart_food"] {
+        zoo.record("narrow", &format!("benchmark/{task}"), 1.0).expect("a result is recorded");
+    }
+    zoo.record("wide", "colours", 0.99).expect("a result is recorded");
+    zoo.record("narrow", "colours", 0.01).expect("a result is recorded");
+    let hits =
+        zoo.query(&source, &QueryOptions::default(), &mut unobserved).expect("an answer").hits;
+    let cosine = |name: &str| hits.iter().find(|hit| hit.model == name).expect("found").cosine;
+    assert!(hits[0].model == "wide" && cosine("narrow") > cosine("wide"), "{hits:?}");
+    let options = FinetuneOptions {
+        tuning: TuningOptions { epochs: 1, ..TuningOptions::default() },
+        benchmark: Benchmark::None,
+        ..FinetuneOptions::default()
+    };
+    let top = TopOptions { count: 1, ..TopOptions::default() };
+    let report = zoo.finetune_top(&source, &top, &options, &mut unobserved).expect("a winner");
+    assert_eq!(report.parent.as_deref(), Some("wide"));
+}
+
+#[test]
+fn an_interrupted_measurement_goes_on_with_what_is_missing() {
+    let (folder, zoo) = zoo_of_three();
+    let path = images::colours(&folder.path().join("colours"), 12, 6);
+    let source = DatasetSource::Path(path);
+    let missing = MeasureOptions { missing: true, ..MeasureOptions::default() };
+    let measure = |models: &[String], options: &MeasureOptions| {
+        let report = zoo.measure(models, &source, options, &mut unobserved).expect("measured");
+        let mut models: Vec<String> =
+            report.measurements.into_iter().map(|measured| measured.model).collect();
+        models.sort();
+        models
+    };
+    assert_eq!(measure(&["middle".into()], &MeasureOptions::default()), ["middle"]);
+    assert_eq!(measure(&[], &missing), ["narrow", "wide"]);
+    assert_eq!(measure(&[], &missing), [""; 0]);
+    assert_eq!(measure(&[], &MeasureOptions::default()), ["middle", "narrow", "wide"]);
 }
 
 #[test]
@@ -346,4 +421,292 @@ fn a_starter_bundle_carries_the_whole_zoo() {
         assert_eq!(names(&query(&copy)), names(&query(&zoo)), "{task}");
     }
     assert_sound(&copy);
+}
+
+/// What is known of a model on a task, as (kind, accuracy).
+fn results(zoo: &Database, model: &str, task: &str) -> Vec<(&'static str, f32)> {
+    let results = zoo.show(model).expect("the model is there").results;
+    let of_task = |result: &&KnownResult| result.task == task;
+    results.iter().filter(of_task).map(|result| (result.kind, result.accuracy)).collect()
+}
+
+fn reported(task: &str, accuracy: f32) -> IngestOptions {
+    IngestOptions {
+        task: Some(task.into()),
+        accuracy: Some(accuracy),
+        benchmark: Benchmark::None,
+        ..IngestOptions::default()
+    }
+}
+
+#[test]
+fn a_network_that_is_stored_already_gains_the_result_it_comes_with() {
+    let (_folder, zoo) = zoo_of_three();
+    let before = cosine(&zoo, "narrow");
+    let again = ingest(&zoo, "small:cnn-w16@32", &reported(BENCHMARK_TASK, 0.99));
+    assert_eq!((again.status, again.note), ("already stored", None));
+    assert_eq!(results(&zoo, "narrow", BENCHMARK_TASK), [("reported", 0.99)]);
+    assert!(cosine(&zoo, "narrow") > before, "the result moves the model");
+    let shown = zoo.show("narrow").expect("the model is there").summary;
+    assert_eq!(shown.source_tasks, [BENCHMARK_TASK], "it was trained on that task");
+    assert_eq!(shown.license.as_deref(), Some("MIT"));
+
+    let options = IngestOptions { name: Some("other".into()), ..reported("elsewhere", 0.5) };
+    let again = ingest(&zoo, "small:cnn-w16@32", &options);
+    assert!(again.note.is_some_and(|note| note.contains("name")), "the name is not given");
+    assert_eq!(results(&zoo, "narrow", "elsewhere"), [("reported", 0.5)]);
+    let before = knowledge(&zoo);
+    ingest(&zoo, "small:cnn-w16@32", &named("narrow", "MIT", "hands"));
+    assert_eq!(knowledge(&zoo), before, "nothing new is said");
+    assert_sound(&zoo);
+}
+
+#[test]
+fn a_manifest_names_files_generated_networks_and_references() {
+    let (folder, zoo) = zoo_of_three();
+    let at = folder.path();
+    zoo.export("middle", &at.join("middle.onnx")).expect("an export");
+    zoo.remove(&["middle".to_owned()]).expect("a removal");
+    let lines = [
+        r#"{"path": "middle.onnx", "name": "back", "task": "t", "accuracy": 0.25, "tags": {"a": "1"}}"#,
+        r#"{"space": "small:cnn-w28@32", "name": "made", "task": "t", "accuracy": 0.5, "license": "ISC"}"#,
+        r#"{"uri": "https://example.org/far", "name": "far", "task": "t", "accuracy": 0.75, "params": 12}"#,
+        r#"{"uri": "https://example.org/no-task", "accuracy": 0.75}"#,
+        r#"{"uri": "https://example.org/hint", "mean": [0.5]}"#,
+        r#"{"space": "small:cnn-w30@32", "scale": 1.0}"#,
+        r#"{"space": "small:cnn-w30@32", "params": 7}"#,
+        r#"{"space": "large:cnn-w30@32"}"#,
+        r#"{"space": "small:cnn-w30@32", "uri": "https://example.org/both"}"#,
+        r#"{"space": "small:cnn-w30@32", "accuracy": 1.5, "task": "t"}"#,
+    ];
+    fs::write(at.join("all.jsonl"), lines.join("\n")).expect("the tempdir takes files");
+    let options = IngestOptions { benchmark: Benchmark::None, ..IngestOptions::default() };
+    let source = at.join("all.jsonl").display().to_string();
+    let all = zoo.ingest(&source, &options, &mut unobserved).expect("a readable manifest");
+    for (model, accuracy) in [("back", 0.25), ("made", 0.5), ("far", 0.75)] {
+        assert_eq!(results(&zoo, model, "t"), [("reported", accuracy)], "{model}");
+        assert_eq!(zoo.show(model).expect("it is there").summary.source_tasks, ["t"], "{model}");
+    }
+    assert_eq!(zoo.show("back").expect("it is there").summary.tags["a"], "1");
+    assert_eq!(zoo.show("made").expect("it is there").summary.license.as_deref(), Some("ISC"));
+    let expected = [
+        "task",
+        "with the file",
+        "with the file",
+        "with a uri only",
+        "SPACE:CONFIG",
+        "one of path, uri and space",
+        "0..1",
+    ];
+    assert_eq!(all.len(), 3 + expected.len());
+    for (refused, expected) in all[3..].iter().zip(expected) {
+        let note = refused.note.as_deref().unwrap_or_default();
+        assert_eq!(refused.status, "refused", "{refused:?}");
+        assert!(note.contains(expected) && note.contains("all.jsonl:"), "{expected}: {note}");
+    }
+    assert_eq!(all_names(&zoo), ["back", "far", "made", "narrow", "wide"]);
+    assert_sound(&zoo);
+}
+
+fn all_names(zoo: &Database) -> Vec<String> {
+    let mut names: Vec<String> = all(zoo).into_iter().map(|hit| hit.model).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn each_network_of_a_folder_is_reported_as_soon_as_it_is_stored() {
+    let (folder, zoo) = zoo_of_three();
+    let other = init(&folder.path().join("other"), Vec::new());
+    let networks = folder.path().join("networks");
+    fs::create_dir(&networks).expect("the tempdir takes folders");
+    for name in ["narrow", "middle", "wide"] {
+        zoo.export(name, &networks.join(format!("{name}.onnx"))).expect("an export");
+    }
+    let source = networks.display().to_string();
+    let options = IngestOptions { benchmark: Benchmark::None, ..IngestOptions::default() };
+    let mut reports = 0;
+    let mut report = |ingested: Ingested| {
+        reports += 1;
+        let stored = other.list(&ListOptions::default()).expect("models can be read");
+        assert_eq!(stored.len(), reports, "{ingested:?}");
+        if reports < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    let stopped = other.ingest_each(&source, &options, &mut report, &mut unobserved);
+    assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
+    assert_eq!(other.list(&ListOptions::default()).expect("models can be read").len(), 2);
+    assert_sound(&other);
+}
+
+#[test]
+fn a_reference_task_becomes_the_dataset_of_its_name() {
+    let (folder, zoo) = zoo_of_three();
+    let source = DatasetSource::Path(images::colours(&folder.path().join("colours"), 12, 4));
+    zoo.record("narrow", "hues", 0.9).expect("a result is recorded");
+    zoo.record("narrow", "hues", 0.8).expect("a result is recorded");
+    zoo.record("far", "hues", 0.3).expect("a result is recorded");
+    ingest(&zoo, "small:cnn-w28@32", &reported("hues", 0.7));
+    let task = DatasetSource::Task("hues".into());
+    assert!(zoo.query(&task, &QueryOptions::default(), &mut unobserved).is_err(), "no rows yet");
+
+    let options = TaskOptions::default();
+    let added = zoo.add_task("hues", &source, &options, &mut unobserved).expect("a task");
+    assert_eq!((added.status, added.moved_pairs), ("stored", 3));
+    let hues: Vec<_> =
+        zoo.tasks().expect("tasks").into_iter().filter(|t| t.task == "hues").collect();
+    assert_eq!((hues.len(), hues[0].reference, hues[0].pairs), (1, false, 3));
+    for (model, accuracy) in [("narrow", 0.8), ("far", 0.3), ("cnn-w28", 0.7)] {
+        assert_eq!(results(&zoo, model, "hues"), [("reported", accuracy)], "{model}");
+    }
+    assert_eq!(zoo.show("cnn-w28").expect("it is there").summary.source_tasks, ["hues"]);
+    let ranked = |zoo: &Database| {
+        let answer = zoo.query(&task, &QueryOptions::default(), &mut unobserved);
+        format!("{:?}", answer.expect("the task can be asked about").hits)
+    };
+    let before = ranked(&zoo);
+    assert!(before.find("narrow") < before.find("far"), "{before}");
+    assert_sound(&zoo);
+    drop(zoo);
+    assert_eq!(ranked(&open(&folder.path().join("zoo"), true)), before);
+}
+
+#[test]
+fn a_dataset_that_is_known_keeps_its_name_and_loses_nothing() {
+    let (folder, zoo) = zoo_of_three();
+    let source = DatasetSource::Path(images::colours(&folder.path().join("colours"), 12, 4));
+    let add = |name: &str, family: Option<&str>| {
+        let family = family.map(str::to_owned);
+        let options = TaskOptions { family, ..TaskOptions::default() };
+        zoo.add_task(name, &source, &options, &mut unobserved)
+    };
+    assert_eq!(add("hues", None).expect("a task").status, "stored");
+    let again = add("shades", Some("plain")).expect("the same task");
+    assert_eq!((again.status, &*again.summary.task), ("already stored", "hues"));
+    assert_eq!(again.summary.family, "plain", "it had none");
+    let refused = add("hues", Some("other")).expect_err("it has a family").to_string();
+    assert!(refused.contains("plain") && refused.contains("other"), "{refused}");
+    assert!(add(BENCHMARK_TASK, None).is_ok_and(|task| task.summary.task == "hues"));
+
+    // A result on a reference counts for the dataset that is named like it, unless that knows better.
+    zoo.record("narrow", "tints", 0.1).expect("a result is recorded");
+    zoo.record("wide", "tints", 0.2).expect("a result is recorded");
+    zoo.record("narrow", "hues", 0.9).expect("a result is recorded");
+    let added = add("tints", None).expect("the same task");
+    assert_eq!((&*added.summary.task, added.moved_pairs), ("hues", 1));
+    assert_eq!(results(&zoo, "narrow", "hues"), [("reported", 0.9)]);
+    assert_eq!(results(&zoo, "wide", "hues"), [("reported", 0.2)]);
+    assert!(!zoo.tasks().expect("tasks").iter().any(|task| task.task == "tints"));
+    assert_sound(&zoo);
+}
+
+#[test]
+fn an_edit_during_a_measurement_stays() {
+    let (folder, zoo) = zoo_of_three();
+    let source = DatasetSource::Path(images::colours(&folder.path().join("colours"), 12, 4));
+    let edit = EditOptions { license: Some("ISC".into()), ..EditOptions::default() };
+    let mut edited = false;
+    let mut observer = |progress: tans::Progress| {
+        if progress.step == "measuring" && !std::mem::replace(&mut edited, true) {
+            zoo.edit("narrow", &edit).expect("an edit");
+        }
+        ControlFlow::Continue(())
+    };
+    let models = ["narrow".to_owned()];
+    zoo.measure(&models, &source, &MeasureOptions::default(), &mut observer).expect("a result");
+    let by_license = Filter { licenses: vec!["ISC".into()], ..Filter::default() };
+    assert_eq!(names(&hits(&zoo, by_license, 5)), ["narrow"]);
+}
+
+#[test]
+fn an_edit_leaves_the_vector_as_it_is() {
+    let (folder, zoo) = zoo_of_three();
+    let source = DatasetSource::Path(images::colours(&folder.path().join("colours"), 12, 4));
+    zoo.add_task("hues", &source, &TaskOptions::default(), &mut unobserved).expect("a task");
+    zoo.record("narrow", "hues", 0.95).expect("a result is recorded");
+    // What was learned from the task stays in the vector until the next training.
+    zoo.remove_task("hues").expect("a removal");
+    let before = cosine(&zoo, "narrow");
+    let edit = EditOptions { license: Some("ISC".into()), ..EditOptions::default() };
+    zoo.edit("narrow", &edit).expect("an edit");
+    assert_eq!(cosine(&zoo, "narrow"), before);
+    drop(zoo);
+    assert_eq!(cosine(&open(&folder.path().join("zoo"), true), "narrow"), before);
+}
+
+/// A file with a network that gives NaN for nearly black images.
+fn dark_network(folder: &Path) -> String {
+    let path = folder.join("dark.onnx");
+    fs::write(&path, onnx::afraid_of_the_dark()).expect("the tempdir takes files");
+    path.display().to_string()
+}
+
+#[test]
+fn nan_on_a_benchmark_image_is_stored_and_marked_like_nan_on_a_probe_image() {
+    let (folder, zoo) = zoo_of_three();
+    let stored = ingest(&zoo, &dark_network(folder.path()), &IngestOptions::default());
+    assert_eq!((stored.status, stored.macs), ("stored", None));
+    assert!(stored.note.is_some_and(|note| note.contains("NaN")), "it is said why");
+    assert!(all_names(&zoo).contains(&"dark".to_owned()), "it is found all the same");
+    assert_sound(&zoo);
+}
+
+#[test]
+fn a_candidate_that_gives_nan_is_named_and_ranked_by_its_prediction() {
+    let (folder, zoo) = zoo_of_three();
+    let options = IngestOptions { benchmark: Benchmark::None, ..IngestOptions::default() };
+    let dark = ingest(&zoo, &dark_network(folder.path()), &options);
+    assert_eq!(dark.note, None, "it takes every probe image");
+    zoo.record("far", "their task", 0.7).expect("a result is recorded");
+    let path = images::colours(&folder.path().join("colours"), 12, 4);
+    fs::create_dir(path.join("black")).expect("the tempdir takes folders");
+    for number in 0..4 {
+        let image = image::RgbImage::from_pixel(12, 12, image::Rgb([number, 0, 1]));
+        image.save(path.join(format!("black/{number}.png"))).expect("the tempdir takes images");
+    }
+    let options = QueryOptions { rerank: 5, ..QueryOptions::default() };
+    let answer = zoo.query(&DatasetSource::Path(path), &options, &mut unobserved);
+    let answer = answer.expect("an answer");
+    let mut unprobed = answer.unprobed;
+    unprobed.sort();
+    let [(dark, why), (far, reference)] = &unprobed[..] else { panic!("{unprobed:?}") };
+    assert!(dark == "dark" && why.contains("NaN"), "{why}");
+    assert!(far == "far" && reference.contains("reference"), "{reference}");
+    assert_eq!(answer.hits.len(), 5);
+    for hit in &answer.hits {
+        let is_probed = hit.model != "dark" && hit.model != "far";
+        assert_eq!(hit.probed_accuracy.is_some(), is_probed, "{hit:?}");
+    }
+}
+
+#[test]
+fn what_a_reference_costs_is_unknown_and_meets_no_limit() {
+    let (folder, zoo) = zoo_of_three();
+    zoo.record("far", BENCHMARK_TASK, 0.7).expect("a result is recorded");
+    let csv = folder.path().join("results.csv");
+    fs::write(&csv, "model,dataset,accuracy,params\nnear,their task,0.5,2k\n").expect("a file");
+    zoo.record_file(&csv, &mut unobserved).expect("a sound file");
+    let found = all(&zoo);
+    let cost = |model: &str| {
+        let hit = found.iter().find(|hit| hit.model == model).expect("a reference is found");
+        (hit.params, hit.macs)
+    };
+    assert_eq!((cost("far"), cost("near")), ((None, None), (Some(2000), None)));
+    let limit = |params_max, macs_max| Filter { params_max, macs_max, ..Filter::default() };
+    assert!(names(&hits(&zoo, limit(Some(u64::MAX), None), 9)).contains(&"near"));
+    assert!(!names(&hits(&zoo, limit(Some(u64::MAX), None), 9)).contains(&"far"));
+    assert_eq!(hits(&zoo, limit(None, Some(u64::MAX)), 9).len(), 3);
+}
+
+#[test]
+fn a_new_zoo_lies_in_table_files() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let zoo = init(&folder.path().join("zoo"), Vec::new());
+    let log_bytes: u64 = fs::read_dir(folder.path().join("zoo/db"))
+        .expect("a zoo has a database")
+        .map(|entry| entry.expect("a readable folder"))
+        .filter(|entry| entry.path().extension().is_some_and(|suffix| suffix == "log"))
+        .map(|entry| entry.metadata().expect("a file").len())
+        .sum();
+    assert_eq!(log_bytes, 0, "the log holds what a table file does not");
+    assert_sound(&zoo);
 }

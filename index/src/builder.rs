@@ -1,10 +1,12 @@
 //! Builds a segment with hnsw_rs; the one file that speaks that crate.
 
+use crate::codes::{Points, quantise};
 use crate::columns::ColumnData;
 use crate::embedding::padded_dim;
-use crate::flat::{FlatGraph, quantise};
-use crate::format::{self, Header, LEVELS_MAX, M_MAX, NO_LINK};
+use crate::flat::FlatGraph;
+use crate::format::{self, COUNT_MAX, Header, LEVELS_MAX, M_MAX};
 use crate::map::bytes_of;
+use crate::refine::refine;
 use crate::repair::repair;
 use crate::simd::Kernel;
 use crate::{Attributes, Embedding, Error, Result};
@@ -32,7 +34,7 @@ pub struct Entry {
 pub struct BuildOptions {
     /// Neighbours per point and layer (level 0 has twice as many), 2..=256. Default 16.
     pub m: usize,
-    /// Candidates kept during construction, at least 1. Default 200.
+    /// Candidates among which the links of level 0 are chosen, at least 1. Default 200.
     pub ef_construction: usize,
     /// Threads, at least 1; 1 makes the build deterministic. Default: all cores.
     pub threads: usize,
@@ -60,6 +62,10 @@ pub struct BuildReport {
 /// Points that go in one after the other before threads start: hnsw_rs leaves a point without any
 /// link if it comes while the graph has no entry point yet.
 const SERIAL_START: usize = 256;
+/// hnsw_rs keeps this part of the candidates that the final links are chosen among, ..
+const SKETCH: usize = 8;
+/// .. but at least this many.
+const SKETCH_EF: usize = 24;
 /// Insertions between two calls of `progress`.
 const CHUNK: usize = 1024;
 
@@ -81,18 +87,22 @@ pub fn build_segment(
     check_options(options)?;
     let dim = check_entries(entries)?;
     let pool = pool(options.threads)?;
-    let built = build_graph(entries, options, pool.as_ref(), progress)?;
+    let total = entries.len();
+    // The two halves of the work take about the same time.
+    let mut inserted = |done| step(progress, done / 2, total);
+    let built = build_graph(entries, options, &pool, &mut inserted)?;
     let (mut graph, order) = flatten(&built, options.m);
     drop(built);
     let stride = padded_dim(dim);
     let ordered: Vec<&Entry> = order.iter().map(|&origin| &entries[origin]).collect();
     let mut vectors = Vec::with_capacity(ordered.len() * stride);
     ordered.iter().for_each(|entry| vectors.extend(entry.vector.padded()));
-    let repaired = match &pool {
-        Some(pool) => pool.install(|| repair(&mut graph, &vectors, stride)),
-        None => repair(&mut graph, &vectors, stride),
-    };
-    step(progress, entries.len(), entries.len())?;
+    let (codes, ranges) = quantise(&vectors, stride);
+    let points = Points { vectors: &vectors, codes: &codes, ranges: &ranges, stride };
+    let mut refined = |done| step(progress, (total + done) / 2, total);
+    refine(&mut graph, points, options.ef_construction, &pool, &mut refined)?;
+    let repaired = pool.install(|| repair(&mut graph, points));
+    step(progress, total, total)?;
     let header = Header {
         dim: dim as u32,
         count: entries.len() as u64,
@@ -103,7 +113,7 @@ pub fn build_segment(
         levels: graph.level_counts.len() as u32,
         seed: options.seed,
     };
-    write(&header, &graph, &ordered, &vectors, out)?;
+    write(&header, &graph, &ordered, points, out)?;
     tracing::debug!(points = entries.len(), repaired, "built a segment");
     Ok(BuildReport { points: entries.len(), repaired })
 }
@@ -128,8 +138,8 @@ fn check_entries(entries: &[Entry]) -> Result<usize> {
     let wrong = |expected: &str, found| {
         Err(Error::Option { name: "entries", expected: expected.into(), found })
     };
-    if entries.len() >= NO_LINK as usize {
-        return wrong("fewer than 2^32 - 1 vectors", entries.len().to_string());
+    if entries.len() > COUNT_MAX {
+        return wrong("at most 2^31 - 1 vectors", entries.len().to_string());
     }
     let dim = entries.first().map_or(0, |entry| entry.vector.dim());
     let mut keys = HashSet::with_capacity(entries.len());
@@ -144,13 +154,9 @@ fn check_entries(entries: &[Entry]) -> Result<usize> {
     Ok(dim)
 }
 
-/// Threads of this build alone; none where it has to be deterministic.
-fn pool(threads: usize) -> Result<Option<ThreadPool>> {
-    if threads == 1 {
-        return Ok(None);
-    }
-    let pool = ThreadPoolBuilder::new().num_threads(threads).build();
-    pool.map(Some).map_err(|error| Error::Option {
+/// Threads of this build alone.
+fn pool(threads: usize) -> Result<ThreadPool> {
+    ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| Error::Option {
         name: "threads",
         expected: "a number of threads that the system can start".into(),
         found: format!("{threads} ({error})"),
@@ -172,26 +178,30 @@ type Graph<'a> = Hnsw<'a, f32, CosineDistance>;
 fn build_graph(
     entries: &[Entry],
     options: &BuildOptions,
-    pool: Option<&ThreadPool>,
-    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    pool: &ThreadPool,
+    step: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Graph<'static>> {
     let total = entries.len();
     let distance = CosineDistance(Kernel::detect());
     let levels = LEVELS_MAX + 1;
+    // The links of level 0 are chosen anew among `ef_construction` candidates; for the walks that
+    // find these a coarse graph is as good as a fine one, which takes hnsw_rs several times as long.
+    let ef = (options.ef_construction / SKETCH).max(SKETCH_EF).min(options.ef_construction);
     // Keeping more candidates than there are points changes nothing but the memory asked for.
-    let ef = options.ef_construction.min(total.max(1));
+    let ef = ef.min(total.max(1));
     let graph = Graph::new(options.m, total.max(1), levels, ef, distance);
     let insert = |&origin: &usize| graph.insert((&entries[origin].vector.padded(), origin));
     let order = shuffled(total, options.seed);
     let (start, rest) = order.split_at(total.min(SERIAL_START));
-    step(progress, 0, total)?;
+    step(0)?;
     start.iter().for_each(insert);
     let mut done = start.len();
     for chunk in rest.chunks(CHUNK) {
-        step(progress, done, total)?;
-        match pool {
-            Some(pool) => pool.install(|| chunk.par_iter().for_each(insert)),
-            None => chunk.iter().for_each(insert),
+        step(done)?;
+        match options.threads {
+            // In the order of insertion, so that equal seeds make equal graphs.
+            1 => chunk.iter().for_each(insert),
+            _ => pool.install(|| chunk.par_iter().for_each(insert)),
         }
         done += chunk.len();
     }
@@ -267,20 +277,19 @@ fn write(
     header: &Header,
     graph: &FlatGraph,
     ordered: &[&Entry],
-    vectors: &[f32],
+    points: Points<'_>,
     out: &mut dyn Write,
 ) -> Result<()> {
     let columns = ColumnData::new(ordered.iter().map(|entry| &entry.attributes))?;
     let keys: Vec<u64> = ordered.iter().map(|entry| entry.key).collect();
-    let (codes, scales) = quantise(vectors, header.stride());
     // In the order of `Section::ALL`.
     let sections = [
         bytes_of(&graph.links),
         bytes_of(&graph.level_counts),
         bytes_of(&graph.upper),
-        bytes_of(vectors),
-        bytes_of(&codes),
-        bytes_of(&scales),
+        bytes_of(points.vectors),
+        bytes_of(points.codes),
+        bytes_of(points.ranges),
         bytes_of(&keys),
         &columns.flags,
         bytes_of(&columns.params),
@@ -291,6 +300,11 @@ fn write(
         bytes_of(&columns.tags),
         bytes_of(&columns.string_offsets),
         &columns.strings,
+        bytes_of(&columns.params_order),
+        bytes_of(&columns.macs_order),
+        bytes_of(&columns.latency_order),
+        bytes_of(&columns.posting_offsets),
+        bytes_of(&columns.postings),
     ];
     format::write(header, &sections, out)
 }

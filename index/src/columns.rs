@@ -21,6 +21,11 @@ pub(crate) struct ColumnData {
     pub(crate) tags: Vec<u32>,
     pub(crate) string_offsets: Vec<u32>,
     pub(crate) strings: Vec<u8>,
+    pub(crate) params_order: Vec<u32>,
+    pub(crate) macs_order: Vec<u32>,
+    pub(crate) latency_order: Vec<u32>,
+    pub(crate) posting_offsets: Vec<u32>,
+    pub(crate) postings: Vec<u32>,
 }
 
 impl ColumnData {
@@ -40,7 +45,34 @@ impl ColumnData {
         for row in rows {
             data.push(row, &numbers)?;
         }
+        data.params_order = order(&data.flags, HAS_PARAMS, |at| data.params[at]);
+        data.macs_order = order(&data.flags, HAS_MACS, |at| data.macs[at]);
+        // No number keeps to a limit that NaN is compared with.
+        data.latency_order = order(&data.flags, HAS_LATENCY, |at| rising(data.latency[at]));
+        data.latency_order.retain(|&at| !data.latency[at as usize].is_nan());
+        data.list_postings()?;
         Ok(data)
+    }
+
+    /// The points of each string, from licenses and tags.
+    fn list_postings(&mut self) -> Result<()> {
+        let mut points = vec![Vec::new(); self.string_offsets.len() - 1];
+        for (at, flags) in self.flags.iter().enumerate() {
+            let tags = self.tag_offsets[at] as usize..self.tag_offsets[at + 1] as usize;
+            let license = (flags & HAS_LICENSE != 0).then_some(&self.license[at]);
+            for &word in self.tags[tags].iter().chain(license) {
+                let of_word: &mut Vec<u32> = &mut points[word as usize];
+                if of_word.last() != Some(&(at as u32)) {
+                    of_word.push(at as u32);
+                }
+            }
+        }
+        self.posting_offsets.push(0);
+        for of_word in points {
+            self.postings.extend(of_word);
+            self.posting_offsets.push(fits("tags and licenses", self.postings.len())?);
+        }
+        Ok(())
     }
 
     fn push(&mut self, row: &Attributes, numbers: &BTreeMap<&str, u32>) -> Result<()> {
@@ -66,6 +98,20 @@ impl ColumnData {
     }
 }
 
+/// Points that have `flag`, by rising value, then by position.
+fn order<T: Ord>(flags: &[u8], flag: u8, value: impl Fn(usize) -> T) -> Vec<u32> {
+    let known = |at: &u32| flags[*at as usize] & flag != 0;
+    let mut order: Vec<u32> = (0..flags.len() as u32).filter(known).collect();
+    order.sort_by_cached_key(|&at| value(at as usize));
+    order
+}
+
+/// A number that rises with the float.
+fn rising(value: f32) -> i32 {
+    let bits = value.to_bits() as i32;
+    bits ^ (((bits >> 31) as u32) >> 1) as i32
+}
+
 fn fits(name: &'static str, number: usize) -> Result<u32> {
     u32::try_from(number).map_err(|_| Error::Option {
         name,
@@ -86,6 +132,11 @@ pub(crate) struct Columns<'a> {
     pub(crate) tags: &'a [u32],
     pub(crate) string_offsets: &'a [u32],
     pub(crate) strings: &'a [u8],
+    pub(crate) params_order: &'a [u32],
+    pub(crate) macs_order: &'a [u32],
+    pub(crate) latency_order: &'a [u32],
+    pub(crate) posting_offsets: &'a [u32],
+    pub(crate) postings: &'a [u32],
 }
 
 /// A filter whose strings were looked up in one segment's table.
@@ -121,6 +172,18 @@ impl<'a> Columns<'a> {
         if !licenses.into_iter().all(|(flags, id)| flags & HAS_LICENSE == 0 || known(id)) {
             return Err("a license names no string");
         }
+        let orders = [self.params_order, self.macs_order, self.latency_order, self.postings];
+        let count = self.flags.len();
+        // A fold without an early way out becomes wide comparisons.
+        let inside = |order: &[u32]| order.iter().fold(0, |most, &at| at.max(most)) as usize;
+        if orders.iter().any(|order| !order.is_empty() && inside(order) >= count) {
+            return Err("an order names a point that does not exist");
+        }
+        if self.posting_offsets.len() != string_count + 1
+            || !covers(self.posting_offsets, self.postings.len())
+        {
+            return Err("offsets of postings do not cover the postings");
+        }
         let all = HAS_PARAMS | HAS_MACS | HAS_LATENCY | HAS_LICENSE;
         if self.flags.iter().any(|flags| flags & !all != 0) {
             return Err("an unknown flag is set");
@@ -139,6 +202,38 @@ impl<'a> Columns<'a> {
             licenses: (!licenses.is_empty()).then_some(known),
             tags: tags.iter().map(|tag| self.number(tag)).collect(),
         }
+    }
+
+    /// Points among which all that match are: those that meet the narrowest condition. `None`
+    /// without a condition.
+    pub(crate) fn narrowest(&self, filter: &Compiled) -> Option<Vec<&'a [u32]>> {
+        let limited = |order: &'a [u32], within: &dyn Fn(usize) -> bool| {
+            vec![&order[..order.partition_point(|&at| within(at as usize))]]
+        };
+        let Compiled { params_max, macs_max, latency_ms_max, licenses, tags } = filter;
+        let mut lists = Vec::new();
+        if let Some(most) = params_max {
+            lists.push(limited(self.params_order, &|at| self.params[at] <= *most));
+        }
+        if let Some(most) = macs_max {
+            lists.push(limited(self.macs_order, &|at| self.macs[at] <= *most));
+        }
+        if let Some(most) = latency_ms_max {
+            lists.push(limited(self.latency_order, &|at| self.latency[at] <= *most));
+        }
+        lists.extend(licenses.iter().map(|ids| ids.iter().map(|&id| self.points_of(id)).collect()));
+        match tags {
+            Some(tags) => lists.extend(tags.iter().map(|&tag| vec![self.points_of(tag)])),
+            None => lists.push(Vec::new()),
+        }
+        lists.into_iter().min_by_key(|lists| lists.iter().map(|list| list.len()).sum::<usize>())
+    }
+
+    /// Points that have this string as license or tag.
+    fn points_of(&self, string: u32) -> &'a [u32] {
+        let at = string as usize;
+        let range = self.posting_offsets[at] as usize..self.posting_offsets[at + 1] as usize;
+        &self.postings[range]
     }
 
     /// Whether the point at `position` matches.

@@ -1,4 +1,4 @@
-//! A graph in memory, laid out as in the file but still open for changes; 8-bit codes.
+//! A graph in memory, laid out as in the file but still open for changes.
 
 use crate::format::NO_LINK;
 use crate::walk::Graph;
@@ -65,46 +65,16 @@ impl FlatGraph {
         self.row_mut(0, from)
     }
 
-    /// The graph over these vectors, for a walk.
-    pub(crate) fn over<'a>(&'a self, vectors: &'a [f32], stride: usize) -> Graph<'a> {
+    /// The graph over these codes, for a walk.
+    pub(crate) fn over<'a>(&'a self, codes: &'a [i8], stride: usize) -> Graph<'a> {
         Graph {
             links: &self.links,
             level_counts: &self.level_counts,
             upper: &self.upper,
-            vectors,
+            codes,
             m: self.m,
             stride,
             count: self.count,
-        }
-    }
-}
-
-/// Each row in 8 bits: codes in -127..=127, and for each row what a code of 1 stands for.
-pub(crate) fn quantise(vectors: &[f32], stride: usize) -> (Vec<i8>, Vec<f32>) {
-    let mut codes = Vec::with_capacity(vectors.len());
-    let mut scales = Vec::with_capacity(vectors.len() / stride.max(1));
-    for row in vectors.chunks_exact(stride.max(1)) {
-        let largest = row.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-        // A unit vector has a largest component; the guard is for rows of zeros.
-        let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
-        codes.extend(row.iter().map(|value| (value / scale).round() as i8));
-        scales.push(scale);
-    }
-    (codes, scales)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quantise;
-
-    #[test]
-    fn codes_stand_for_their_components() {
-        let row: Vec<f32> = (0..32).map(|at| (at as f32 - 9.0) / 104.6).collect();
-        let (codes, scales) = quantise(&row, 16);
-        assert_eq!(scales.len(), 2);
-        for (at, value) in row.iter().enumerate() {
-            let scale = scales[at / 16];
-            assert!((f32::from(codes[at]) * scale - value).abs() <= scale * 0.501, "{at}");
         }
     }
 }

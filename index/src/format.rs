@@ -9,15 +9,17 @@ use std::path::{Path, PathBuf};
 /// First bytes of every segment file.
 const MAGIC: [u8; 8] = *b"TANSSEG\0";
 /// Version that this code writes; it reads no other one.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Sections start at multiples of this: a cache line.
 const ALIGN: u64 = 64;
 /// Bytes of header, section table and their checksum.
-pub(crate) const HEADER_LEN: usize = 576;
+pub(crate) const HEADER_LEN: usize = 704;
 /// Where the section table starts.
 const TABLE: usize = 128;
 /// Bytes of one row of the section table.
 const TABLE_ROW: usize = 24;
+/// Where the section table ends.
+const TABLE_END: usize = TABLE + SECTIONS * TABLE_ROW;
 /// Where the header's checksum stands; it covers everything before it.
 const CHECKSUM: usize = HEADER_LEN - 4;
 /// Levels above level 0 that a graph may have.
@@ -26,6 +28,8 @@ pub(crate) const LEVELS_MAX: usize = 15;
 pub(crate) const M_MAX: usize = 256;
 /// Fills the unused end of a row of neighbours.
 pub(crate) const NO_LINK: u32 = u32::MAX;
+/// Most points that a segment may have.
+pub(crate) const COUNT_MAX: usize = (1 << 31) - 1;
 
 /// The sections, in the order of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +43,10 @@ pub(crate) enum Section {
     UpperLinks,
     /// Vectors: one row of the padded dimension a point, f32.
     Vectors,
-    /// Vectors in 8 bits: as `Vectors`, i8. Not yet used by the search.
+    /// Vectors in 8 bits: as `Vectors`, i8.
     Codes,
-    /// What a code of 1 stands for: f32 a point. Not yet used by the search.
-    Scales,
+    /// What codes stand for: f32, the component of code 0 for each dimension, then the step.
+    Ranges,
     /// Keys: u64 a point.
     Keys,
     /// Which attributes are known: u8 a point.
@@ -63,10 +67,20 @@ pub(crate) enum Section {
     StringOffsets,
     /// The strings, UTF-8, ascending.
     Strings,
+    /// Points whose parameters are known, by rising parameters: u32.
+    ParamsOrder,
+    /// The same for operations.
+    MacsOrder,
+    /// The same for latency.
+    LatencyOrder,
+    /// Where each string's points start in `Postings`, and their end: u32, one more than strings.
+    PostingOffsets,
+    /// Points that have a string as license or tag, ascending within a string: u32.
+    Postings,
 }
 
 /// Number of sections.
-pub(crate) const SECTIONS: usize = 16;
+pub(crate) const SECTIONS: usize = 21;
 
 impl Section {
     /// All, in the order of the file.
@@ -76,7 +90,7 @@ impl Section {
         Self::UpperLinks,
         Self::Vectors,
         Self::Codes,
-        Self::Scales,
+        Self::Ranges,
         Self::Keys,
         Self::Flags,
         Self::Params,
@@ -87,6 +101,11 @@ impl Section {
         Self::Tags,
         Self::StringOffsets,
         Self::Strings,
+        Self::ParamsOrder,
+        Self::MacsOrder,
+        Self::LatencyOrder,
+        Self::PostingOffsets,
+        Self::Postings,
     ];
 
     /// Place in the section table.
@@ -103,11 +122,14 @@ impl Section {
             Self::LevelCounts => (4, Some(u64::from(header.levels))),
             Self::Vectors => (4, Some(count * stride)),
             Self::Codes => (1, Some(count * stride)),
-            Self::Scales | Self::Latency | Self::License => (4, Some(count)),
+            Self::Ranges => (4, Some(2 * stride)),
+            Self::Latency | Self::License => (4, Some(count)),
             Self::Keys | Self::Params | Self::Macs => (8, Some(count)),
             Self::Flags => (1, Some(count)),
             Self::TagOffsets => (4, Some(count + 1)),
             Self::UpperLinks | Self::Tags | Self::StringOffsets => (4, None),
+            Self::ParamsOrder | Self::MacsOrder | Self::LatencyOrder => (4, None),
+            Self::PostingOffsets | Self::Postings => (4, None),
             Self::Strings => (1, None),
         }
     }
@@ -124,7 +146,7 @@ pub(crate) struct Header {
     pub(crate) fingerprint: [u8; 32],
     /// Neighbours per point and upper level.
     pub(crate) m: u32,
-    /// Candidates kept during construction.
+    /// Candidates among which links were chosen.
     pub(crate) ef_construction: u32,
     /// Threads of the build.
     pub(crate) threads: u32,
@@ -246,18 +268,18 @@ fn read_fields(path: &Path, head: &[u8]) -> Result<Header> {
     };
     let no_points = header.count == 0;
     let checks = [
-        (12, u32_at(head, 12) as usize == SECTIONS, "16 sections"),
+        (12, u32_at(head, 12) as usize == SECTIONS, "21 sections"),
         (16, header.dim as usize <= DIM_MAX, "at most 65536 dimensions"),
         (16, header.dim > 0 || no_points, "dimensions for its vectors"),
         (20, u32_at(head, 20) as usize == header.stride(), "dimensions padded to 16"),
-        (24, header.count < u64::from(NO_LINK), "fewer than 2^32 - 1 vectors"),
+        (24, header.count <= COUNT_MAX as u64, "at most 2^31 - 1 vectors"),
         (64, (2..=M_MAX).contains(&(header.m as usize)), "m in 2..=256"),
         (68, header.ef_construction > 0, "ef_construction above 0"),
         (72, header.threads > 0, "threads above 0"),
         (76, header.levels as usize <= LEVELS_MAX, "at most 15 upper levels"),
         (76, header.levels == 0 || !no_points, "no levels without vectors"),
         (96, head[96..TABLE].iter().all(|&byte| byte == 0), "zeros"),
-        (512, head[512..CHECKSUM].iter().all(|&byte| byte == 0), "zeros"),
+        (TABLE_END, head[TABLE_END..CHECKSUM].iter().all(|&byte| byte == 0), "zeros"),
     ];
     match checks.iter().find(|(_, holds, _)| !holds) {
         Some((offset, _, expected)) => Err(corrupt(path, *offset, format!("expected {expected}"))),

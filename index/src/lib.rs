@@ -5,6 +5,7 @@
 //! torch; whoever wants models back uses the `tans` crate on top.
 
 mod builder;
+mod codes;
 mod columns;
 mod delta;
 mod embedding;
@@ -14,6 +15,7 @@ mod flat;
 mod format;
 mod map;
 mod merge;
+mod refine;
 mod repair;
 mod search;
 mod segment;
@@ -25,6 +27,6 @@ pub use delta::Delta;
 pub use embedding::{DIM_MAX, Embedding};
 pub use error::{Error, Result};
 pub use filter::{Attributes, Filter};
-pub use merge::merged_entries;
-pub use search::{Neighbour, SearchOptions, search};
+pub use merge::{merged_entries, needs_merge};
+pub use search::{BatchOptions, Neighbour, SearchOptions, search, search_batch};
 pub use segment::Segment;

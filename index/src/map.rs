@@ -3,6 +3,7 @@
 use crate::{Error, Result};
 use memmap2::Mmap;
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 #[cfg(target_endian = "big")]
@@ -26,7 +27,10 @@ unsafe impl Plain for u64 {}
 unsafe impl Plain for f32 {}
 
 /// A whole file, mapped for reading.
-pub(crate) struct Map(Mmap);
+pub(crate) struct Map {
+    file: File,
+    map: Mmap,
+}
 
 impl Map {
     /// Maps `path`.
@@ -37,12 +41,24 @@ impl Map {
         // once beside their final name, renamed, and never edited; whoever truncates a file of a
         // zoo in use breaks this process in any design that maps files.
         let map = unsafe { Mmap::map(&file) }.map_err(io("map"))?;
-        Ok(Self(map))
+        Ok(Self { file, map })
     }
 
     /// All bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.map
+    }
+
+    /// Reads numbers at an offset into `out`, without making the mapping larger in memory.
+    ///
+    /// A page that is touched in the mapping brings its neighbours along and counts as memory of
+    /// the process from then on.
+    pub(crate) fn read<T: Plain>(&self, offset: u64, out: &mut [T]) -> std::io::Result<()> {
+        let len = size_of_val(out);
+        // SAFETY: `Plain` promises that every pattern of bits is a `T`, u8 asks for no alignment,
+        // and the length in bytes is that of the slice.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast(), len) };
+        self.file.read_exact_at(bytes, offset)
     }
 }
 

@@ -2,6 +2,38 @@
 
 use crate::{Delta, Embedding, Entry, Error, Result, Segment};
 
+/// Below this many fresh or dead vectors a merge is not worth its build.
+const MERGE_MIN: usize = 2_000;
+/// Fresh vectors call for a merge when the segment holds at most this many times as many ..
+const FRESH_PART: usize = 32;
+/// .. and dead ones when it holds at most this many times as many.
+const DEAD_PART: usize = 5;
+
+/// Whether a new segment should be built of [`merged_entries`], because too much of the answer
+/// comes from the delta: it holds 2,000 vectors and a thirty-second of the segment's number, or it
+/// shadows 2,000 vectors and a fifth of the segment's.
+///
+/// Search works whatever the answer; it merely slows down as the delta grows. Ask after each
+/// insertion or removal: it only compares a few numbers.
+///
+/// # Examples
+/// ```
+/// use tans_index::{Attributes, Delta, Embedding, needs_merge};
+/// let mut delta = Delta::new(2);
+/// for key in 0..2_000 {
+///     assert!(!needs_merge(None, &delta));
+///     delta.insert(key, &Embedding::new(vec![1.0, key as f32], 2)?, Attributes::default())?;
+/// }
+/// assert!(needs_merge(None, &delta));
+/// # Ok::<(), tans_index::Error>(())
+/// ```
+pub fn needs_merge(segment: Option<&Segment>, delta: &Delta) -> bool {
+    let count = segment.map_or(0, Segment::len);
+    let reaches = |changed: usize, part: usize| changed >= MERGE_MIN.max(count / part);
+    // Without a segment there is nothing to be rid of.
+    reaches(delta.len(), FRESH_PART) || (count > 0 && reaches(delta.shadow_count(), DEAD_PART))
+}
+
 /// All live entries of segment and delta, ascending by key: the input of the next build.
 ///
 /// Vectors keep their bits, so that merges do not drift.

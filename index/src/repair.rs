@@ -1,9 +1,9 @@
 //! After a build: every point can be reached and finds itself.
 
+use crate::codes::{Points, Probe};
 use crate::flat::FlatGraph;
 use crate::format::NO_LINK;
-use crate::simd::row;
-use crate::walk::{Hit, Limits, Scratch, walk};
+use crate::walk::{Hit, Scratch, walk_until};
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ const ROUNDS: usize = 32;
 ///
 /// The answer does not depend on the number of threads: they only look, and the links are added
 /// in the order of positions.
-pub(crate) fn repair(graph: &mut FlatGraph, vectors: &[f32], stride: usize) -> usize {
+pub(crate) fn repair(graph: &mut FlatGraph, points: Points<'_>) -> usize {
     if graph.count < 2 {
         return 0;
     }
@@ -25,7 +25,7 @@ pub(crate) fn repair(graph: &mut FlatGraph, vectors: &[f32], stride: usize) -> u
     let mut reach = Reach::new(graph);
     for lost in 0..graph.count as u32 {
         if !reach.knows(lost) {
-            reach.link(graph, &hits(graph, vectors, stride, lost), lost);
+            reach.link(graph, &hits(graph, points, lost), lost);
             repaired[lost as usize] = true;
         }
     }
@@ -36,15 +36,15 @@ pub(crate) fn repair(graph: &mut FlatGraph, vectors: &[f32], stride: usize) -> u
     // Each round looks for everyone: a link that helps one point changes the walks to others.
     for _ in 0..ROUNDS {
         let looking = everyone.par_iter().copied();
-        let lost = looking.filter(|&point| !finds_itself(graph, vectors, stride, point));
+        let lost = looking.filter(|&point| !finds_itself(graph, points, point));
         let lost: Vec<u32> = lost.collect();
         if lost.is_empty() {
             break;
         }
         for &lost in &lost {
             // A link that was added for an earlier one may help this one too.
-            let hits = hits(graph, vectors, stride, lost);
-            if !contains(&hits, vectors, stride, lost) {
+            let hits = hits(graph, points, lost);
+            if !contains(&hits, points, lost) {
                 reach.link(graph, &hits, lost);
                 repaired[lost as usize] = true;
             }
@@ -53,23 +53,24 @@ pub(crate) fn repair(graph: &mut FlatGraph, vectors: &[f32], stride: usize) -> u
     repaired.iter().filter(|&&repaired| repaired).count()
 }
 
-fn hits(graph: &FlatGraph, vectors: &[f32], stride: usize, point: u32) -> Vec<Hit> {
-    let query = row(vectors, point as usize, stride).unwrap_or_default();
+/// What a walk to a point meets, until it meets the point.
+fn hits(graph: &FlatGraph, points: Points<'_>, point: u32) -> Vec<Hit> {
     Scratch::with(|scratch| {
-        let limits = Limits { ef: EF, budget: usize::MAX };
-        walk(&graph.over(vectors, stride), query, limits, |_| true, scratch);
-        scratch.hits()
+        let mut probe = Probe::default();
+        probe.aim(points.vector(point), points.ranges);
+        let graph = graph.over(points.codes, points.stride);
+        walk_until(&graph, &probe, EF, point, scratch);
+        scratch.hits().collect()
     })
 }
 
-fn finds_itself(graph: &FlatGraph, vectors: &[f32], stride: usize, point: u32) -> bool {
-    contains(&hits(graph, vectors, stride, point), vectors, stride, point)
+fn finds_itself(graph: &FlatGraph, points: Points<'_>, point: u32) -> bool {
+    contains(&hits(graph, points, point), points, point)
 }
 
 /// Whether the point is among the hits. Of several points with one vector, any is as good.
-fn contains(hits: &[Hit], vectors: &[f32], stride: usize, point: u32) -> bool {
-    let own = row(vectors, point as usize, stride);
-    let same = |hit: &Hit| row(vectors, hit.position as usize, stride) == own;
+fn contains(hits: &[Hit], points: Points<'_>, point: u32) -> bool {
+    let same = |hit: &Hit| points.vector(hit.position) == points.vector(point);
     hits.iter().any(|hit| hit.position == point || same(hit))
 }
 

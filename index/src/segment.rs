@@ -8,6 +8,10 @@ use crate::{Attributes, BuildOptions, Embedding, Entry, Result};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+/// Vectors of up to this many bytes are used where they are mapped; of more, a search reads the
+/// few that it needs, or in time all of them would be resident.
+const MAPPED_BYTES: usize = 128 << 20;
+
 /// An open segment.
 pub struct Segment {
     path: PathBuf,
@@ -86,8 +90,7 @@ impl Segment {
     /// `Error::Corrupt` if the vector is not of length 1.
     pub fn entry(&self, position: usize) -> Result<Option<Entry>> {
         let Some(attributes) = self.attributes(position) else { return Ok(None) };
-        let vectors: &[f32] = self.section(Section::Vectors);
-        let values = vectors[position * self.header.stride()..][..self.dim()].to_vec();
+        let values = self.vectors()[position * self.header.stride()..][..self.dim()].to_vec();
         let vector = Embedding::from_unit(values)
             .map_err(|error| self.damaged(Section::Vectors, &error.to_string()))?;
         Ok(Some(Entry { key: self.keys()[position], vector, attributes }))
@@ -120,11 +123,44 @@ impl Segment {
             links: self.section(Section::Links),
             level_counts: self.section(Section::LevelCounts),
             upper: self.section(Section::UpperLinks),
-            vectors: self.section(Section::Vectors),
+            codes: self.section(Section::Codes),
             m: self.header.m as usize,
             stride: self.header.stride(),
             count: self.len(),
         }
+    }
+
+    /// Padded unit vectors, one after the other.
+    pub(crate) fn vectors(&self) -> &[f32] {
+        self.section(Section::Vectors)
+    }
+
+    /// Copies the padded vectors at these positions into `rows`, one after the other, without
+    /// keeping them in memory; false if they are better looked at where they are mapped.
+    ///
+    /// # Errors
+    /// `Error::Io`.
+    pub(crate) fn read_vectors(&self, positions: &[u32], rows: &mut Vec<f32>) -> Result<bool> {
+        let range = &self.extents[Section::Vectors.index()].range;
+        if range.len() <= MAPPED_BYTES {
+            return Ok(false);
+        }
+        let stride = self.header.stride();
+        rows.resize(positions.len() * stride, 0.0);
+        for (&position, row) in positions.iter().zip(rows.chunks_exact_mut(stride)) {
+            let offset = range.start + position as usize * stride * size_of::<f32>();
+            self.map.read(offset as u64, row).map_err(|source| crate::Error::Io {
+                action: "read",
+                path: self.path.clone(),
+                source,
+            })?;
+        }
+        Ok(true)
+    }
+
+    /// What codes stand for.
+    pub(crate) fn ranges(&self) -> &[f32] {
+        self.section(Section::Ranges)
     }
 
     pub(crate) fn columns(&self) -> Columns<'_> {
@@ -138,6 +174,11 @@ impl Segment {
             tags: self.section(Section::Tags),
             string_offsets: self.section(Section::StringOffsets),
             strings: self.section(Section::Strings),
+            params_order: self.section(Section::ParamsOrder),
+            macs_order: self.section(Section::MacsOrder),
+            latency_order: self.section(Section::LatencyOrder),
+            posting_offsets: self.section(Section::PostingOffsets),
+            postings: self.section(Section::Postings),
         }
     }
 

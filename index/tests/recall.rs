@@ -36,7 +36,7 @@ fn walks_keep_their_recall_under_every_filter() {
             wanted += nearest.len();
             hit += found.iter().filter(|hit| nearest.contains(&hit.key)).count();
         }
-        assert!(hit as f64 >= 0.98 * wanted as f64, "{name}: {hit} of {wanted}");
+        assert!(hit as f64 >= 0.97 * wanted as f64, "{name}: {hit} of {wanted}");
     }
 }
 

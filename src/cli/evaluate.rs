@@ -1,6 +1,6 @@
 //! `tans evaluate`
 
-use super::Context;
+use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
 use tans::{EvaluateOptions, MethodRow};
@@ -11,16 +11,24 @@ pub struct Evaluate {
     /// The zoo's directory
     zoo: PathBuf,
     /// Hold out this many folds of families; default: one family at a time
-    #[arg(long)]
+    #[arg(long, value_parser = units::whole::<usize>)]
     folds: Option<usize>,
     /// Leave out tans2021, which is trained anew for every fold
     #[arg(long)]
     closed_form_only: bool,
     /// Epochs of tans2021
-    #[arg(long, default_value_t = EvaluateOptions::default().epochs)]
+    #[arg(
+        long,
+        default_value_t = EvaluateOptions::default().epochs,
+        value_parser = units::whole::<usize>
+    )]
     epochs: usize,
     /// Seed
-    #[arg(long, default_value_t = EvaluateOptions::default().seed)]
+    #[arg(
+        long,
+        default_value_t = EvaluateOptions::default().seed,
+        value_parser = units::whole::<u64>
+    )]
     seed: u64,
 }
 

@@ -10,7 +10,6 @@ pub struct Export {
     /// The zoo's directory
     zoo: PathBuf,
     /// Name of the model
-    #[arg(required_unless_present = "starter", conflicts_with = "starter")]
     model: Option<String>,
     /// Write every model, task and result as a starter bundle for `tans init --starter`
     #[arg(long)]
@@ -22,10 +21,16 @@ pub struct Export {
 
 impl Export {
     pub fn run(&self, context: &Context) -> Result<bool> {
-        let zoo = context.read(&self.zoo)?;
-        let report = match &self.model {
-            Some(model) => zoo.export(model, &self.output)?,
-            None => zoo.export_starter(&self.output)?,
+        let refuse = |message: &str| Err(tans::Error::Input(message.to_owned()).into());
+        let report = match (&self.model, self.starter) {
+            (Some(model), false) => context.read(&self.zoo)?.export(model, &self.output)?,
+            (None, true) => context.read(&self.zoo)?.export_starter(&self.output)?,
+            (None, false) => {
+                return refuse("expected a model to write, or --starter for the whole zoo");
+            }
+            (Some(_), true) => {
+                return refuse("--starter writes the whole zoo: expected no model beside it");
+            }
         };
         if context.output.json {
             context.output.object(&report)?;

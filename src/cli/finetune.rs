@@ -1,21 +1,28 @@
 //! `tans finetune`
 
+use super::filter::FilterFlags;
 use super::ingest::BenchmarkFlag;
 use super::sample::SampleFlags;
 use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
-use tans::{DatasetSource, FinetuneOptions, FinetuneReport, Optimizer, TuningOptions};
+use std::time::Duration;
+use tans::{DatasetSource, FinetuneOptions, FinetuneReport, Optimizer, TopOptions, TuningOptions};
 
 /// Fine-tune a network on a dataset and store the result as a new model
 #[derive(clap::Args)]
 pub struct Finetune {
     /// The zoo's directory
     zoo: PathBuf,
-    /// Name of a stored model, or SPACE:CONFIG for a generated network, such as small:resnet8-w16@32
-    model: String,
-    /// The dataset
-    dataset: String,
+    /// Name of a stored model, or SPACE:CONFIG for a generated network, such as small:resnet8-w16@32 (left out with
+    /// --top), then the dataset
+    #[arg(required = true, num_args = 1..=2, value_name = "MODEL DATASET")]
+    what: Vec<String>,
+    /// Race the query's first N answers (successive halving) and keep the winner
+    #[arg(long, value_name = "N", value_parser = units::whole::<usize>)]
+    top: Option<usize>,
+    #[command(flatten)]
+    filter: FilterFlags,
     #[command(flatten)]
     tuning: TuningFlags,
     /// Name of the new model
@@ -30,8 +37,8 @@ pub struct Finetune {
     /// Benchmark tasks that the new model is measured on
     #[arg(long, value_enum, default_value = "quick")]
     benchmark: BenchmarkFlag,
-    /// Also write the new model here as ONNX
-    #[arg(short, long, value_name = "FILE.onnx")]
+    /// Also write the new model here, .onnx or .safetensors
+    #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
     sample: SampleFlags,
@@ -41,10 +48,18 @@ pub struct Finetune {
 #[derive(clap::Args)]
 pub struct TuningFlags {
     /// Passes over the training part
-    #[arg(long, default_value_t = TuningOptions::default().epochs)]
+    #[arg(
+        long,
+        default_value_t = TuningOptions::default().epochs,
+        value_parser = units::whole::<usize>
+    )]
     epochs: usize,
     /// Images a step
-    #[arg(long, default_value_t = TuningOptions::default().batch_size)]
+    #[arg(
+        long,
+        default_value_t = TuningOptions::default().batch_size,
+        value_parser = units::whole::<usize>
+    )]
     batch_size: usize,
     /// Peak learning rate; default: 1e-3 (AdamW), 0.05 (SGD)
     #[arg(long)]
@@ -58,11 +73,22 @@ pub struct TuningFlags {
     /// Train the new head only
     #[arg(long)]
     head_only: bool,
-    /// Stop after this many epochs without a better validation result; 0 never
-    #[arg(long, default_value_t = TuningOptions::default().patience)]
+    /// Stop after this many epochs without a better result on images held back for validation; 0 never
+    #[arg(
+        long,
+        default_value_t = TuningOptions::default().patience,
+        value_parser = units::whole::<usize>
+    )]
     patience: usize,
+    /// Stop after the epoch in which this time has passed, such as 10m
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    budget: Option<Duration>,
     /// Seed of head, order of images and augmentation
-    #[arg(long, default_value_t = TuningOptions::default().seed)]
+    #[arg(
+        long,
+        default_value_t = TuningOptions::default().seed,
+        value_parser = units::whole::<u64>
+    )]
     seed: u64,
 }
 
@@ -86,6 +112,7 @@ impl TuningFlags {
             from_scratch: self.from_scratch,
             head_only: self.head_only,
             patience: self.patience,
+            budget: self.budget,
             seed: self.seed,
             ..TuningOptions::default()
         }
@@ -103,15 +130,35 @@ impl Finetune {
             output: self.output.clone(),
             sample: self.sample.options(),
         };
-        let zoo = context.write(&self.zoo)?;
-        let source = DatasetSource::parse(&self.dataset);
-        let report =
-            zoo.finetune(&self.model, &source, &options, &mut context.output.progress())?;
+        let mut progress = context.output.progress();
+        let report = match (&self.what[..], self.top) {
+            ([model, dataset], None) => {
+                let source = DatasetSource::parse(dataset);
+                context.write(&self.zoo)?.finetune(model, &source, &options, &mut progress)?
+            }
+            ([dataset], Some(count)) => {
+                let source = DatasetSource::parse(dataset);
+                let top = TopOptions { count, filter: self.filter.filter() };
+                context.write(&self.zoo)?.finetune_top(&source, &top, &options, &mut progress)?
+            }
+            _ => {
+                let message = "expected MODEL DATASET, or --top N DATASET".to_owned();
+                return Err(tans::Error::Input(message).into());
+            }
+        };
+        drop(progress);
         context.output.skipped(&report.skipped);
         if context.output.json {
+            report.epochs.iter().try_for_each(|epoch| context.output.object(epoch))?;
             context.output.object(&report)?;
         } else {
             show(context, &report)?;
+        }
+        if report.status == "already stored" {
+            context.output.note(&format!(
+                "this very network was stored before, as {}: --name, --license and --tag were not applied, `tans edit` changes them",
+                report.model
+            ));
         }
         Ok(true)
     }
@@ -119,6 +166,19 @@ impl Finetune {
 
 fn show(context: &Context, report: &FinetuneReport) -> Result<()> {
     let optional = |value: Option<f32>| value.map_or("-".into(), |value| format!("{value:.3}"));
+    if report.candidates.len() > 1 {
+        let rows = report.candidates.iter().map(|candidate| {
+            vec![
+                candidate.model.clone(),
+                candidate.epochs.to_string(),
+                optional(candidate.validation_accuracy),
+                candidate.failure.clone().unwrap_or_default(),
+            ]
+        });
+        let header = ["candidate", ">epochs", ">validation accuracy", "failure"];
+        context.output.table(&header, rows.collect())?;
+        context.output.line("")?;
+    }
     let rows = report.epochs.iter().map(|epoch| {
         vec![
             epoch.epoch.to_string(),

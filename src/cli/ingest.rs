@@ -2,8 +2,9 @@
 
 use super::{Context, units};
 use anyhow::Result;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
-use tans::{Benchmark, ChannelOrder, IngestOptions, InputHints, Limits};
+use tans::{Benchmark, ChannelOrder, ErrorKind, IngestOptions, InputHints, Limits};
 
 /// Take trained networks into the zoo
 #[derive(clap::Args)]
@@ -117,18 +118,21 @@ impl Ingest {
         let options = self.options();
         let mut refused = 0;
         for source in &self.sources {
-            let ingested = match zoo.ingest(source, &options, &mut context.output.progress()) {
-                Ok(ingested) => ingested,
-                Err(error) if self.sources.len() == 1 => return Err(error.into()),
-                Err(error) => {
+            let mut printed = Ok(());
+            let mut report = |network: tans::Ingested| {
+                refused += usize::from(network.model.is_none());
+                printed = show(context, &network);
+                if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            };
+            let progress = &mut context.output.progress();
+            let ingested = zoo.ingest_each(source, &options, &mut report, progress);
+            printed?;
+            match ingested {
+                Err(error) if error.kind() == ErrorKind::Input && self.sources.len() > 1 => {
                     super::output::complain(&error.into());
                     refused += 1;
-                    continue;
                 }
-            };
-            for network in ingested {
-                refused += usize::from(network.model.is_none());
-                self.show(context, &network)?;
+                other => other?,
             }
         }
         if refused > 0 {
@@ -137,21 +141,21 @@ impl Ingest {
         }
         Ok(true)
     }
+}
 
-    fn show(&self, context: &Context, network: &tans::Ingested) -> Result<()> {
-        if context.output.json {
-            return context.output.object(network);
-        }
-        let what = match (&network.model, network.status) {
-            (Some(model), "already stored") => format!("already stored as {model}"),
-            (Some(model), status) => format!(
-                "{status} as {model} ({} parameters, {} MACs)",
-                units::short_count(network.params),
-                units::short_count(network.macs)
-            ),
-            (None, status) => status.to_owned(),
-        };
-        let note = network.note.as_ref().map_or(String::new(), |note| format!("; {note}"));
-        context.output.line(&format!("{}: {what}{note}", network.source))
+fn show(context: &Context, network: &tans::Ingested) -> Result<()> {
+    if context.output.json {
+        return context.output.object(network);
     }
+    let what = match (&network.model, network.status) {
+        (Some(model), "already stored") => format!("already stored as {model}"),
+        (Some(model), status) => format!(
+            "{status} as {model} ({} parameters, {} MACs)",
+            units::known_count(network.params),
+            units::known_count(network.macs)
+        ),
+        (None, status) => status.to_owned(),
+    };
+    let note = network.note.as_ref().map_or(String::new(), |note| format!("; {note}"));
+    context.output.line(&format!("{}: {what}{note}", network.source))
 }

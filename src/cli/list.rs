@@ -22,6 +22,7 @@ impl List {
     pub fn run(&self, context: &Context) -> Result<bool> {
         let options = ListOptions { filter: self.filter.filter(), sort: self.sort };
         let models = context.read(&self.zoo)?.list(&options)?;
+        self.filter.remark(context, models.is_empty());
         if context.output.json {
             models.iter().try_for_each(|model| context.output.object(model))?;
             return Ok(true);
@@ -33,8 +34,8 @@ impl List {
         let rows = models.iter().map(|model| {
             vec![
                 model.model.clone(),
-                units::short_count(model.params),
-                units::short_count(model.macs),
+                units::known_count(model.params),
+                units::known_count(model.macs),
                 model.source_tasks.join(", "),
                 model.license.clone().unwrap_or_else(|| "-".into()),
                 model.status.clone(),

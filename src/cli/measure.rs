@@ -5,7 +5,7 @@ use super::finetune::TuningFlags;
 use super::sample::SampleFlags;
 use anyhow::Result;
 use std::path::PathBuf;
-use tans::{DatasetSource, MeasureBy, MeasureOptions};
+use tans::{DatasetSource, MeasureBy, MeasureOptions, MeasureReport};
 
 /// Measure stored models on a dataset and record the results
 #[derive(clap::Args)]
@@ -18,6 +18,9 @@ pub struct Measure {
     /// Measure every stored model
     #[arg(long)]
     all: bool,
+    /// With --all: only models without such a result on this dataset, to go on where a run was stopped
+    #[arg(long, requires = "all")]
+    missing: bool,
     /// How: a ridge probe of penultimate features, or fine-tuning
     #[arg(long, value_enum, default_value = "probe")]
     by: ByFlag,
@@ -49,27 +52,42 @@ impl Measure {
                 ByFlag::Finetune => MeasureBy::Finetune(self.tuning.options()),
             },
             sample: self.sample.options(),
+            missing: self.missing,
         };
         let zoo = context.write(&self.zoo)?;
         let source = DatasetSource::parse(dataset);
         let report = zoo.measure(&models, &source, &options, &mut context.output.progress())?;
         context.output.skipped(&report.skipped);
-        for (model, reason) in &report.unmeasured {
-            context.output.note(&format!("{model} was not measured: {reason}"));
-        }
         if context.output.json {
             report.measurements.iter().try_for_each(|row| context.output.object(row))?;
-            return Ok(true);
+        } else if !report.measurements.is_empty() {
+            show(context, &report)?;
         }
-        let rows = report.measurements.iter().map(|row| {
-            vec![
-                row.model.clone(),
-                row.task.clone(),
-                row.kind.to_owned(),
-                format!("{:.3}", row.accuracy),
-            ]
-        });
-        context.output.table(&["model", "task", "kind", ">accuracy"], rows.collect())?;
+        match report.unmeasured.first() {
+            Some((model, reason)) => context.output.note(&format!(
+                "{} of {} models could not be measured; the first, {model}: {reason}",
+                report.unmeasured.len(),
+                report.unmeasured.len() + report.measurements.len()
+            )),
+            None if report.measurements.is_empty() => {
+                context
+                    .output
+                    .note("the zoo holds no network to measure; `tans ingest` takes some in");
+            }
+            None => {}
+        }
         Ok(true)
     }
+}
+
+fn show(context: &Context, report: &MeasureReport) -> Result<()> {
+    let rows = report.measurements.iter().map(|row| {
+        vec![
+            row.model.clone(),
+            row.task.clone(),
+            row.kind.to_owned(),
+            format!("{:.3}", row.accuracy),
+        ]
+    });
+    context.output.table(&["model", "task", "kind", ">accuracy"], rows.collect())
 }

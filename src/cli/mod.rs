@@ -4,6 +4,7 @@ mod check;
 mod edit;
 mod encode;
 mod evaluate;
+mod explain;
 mod export;
 mod filter;
 mod finetune;
@@ -24,12 +25,12 @@ mod train;
 mod units;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use output::Output;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tans::{Database, Device, OpenOptions, StorageError};
+use std::time::Duration;
+use tans::{Database, Device, ErrorKind, OpenOptions};
 
 /// An embedded model-zoo database: which stored network should I fine-tune on my dataset?
 ///
@@ -56,11 +57,20 @@ struct Global {
     #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
     device: Device,
     /// Threads of every computation; default: all cores
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = units::whole::<usize>)]
     threads: Option<usize>,
     /// The lib folder of an installed PyTorch 2.11.0, for its CUDA part
     #[arg(long, global = true, value_name = "DIR")]
     torch_lib: Option<PathBuf>,
+    /// Wait this long, such as 10m, for another writer to end
+    #[arg(
+        long,
+        global = true,
+        value_name = "TIME",
+        value_parser = units::duration,
+        default_value = "0"
+    )]
+    wait: Duration,
     /// Log warnings and more (-vv) on standard error
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -75,6 +85,7 @@ enum Command {
     Record(record::Record),
     Edit(edit::Edit),
     Query(query::Query),
+    Explain(explain::Explain),
     Encode(encode::Encode),
     Train(train::Train),
     Reindex(reindex::Reindex),
@@ -111,15 +122,6 @@ impl Context {
     }
 }
 
-/// The user's cache folder for backbone rows.
-fn cache_dir() -> Option<PathBuf> {
-    let base = std::env::var_os("XDG_CACHE_HOME")
-        .filter(|value| !value.is_empty())
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))?;
-    Some(base.join("tans").join("features"))
-}
-
 /// `Ok(false)`: the answer is no.
 fn run(command: &Command, context: &Context) -> Result<bool> {
     match command {
@@ -129,6 +131,7 @@ fn run(command: &Command, context: &Context) -> Result<bool> {
         Command::Record(command) => command.run(context),
         Command::Edit(command) => command.run(context),
         Command::Query(command) => command.run(context),
+        Command::Explain(command) => command.run(context),
         Command::Encode(command) => command.run(context),
         Command::Train(command) => command.run(context),
         Command::Reindex(command) => command.run(context),
@@ -147,7 +150,10 @@ fn run(command: &Command, context: &Context) -> Result<bool> {
 /// Parses, runs and maps the outcome to an exit code: 0 done, 1 the answer is no, 2 bad usage or input, 3 the zoo or
 /// disk failed.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    // A number below zero is a wrong number, to be refused as such, and no unknown flag.
+    let command = Arguments::command().mut_subcommands(|it| it.allow_negative_numbers(true));
+    let matches = command.try_get_matches();
+    let arguments = match matches.and_then(|found| Arguments::from_arg_matches(&found)) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version arrive here as well. A closed pipe is no failure.
@@ -155,10 +161,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let Global { json, quiet, device, threads, torch_lib, verbose } = arguments.global;
+    let Global { json, quiet, device, threads, torch_lib, wait, verbose } = arguments.global;
     output::log(verbose);
-    let cache_dir = cache_dir();
-    let options = OpenOptions { read_only: true, cache_dir, device, threads, torch_lib };
+    let cache_dir = tans::user_cache_dir(|name| std::env::var_os(name));
+    let options = OpenOptions { read_only: true, cache_dir, wait, device, threads, torch_lib };
     let context = Context { output: Output::new(json, quiet), options };
     match run(&arguments.command, &context) {
         Ok(true) => ExitCode::SUCCESS,
@@ -174,20 +180,14 @@ pub fn main() -> ExitCode {
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    match error.downcast_ref::<tans::Error>() {
-        Some(tans::Error::Refused(_)) => 1,
-        Some(tans::Error::Storage(storage)) => match storage {
-            StorageError::NotAZoo { .. }
-            | StorageError::AlreadyExists { .. }
-            | StorageError::ReadOnly
-            | StorageError::Invalid(_) => 2,
-            _ => 3,
-        },
-        Some(tans::Error::Index(_)) => 3,
-        _ => 2,
+    match error.downcast_ref::<tans::Error>().map(tans::Error::kind) {
+        Some(ErrorKind::Refused) => 1,
+        Some(ErrorKind::Input | ErrorKind::Cancelled) => 2,
+        // What is no error of the library is one of printing.
+        Some(ErrorKind::Locked | ErrorKind::Damaged | ErrorKind::Failed) | None => 3,
     }
 }

@@ -59,8 +59,8 @@ impl Output {
         for (file, reason) in skipped.iter().take(5) {
             self.note(&format!("skipped {file}: {reason}"));
         }
-        if skipped.len() > 5 {
-            self.note(&format!("skipped {} unreadable images in all", skipped.len()));
+        if !skipped.is_empty() {
+            self.note(&format!("unreadable images skipped in all: {}", skipped.len()));
         }
     }
 

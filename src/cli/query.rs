@@ -15,12 +15,12 @@ pub struct Query {
     /// The dataset
     dataset: String,
     /// Number of answers
-    #[arg(short, default_value_t = QueryOptions::default().k)]
+    #[arg(short, default_value_t = QueryOptions::default().k, value_parser = units::whole::<usize>)]
     k: usize,
     #[command(flatten)]
     filter: FilterFlags,
     /// Probe this many of the first candidates on the dataset and rank them again
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = units::whole::<usize>)]
     rerank: usize,
     #[command(flatten)]
     sample: SampleFlags,
@@ -38,6 +38,9 @@ impl Query {
         let source = DatasetSource::parse(&self.dataset);
         let report = zoo.query(&source, &options, &mut context.output.progress())?;
         context.output.skipped(&report.skipped);
+        for (model, reason) in &report.unprobed {
+            context.output.note(&format!("{model} was not probed: {reason}"));
+        }
         if context.output.json {
             report.hits.iter().try_for_each(|hit| context.output.object(hit))?;
         } else if !report.hits.is_empty() {
@@ -48,6 +51,7 @@ impl Query {
         } else if report.hits.is_empty() {
             context.output.note("no model matches the filter");
         }
+        self.filter.remark(context, report.hits.len() < self.k);
         remark(context, &report);
         Ok(true)
     }
@@ -66,8 +70,12 @@ fn show(context: &Context, report: &QueryReport) -> Result<()> {
         ">MACs",
         "license",
     ];
+    let measured = report.hits.iter().any(|hit| hit.measured.is_some());
     if probed {
         header.insert(5, ">probed");
+    }
+    if measured {
+        header.insert(5, "measured here");
     }
     let rows = report.hits.iter().map(|hit| {
         let mut row = vec![
@@ -77,13 +85,17 @@ fn show(context: &Context, report: &QueryReport) -> Result<()> {
             format!("{:.3}", hit.predicted_accuracy),
             format!("{:.2}..{:.2}", hit.interval[0], hit.interval[1]),
             hit.source_tasks.join(", "),
-            units::short_count(hit.params),
-            units::short_count(hit.macs),
+            units::known_count(hit.params),
+            units::known_count(hit.macs),
             hit.license.clone().unwrap_or_else(|| "-".into()),
         ];
         if probed {
             let accuracy = hit.probed_accuracy;
             row.insert(5, accuracy.map_or("-".into(), |accuracy| format!("{accuracy:.3}")));
+        }
+        if measured {
+            let known = hit.measured.map(|known| format!("{:.3} ({})", known.accuracy, known.kind));
+            row.insert(5, known.unwrap_or_else(|| "-".into()));
         }
         row
     });

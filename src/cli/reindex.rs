@@ -4,7 +4,7 @@ use super::Context;
 use anyhow::Result;
 use std::path::PathBuf;
 
-/// Embed every model again with the running encoders and build the index anew
+/// Measure signatures and latencies that are missing, embed every model again and build the index anew
 #[derive(clap::Args)]
 pub struct Reindex {
     /// The zoo's directory
@@ -13,13 +13,14 @@ pub struct Reindex {
 
 impl Reindex {
     pub fn run(&self, context: &Context) -> Result<bool> {
-        let report = context.write(&self.zoo)?.reindex()?;
+        let report = context.write(&self.zoo)?.reindex(&mut context.output.progress())?;
         if context.output.json {
             context.output.object(&report)?;
         } else {
-            context
-                .output
-                .line(&format!("generation {}: {} models", report.generation, report.models))?;
+            context.output.line(&format!(
+                "generation {}: {} models, {} measured",
+                report.generation, report.models, report.measured
+            ))?;
         }
         Ok(true)
     }

@@ -28,7 +28,8 @@ impl Stats {
             ("saved by sharing", units::short_bytes(stats.saved_bytes)),
             ("bytes on disk", units::short_bytes(stats.disk_bytes)),
             ("generation", format!("{} ({})", stats.generation, stats.recipe)),
-            ("vectors", format!("{} of {} numbers", stats.vectors, stats.dim)),
+            ("vectors", stats.vectors.to_string()),
+            ("numbers in a vector", stats.dim.to_string()),
         ];
         let rows = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]);
         context.output.table(&["figure", ">value"], rows.collect())?;

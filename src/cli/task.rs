@@ -54,13 +54,28 @@ impl Task {
                 let progress = &mut context.output.progress();
                 let added = zoo.add_task(name, &source, &options, progress)?;
                 context.output.skipped(&added.skipped);
-                show(context, &[added])?;
+                show_added(context, &added)?;
             }
             Self::List { zoo } => show(context, &context.read(zoo)?.tasks()?)?,
             Self::Remove { zoo, name } => context.write(zoo)?.remove_task(name)?,
         }
         Ok(true)
     }
+}
+
+fn show_added(context: &Context, added: &tans::AddedTask) -> Result<()> {
+    if context.output.json {
+        return context.output.object(added);
+    }
+    let stored = &added.summary.task;
+    if added.status == "already stored" {
+        context.output.line(&format!("already stored as {stored}"))?;
+    }
+    if added.moved_pairs > 0 {
+        let count = added.moved_pairs;
+        context.output.note(&format!("{count} results recorded before count for {stored} now"));
+    }
+    show(context, std::slice::from_ref(&added.summary))
 }
 
 fn show(context: &Context, tasks: &[TaskSummary]) -> Result<()> {

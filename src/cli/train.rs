@@ -1,9 +1,9 @@
 //! `tans train`
 
-use super::Context;
+use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
-use tans::{FitOptions, Recipe, TrainOptions};
+use tans::{Database, FitOptions, Recipe, TrainOptions};
 
 /// Learn new encoders from everything the zoo knows, and install them if they are better
 #[derive(clap::Args)]
@@ -14,14 +14,21 @@ pub struct Train {
     #[arg(long, value_enum, default_value = "default")]
     recipe: RecipeFlag,
     /// Epochs of a recipe that iterates
-    #[arg(long, default_value_t = FitOptions::default().epochs)]
+    #[arg(
+        long,
+        default_value_t = FitOptions::default().epochs,
+        value_parser = units::whole::<usize>
+    )]
     epochs: usize,
     /// Seed
-    #[arg(long, default_value_t = FitOptions::default().seed)]
+    #[arg(long, default_value_t = FitOptions::default().seed, value_parser = units::whole::<u64>)]
     seed: u64,
     /// Install even if they are not better
     #[arg(long)]
     force: bool,
+    /// The zoo's encoders are damaged, so that it cannot be opened: learn new ones in closed form, and nothing else
+    #[arg(long)]
+    repair: bool,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -38,6 +45,9 @@ impl Train {
         };
         let fit =
             FitOptions { recipe, epochs: self.epochs, seed: self.seed, ..FitOptions::default() };
+        if self.repair {
+            return self.repair(context);
+        }
         let zoo = context.write(&self.zoo)?;
         let options = TrainOptions { fit, force: self.force };
         let report = zoo.train(&options, &mut context.output.progress())?;
@@ -56,6 +66,26 @@ impl Train {
             ))?;
         } else {
             context.output.note("too few tasks have measured models to judge the encoders");
+        }
+        Ok(true)
+    }
+
+    /// Training goes on in another run: the same results would give the damaged bytes again, which the store would take
+    /// for stored until they are collected.
+    fn repair(&self, context: &Context) -> Result<bool> {
+        let (zoo, is_repaired) = Database::repair(&self.zoo, context.options(false))?;
+        let stats = zoo.stats()?;
+        if context.output.json {
+            context.output.object(&stats)?;
+        } else {
+            let state = if is_repaired { "learned anew" } else { "sound" };
+            let (number, recipe) = (stats.generation, &stats.recipe);
+            context.output.line(&format!("encoders {state}: generation {number} ({recipe})"))?;
+        }
+        if is_repaired {
+            context
+                .output
+                .note("run `tans gc` before the next `tans train`, so that the damaged bytes go");
         }
         Ok(true)
     }

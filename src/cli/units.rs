@@ -1,17 +1,16 @@
-//! Numbers as people write them: 5M, 200k, 5ms.
+//! Numbers as people write them: 5M, 200k, 5ms, 10m.
+
+use std::str::FromStr;
+use std::time::Duration;
 
 /// Parses a count with an optional k, M or G.
 pub fn count(text: &str) -> Result<u64, String> {
-    let (digits, factor) = match text.chars().last() {
-        Some('k' | 'K') => (&text[..text.len() - 1], 1e3),
-        Some('m' | 'M') => (&text[..text.len() - 1], 1e6),
-        Some('g' | 'G' | 'b' | 'B') => (&text[..text.len() - 1], 1e9),
-        _ => (text, 1.0),
-    };
-    match digits.parse::<f64>() {
-        Ok(value) if value.is_finite() && value >= 0.0 => Ok((value * factor).round() as u64),
-        _ => Err(format!("expected a count such as 5000000, 5M or 200k, found {text:?}")),
-    }
+    tans::parse_count(text).map_err(|error| error.to_string())
+}
+
+/// Parses a whole number from 0.
+pub fn whole<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("expected a whole number from 0, found {text:?}"))
 }
 
 /// Parses a duration in milliseconds, such as 5ms or 0.2s.
@@ -25,6 +24,19 @@ pub fn milliseconds(text: &str) -> Result<f32, String> {
         Ok(value) if value.is_finite() && value > 0.0 => Ok(value * factor),
         _ => Err(format!("expected a time such as 5ms or 0.2s, found {text:?}")),
     }
+}
+
+/// Parses a duration such as 90s, 10m or 2h; a bare number is seconds.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let (digits, factor) = match text.chars().last() {
+        Some('s') => (&text[..text.len() - 1], 1.0),
+        Some('m') => (&text[..text.len() - 1], 60.0),
+        Some('h') => (&text[..text.len() - 1], 3600.0),
+        _ => (text, 1.0),
+    };
+    let wrong = || format!("expected a time such as 90s, 10m or 2h, found {text:?}");
+    let value: f64 = digits.trim().parse().map_err(|_| wrong())?;
+    Duration::try_from_secs_f64(value * factor).map_err(|_| wrong())
 }
 
 /// Parses key=value.
@@ -57,6 +69,11 @@ pub fn short_count(value: u64) -> String {
     }
 }
 
+/// A count where it is known, else a dash.
+pub fn known_count(value: Option<u64>) -> String {
+    value.map_or_else(|| "-".to_owned(), short_count)
+}
+
 /// Bytes as 1.2 MB.
 pub fn short_bytes(value: u64) -> String {
     match value {
@@ -69,14 +86,15 @@ pub fn short_bytes(value: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{count, milliseconds, shape, short_count};
+    use super::{count, duration, milliseconds, shape, short_count};
+    use std::time::Duration;
 
     #[test]
     fn counts_take_the_usual_suffixes_and_nothing_else() {
         assert_eq!(count("5M"), Ok(5_000_000));
         assert_eq!(count("1.5k"), Ok(1_500));
         assert_eq!(count("42"), Ok(42));
-        for wrong in ["", "M", "-1", "5 apples", "NaN"] {
+        for wrong in ["", "M", "-1", "5 apples", "NaN", "1e30", "5é"] {
             assert!(count(wrong).is_err(), "{wrong:?} was taken for a count");
         }
         assert_eq!(short_count(78_300), "78.3k");
@@ -87,6 +105,11 @@ mod tests {
         assert_eq!(milliseconds("5ms"), Ok(5.0));
         assert_eq!(milliseconds("0.2s"), Ok(200.0));
         assert!(milliseconds("-5ms").is_err());
+        assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
+        for wrong in ["", "m", "-1s", "inf", "NaN", "5 apples", "1e300h"] {
+            assert!(duration(wrong).is_err(), "{wrong:?} was taken for a time");
+        }
         assert_eq!(shape("3x48x192"), Ok((3, 48, 192)));
         assert!(shape("3x0x192").is_err());
         assert!(shape("3x48x192xfoo").is_err());

@@ -52,19 +52,36 @@ fn decode_bytes(bytes: &[u8]) -> Result<Image, String> {
     }
     let format =
         format_of(bytes).ok_or_else(|| format!("expected {FORMATS}, found other content"))?;
-    if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
-        return Err("truncated JPEG: the end marker is missing".into());
-    }
+    let bytes = match format {
+        ImageFormat::Jpeg => &bytes[..jpeg_len(bytes)?],
+        _ => bytes,
+    };
     let (mut decoded, orientation) = decode_within_limits(bytes, format)?;
     decoded.apply_orientation(orientation);
     to_image(decoded).ok_or_else(|| "expected at least 1x1 pixels".into())
 }
 
-/// The JPEG decoder fills what is missing with grey instead of failing. Entropy-coded data cannot
-/// contain a marker, so a complete file has an end marker after its last start of scan.
-fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
-    last(0xd9) > last(0xda)
+/// Bytes up to the end marker, found by walking the segments (ITU-T T.81, annex B).
+///
+/// The decoder fills what is missing with grey instead of failing, so completeness is ours to check. Phones append
+/// whole videos to their photos, in which any two bytes may look like a marker: what follows the end is not looked at.
+fn jpeg_len(bytes: &[u8]) -> Result<usize, String> {
+    const END: u8 = 0xd9;
+    // A zero stuffs the data of a scan, 0xff fills, and 0x01 and the restarts stand alone.
+    let has_length = |code: u8| !matches!(code, 0x00 | 0x01 | 0xd0..=0xd8 | 0xff);
+    let mut at = 0;
+    while let Some(offset) = bytes[at..].windows(2).position(|pair| pair[0] == 0xff) {
+        let code = bytes[at + offset + 1];
+        at += offset + if code == 0xff { 1 } else { 2 };
+        if code == END {
+            return Ok(at);
+        }
+        if has_length(code) {
+            let Some(&[high, low]) = bytes.get(at..at + 2) else { break };
+            at = at.saturating_add(usize::from(u16::from_be_bytes([high, low]))).min(bytes.len());
+        }
+    }
+    Err("truncated JPEG: the end marker is missing".into())
 }
 
 fn decode_within_limits(

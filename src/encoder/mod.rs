@@ -12,6 +12,7 @@ pub mod ridge;
 pub mod signature;
 pub(crate) mod tans2021;
 pub mod task;
+mod terms;
 
 pub use closed_form::ClosedForm;
 pub use error::Error;
@@ -25,6 +26,7 @@ pub const BACKBONE_FINGERPRINT: [u8; 32] = [
 
 pub use tans2021::Tans2021;
 pub use task::{SCALARS, TaskSample};
+pub use terms::Term;
 
 use crate::rows::Rows;
 use serde::{Deserialize, Serialize};

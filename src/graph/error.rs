@@ -47,6 +47,16 @@ pub enum Error {
     /// The network and its input contract, or its head, do not fit together.
     #[error("{0}")]
     Contract(String),
+    /// The device failed, whatever the network: out of memory, or lost. Free it, or name another one.
+    #[error("the device failed at node {node:?} ({op}): {message}")]
+    Device {
+        /// Node name.
+        node: String,
+        /// Operator.
+        op: String,
+        /// Message.
+        message: String,
+    },
     /// libtorch refused; its message says why.
     #[error("node {node:?} ({op}): {message}")]
     Execution {
@@ -57,4 +67,18 @@ pub enum Error {
         /// Message.
         message: String,
     },
+}
+
+impl Error {
+    /// Whether it will be so wherever and whenever the network runs: what a file or a device failed at is not.
+    pub fn is_of_network(&self) -> bool {
+        match self {
+            Self::Malformed { .. } | Self::Device { .. } => false,
+            Self::Limit { .. }
+            | Self::NotRunnable { .. }
+            | Self::NotFinite { .. }
+            | Self::Contract(_)
+            | Self::Execution { .. } => true,
+        }
+    }
 }

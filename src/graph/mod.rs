@@ -129,10 +129,39 @@ impl Weight {
         if self.dtype != Dtype::F16 {
             return self.clone();
         }
-        let bytes: &[u8] = (*self.bytes).as_ref();
-        let halves = bytes.chunks_exact(2).map(|two| half::f16::from_le_bytes([two[0], two[1]]));
+        let (halves, _) = self.data().as_chunks();
+        let halves = halves.iter().map(|&half| half::f16::from_le_bytes(half));
         let wide: Vec<u8> = halves.flat_map(|half| half.to_f32().to_le_bytes()).collect();
         Self { dtype: Dtype::F32, shape: self.shape.clone(), bytes: Arc::new(wide) }
+    }
+    /// An f32 weight as f16; `None` for other types and for values beyond the range of f16.
+    pub fn narrowed(&self) -> Option<Self> {
+        let values = self.floats().filter(|_| self.dtype == Dtype::F32)?;
+        let halves: Vec<half::f16> = values.into_iter().map(half::f16::from_f32).collect();
+        if halves.iter().any(|half| half.is_infinite()) {
+            return None;
+        }
+        let bytes: Vec<u8> = halves.iter().flat_map(|half| half.to_le_bytes()).collect();
+        Some(Self { dtype: Dtype::F16, shape: self.shape.clone(), bytes: Arc::new(bytes) })
+    }
+    /// Values of an f32, f16 or bf16 weight; `None` for another type or a wrong number of bytes.
+    pub fn floats(&self) -> Option<Vec<f32>> {
+        let bytes = self.data();
+        let values: Vec<f32> = match self.dtype {
+            Dtype::F32 => {
+                bytes.as_chunks().0.iter().map(|&four| f32::from_le_bytes(four)).collect()
+            }
+            Dtype::F16 => {
+                let (halves, _) = bytes.as_chunks();
+                halves.iter().map(|&two| half::f16::from_le_bytes(two).to_f32()).collect()
+            }
+            Dtype::BF16 => {
+                let (halves, _) = bytes.as_chunks();
+                halves.iter().map(|&two| half::bf16::from_le_bytes(two).to_f32()).collect()
+            }
+            _ => return None,
+        };
+        (values.len() == self.elements()).then_some(values)
     }
     /// An i64 weight from values.
     pub fn from_i64(shape: &[usize], values: &[i64]) -> Self {

@@ -1,11 +1,14 @@
-//! Proves that everything in a zoo is as it was written.
+//! Proves that everything in a zoo is as it was written. Needs the records alone, so that damaged encoders or a damaged
+//! segment are findings and not the end of the check.
 
 use crate::Result;
-use crate::state::State;
-use crate::steps;
+use crate::state;
+use crate::steps::{self, network_file};
 use serde::Serialize;
+use std::collections::HashMap;
+use std::path::Path;
 use tans_index::Segment;
-use tans_storage::Damage;
+use tans_storage::{Damage, GenerationRecord, Mode, ModelRecord, Store, TensorId};
 
 /// One finding.
 #[derive(Clone, Debug, Serialize)]
@@ -16,6 +19,10 @@ pub struct Finding {
     pub offset: Option<u64>,
     /// What was expected and what was found.
     pub what: String,
+    /// Names of the models that it concerns.
+    pub models: Vec<String>,
+    /// What to do.
+    pub remedy: String,
 }
 
 /// Answer of `check`.
@@ -35,52 +42,148 @@ pub struct CheckReport {
     pub findings: Vec<Finding>,
 }
 
-pub(crate) fn run(state: &State) -> Result<CheckReport> {
-    state.refresh()?;
-    let stored = state.store.check()?;
-    let mut findings: Vec<Finding> = stored.damages.into_iter().map(from_damage).collect();
-    let mut networks = 0;
-    let mut models = 0;
-    for model in state.store.models()? {
-        let Ok(model) = model else { continue };
-        models += 1;
-        if model.graph.is_none() {
-            continue;
-        }
-        networks += 1;
-        let rebuilt =
-            steps::stored_graph(&state.store, &model).and_then(|_| steps::input_contract(&model));
-        if let Err(error) = rebuilt {
-            let file = format!("model {}", model.name);
-            findings.push(Finding { file, offset: None, what: error.to_string() });
-        }
-    }
-    let generation = state.generation();
-    let vectors = generation.vector_count();
-    if let Some(segment) = &generation.segment
-        && let Err(error) = Segment::verify(segment)
-    {
-        let file = generation.record.segment.clone().unwrap_or_default();
-        findings.push(Finding { file, offset: None, what: error.to_string() });
-    }
-    if vectors != models {
-        findings.push(Finding {
-            file: format!("generation {}", generation.record.number),
-            offset: None,
-            what: format!("expected a vector for each of {models} models, found {vectors}"),
-        });
-    }
-    Ok(CheckReport {
-        sound: findings.is_empty(),
-        records: stored.records,
-        tensors: stored.tensors,
-        networks,
-        vectors,
-        findings,
-    })
+const REINDEX: &str = "the models are untouched: `tans reindex ZOO` writes it anew";
+const RESTORE: &str = "restore a backup; what is not named here can still be read";
+const ENCODERS: &str = "no model is touched, but the zoo cannot be opened: restore a backup, or `tans train ZOO --repair` learns new encoders";
+
+/// Checks a zoo that may be too damaged to be opened.
+pub(crate) fn at(path: &Path) -> Result<CheckReport> {
+    run(&Store::open(path, Mode::Read)?)
 }
 
-fn from_damage(damage: Damage) -> Finding {
-    let Damage { file, offset, what } = damage;
-    Finding { file, offset, what }
+pub(crate) fn run(store: &Store) -> Result<CheckReport> {
+    let stored = store.check()?;
+    let owners = owners(store)?;
+    let mut report = CheckReport {
+        records: stored.records,
+        tensors: stored.tensors,
+        findings: stored.damages.into_iter().map(|damage| owners.finding(damage)).collect(),
+        ..CheckReport::default()
+    };
+    for model in &owners.models {
+        rebuild(store, model, &mut report);
+    }
+    check_generation(store, owners.models.len(), &mut report);
+    report.sound = report.findings.is_empty();
+    Ok(report)
+}
+
+/// Who holds which tensor; damaged records hold none.
+struct Owners {
+    models: Vec<ModelRecord>,
+    names: HashMap<TensorId, Vec<String>>,
+    tasks: HashMap<TensorId, String>,
+    encoders: Vec<TensorId>,
+}
+
+fn owners(store: &Store) -> Result<Owners> {
+    let mut owners = Owners {
+        models: store.models()?.filter_map(tans_storage::Result::ok).collect(),
+        names: HashMap::new(),
+        tasks: HashMap::new(),
+        encoders: Vec::new(),
+    };
+    for model in &owners.models {
+        for tensor in network_file::tensors(model) {
+            owners.names.entry(tensor).or_default().push(model.name.clone());
+        }
+    }
+    // Damaged records were found already; here they only cannot say what they hold.
+    for task in store.tasks().unwrap_or_default() {
+        for tensor in network_file::task_tensors(&task) {
+            owners.tasks.insert(tensor, task.name.clone());
+        }
+    }
+    if let Ok(Some(generation)) = store.generation()
+        && let Ok(Some(encoders)) = store.encoder(generation.encoder)
+    {
+        owners.encoders.push(encoders.blob);
+    }
+    Ok(owners)
+}
+
+impl Owners {
+    fn finding(&self, damage: Damage) -> Finding {
+        let Damage { file, offset, tensor, what } = damage;
+        let models = tensor.and_then(|tensor| self.names.get(&tensor)).cloned().unwrap_or_default();
+        let task = tensor.and_then(|tensor| self.tasks.get(&tensor));
+        let remedy = match (models.first(), task) {
+            (Some(model), _) => again(model),
+            (None, Some(task)) => format!(
+                "restore a backup, or `tans task remove ZOO {task}`, `tans gc ZOO`, and add its dataset again"
+            ),
+            (None, None) if tensor.is_some_and(|tensor| self.encoders.contains(&tensor)) => {
+                ENCODERS.to_owned()
+            }
+            (None, None) => RESTORE.to_owned(),
+        };
+        Finding { file, offset, what, models, remedy }
+    }
+}
+
+fn again(model: &str) -> String {
+    format!(
+        "restore a backup, or `tans remove ZOO {model}`, `tans gc ZOO`, and ingest its file again"
+    )
+}
+
+/// A graph that the pieces do not add up to is damage even where every piece has its hash.
+fn rebuild(store: &Store, model: &ModelRecord, report: &mut CheckReport) {
+    if model.graph.is_none() {
+        return;
+    }
+    report.networks += 1;
+    let rebuilt = steps::stored_graph(store, model).and_then(|_| steps::input_contract(model));
+    let is_known = report.findings.iter().any(|finding| finding.models.contains(&model.name));
+    if let Err(error) = rebuilt
+        && !is_known
+    {
+        report.findings.push(Finding {
+            file: format!("model {}", model.name),
+            offset: None,
+            what: error.to_string(),
+            models: vec![model.name.clone()],
+            remedy: again(&model.name),
+        });
+    }
+}
+
+fn check_generation(store: &Store, models: usize, report: &mut CheckReport) {
+    // A damaged record was found with the others, and what it names cannot be looked for.
+    let Ok(record) = store.generation() else { return };
+    if let Some(record) = &record {
+        report.findings.extend(check_segment(store, record));
+    }
+    let number = record.map_or_else(|| "none".to_owned(), |record| record.number.to_string());
+    let generation = format!("generation {number}");
+    match state::load(store) {
+        Ok(loaded) => {
+            report.vectors = loaded.vector_count();
+            if report.vectors != models {
+                let found = report.vectors;
+                let what = format!("expected a vector for each of {models} models, found {found}");
+                report.findings.push(finding(generation, what, REINDEX));
+            }
+        }
+        // Encoders whose bytes have another hash were found already.
+        Err(_) if report.findings.iter().any(|finding| finding.remedy == ENCODERS) => {}
+        Err(error) => report.findings.push(finding(generation, error.to_string(), ENCODERS)),
+    }
+}
+
+fn check_segment(store: &Store, record: &GenerationRecord) -> Option<Finding> {
+    let name = record.segment.as_ref()?;
+    let fingerprint = store.encoder(record.encoder).ok()??.fingerprint;
+    let what = match Segment::open(&store.segment_path(name)) {
+        Ok(segment) if segment.fingerprint() != fingerprint => {
+            "expected vectors of the generation's encoders, found those of others".to_owned()
+        }
+        Ok(segment) => segment.verify().err()?.to_string(),
+        Err(error) => error.to_string(),
+    };
+    Some(finding(format!("segments/{name}"), what, REINDEX))
+}
+
+fn finding(file: String, what: String, remedy: &str) -> Finding {
+    Finding { file, offset: None, what, models: Vec::new(), remedy: remedy.to_owned() }
 }

@@ -1,7 +1,7 @@
 //! Changes what users say of a model: its name, license and tags.
 
 use crate::state::State;
-use crate::steps::{self, admit_name, embed, search};
+use crate::steps::{self, admit_name, search};
 use crate::{Error, Result};
 use tans_storage::Batch;
 
@@ -36,14 +36,14 @@ pub(crate) fn run(state: &State, model: &str, options: &EditOptions) -> Result<(
             record.tags.insert(key.clone(), value.clone());
         }
     }
-    let generation = state.generation();
-    let vector = embed::Context::load(&state.store, &generation.encoders)?.embed(
-        &state.store,
-        &record,
-        &[],
-    )?;
     let mut batch = Batch::new();
     batch.put_model(&record);
     state.store.commit(batch)?;
-    search::refresh_delta(&generation, &record, vector)
+    // A model's vector comes from its graph, signature, training and results (`embed::Context::embed_with`), none of
+    // which is edited: the stored one stays true, and the index is told the new license and tags beside it.
+    let generation = state.generation();
+    match state.store.embedding(generation.record.encoder, record.row)? {
+        Some(vector) => search::refresh_delta(&generation, &record, vector),
+        None => Ok(()),
+    }
 }

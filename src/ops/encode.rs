@@ -32,6 +32,13 @@ pub(crate) fn run(
     options: &SampleOptions,
     observer: Observer<'_>,
 ) -> Result<EncodeReport> {
+    if output.extension().is_none_or(|suffix| !suffix.eq_ignore_ascii_case("npz")) {
+        return Err(Error::input(format!(
+            "{}: expected a file name that ends in .npz, which is how `query` knows the rows",
+            output.display()
+        )));
+    }
+    steps::refuse_missing_folder(output)?;
     let samples = dataset::samples(source, options)?;
     let train = &samples.train;
     let (rows, backbone_ms) =

@@ -2,7 +2,7 @@
 
 use crate::state::State;
 use crate::steps::training_set;
-use crate::train::evaluate::{self, Evaluation};
+use crate::train::evaluate::{self, Contestant, Evaluation};
 use crate::train::{FitOptions, Recipe};
 use crate::{Error, Observer, Progress, Result};
 
@@ -31,18 +31,23 @@ pub(crate) fn run(
     options: &EvaluateOptions,
     observer: Observer<'_>,
 ) -> Result<Evaluation> {
+    if let Some(folds @ 0..2) = options.folds {
+        return Err(Error::input(format!(
+            "folds: expected at least 2, so that something is left to learn from, found {folds}"
+        )));
+    }
     state.refresh()?;
     let set = training_set::load(&state.store)?;
     let default =
         FitOptions { epochs: options.epochs, seed: options.seed, ..FitOptions::default() };
-    let mut recipes = vec![default];
+    let mut contestants = vec![Contestant::new(default)];
     if !options.closed_form_only {
-        recipes.push(FitOptions { recipe: Recipe::Tans2021, ..default });
+        contestants.push(Contestant::new(FitOptions { recipe: Recipe::Tans2021, ..default }));
     }
     let mut progress = |done, total| {
         observer(Progress { step: "held-out tasks", item: String::new(), done, total })
     };
-    let evaluation = evaluate::leave_tasks_out(&set, &recipes, options.folds, &mut progress)?;
+    let evaluation = evaluate::leave_tasks_out(&set, &contestants, options.folds, &mut progress)?;
     if evaluation.tasks.is_empty() {
         return Err(Error::input(
             "expected tasks with at least three measured models each, found none: measure models first (`tans measure ZOO --all DATASET`)",

@@ -1,11 +1,12 @@
 //! Writes a model, or the whole zoo, into a file that others read.
 
-use crate::graph::formats::{onnx, safetensors};
 use crate::state::State;
+use crate::steps::network_file::{self, Format};
 use crate::steps::{self, bundle};
 use crate::{Error, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use tans_storage::Store;
 
 /// What `export` wrote.
 #[derive(Clone, Debug, Serialize)]
@@ -22,25 +23,10 @@ pub struct ExportReport {
 
 /// Writes a model as ONNX or safetensors, by the suffix of `output`.
 pub(crate) fn model(state: &State, name: &str, output: &Path) -> Result<ExportReport> {
+    let format = Format::of(output)?;
     state.refresh()?;
     let model = steps::model(&state.store, name)?;
-    let graph = steps::stored_graph(&state.store, &model)?;
-    let metadata = steps::metadata(&model)?;
-    let suffix = output.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
-    let bytes = match suffix.as_deref() {
-        Some("onnx") => onnx::write(&graph, &metadata)?,
-        Some("safetensors") => {
-            let names = model.weights.iter().map(|weight| weight.name.clone());
-            let weights = onnx::canonical(&graph)?.weights.into_iter().map(|(_, weight)| weight);
-            safetensors::write(&names.zip(weights).collect::<Vec<_>>(), &metadata)?
-        }
-        _ => {
-            return Err(Error::input(format!(
-                "{}: expected a file name that ends in .onnx or .safetensors",
-                output.display()
-            )));
-        }
-    };
+    let bytes = network_file::encode(&state.store, &model, format)?;
     steps::write_file(output, &bytes)?;
     let (model, output) = (Some(model.name), output.to_path_buf());
     Ok(ExportReport { model, output, bytes: bytes.len() as u64, models: 1 })
@@ -48,10 +34,31 @@ pub(crate) fn model(state: &State, name: &str, output: &Path) -> Result<ExportRe
 
 /// Writes every model, task and pair as a starter bundle; float weights become f16.
 pub(crate) fn starter(state: &State, output: &Path) -> Result<ExportReport> {
+    if output.extension().is_none_or(|suffix| !suffix.eq_ignore_ascii_case("tar")) {
+        return Err(Error::input(format!(
+            "{}: expected a file name that ends in .tar, which is what a starter bundle is",
+            output.display()
+        )));
+    }
     state.refresh()?;
+    prove_all(&state.store)?;
     let mut bytes = Vec::new();
     let counts = bundle::export(&state.store, &mut bytes)?;
     steps::write_file(output, &bytes)?;
     let output = output.to_path_buf();
     Ok(ExportReport { model: None, output, bytes: bytes.len() as u64, models: counts.models })
+}
+
+/// A bundle is rounded to f16, so nobody could tell a flipped byte from a rounded one later.
+fn prove_all(store: &Store) -> Result<()> {
+    for model in store.models()? {
+        let model = model?;
+        let owner = format!("model {}", model.name);
+        network_file::prove(store, &owner, network_file::tensors(&model))?;
+    }
+    for task in store.tasks()? {
+        let owner = format!("task {}", task.name);
+        network_file::prove(store, &owner, network_file::task_tensors(&task))?;
+    }
+    Ok(())
 }

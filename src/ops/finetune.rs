@@ -1,20 +1,20 @@
 //! Fine-tunes a network on the user's dataset and stores the result as a new model.
 
-use crate::graph::formats::onnx;
-use crate::graph::input::InputContract;
-use crate::graph::{Graph, spaces};
+use crate::graph::spaces;
 use crate::state::State;
-use crate::steps::admit::{self, Admitted, Bench, NewModel};
+use crate::steps::admit::{self, Bench, NewModel, NewNetwork};
 use crate::steps::benchmark::Benchmark;
 use crate::steps::dataset::{self, DatasetSource, SampleOptions, Samples};
 use crate::steps::fit::EpochReport;
-use crate::steps::tuning::{self, Tuned, TuningOptions};
-use crate::steps::{self, admit_name, results};
+use crate::steps::network_file::{self, Format};
+use crate::steps::tuning::{self, Candidate, Course, Raced, TuningOptions};
+use crate::steps::{self, admit_name, known};
 use crate::{Error, Observer, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
+use tans_index::Filter;
 use tans_storage::{Architecture, ModelRecord, PairKind, TaskId};
 
 /// Options of `finetune`.
@@ -30,10 +30,25 @@ pub struct FinetuneOptions {
     pub tags: BTreeMap<String, String>,
     /// Benchmark tasks to measure the new model on.
     pub benchmark: Benchmark,
-    /// Also write it here as ONNX.
+    /// Also write it here, as ONNX or safetensors by the suffix.
     pub output: Option<PathBuf>,
     /// How much of the dataset is used.
     pub sample: SampleOptions,
+}
+
+/// Which models `finetune_top` races.
+#[derive(Clone, Debug)]
+pub struct TopOptions {
+    /// How many of the query's first answers that can be run. Default 5.
+    pub count: usize,
+    /// Conditions on the models.
+    pub filter: Filter,
+}
+
+impl Default for TopOptions {
+    fn default() -> Self {
+        Self { count: 5, filter: Filter::default() }
+    }
 }
 
 /// What `finetune` made.
@@ -41,6 +56,9 @@ pub struct FinetuneOptions {
 pub struct FinetuneReport {
     /// Name of the new model.
     pub model: String,
+    /// `stored`, or `already stored` when the very same network was there under its first name; name, license and tags
+    /// of the options are not applied then.
+    pub status: &'static str,
     /// Name of the model it was made from; `None` for a generated network.
     pub parent: Option<String>,
     /// Name of the task that the dataset is stored as.
@@ -55,11 +73,13 @@ pub struct FinetuneReport {
     pub epochs: Vec<EpochReport>,
     /// The epoch whose weights were kept, from 1.
     pub best_epoch: usize,
+    /// Those that raced for it, in the query's order; one for a model that was named.
+    pub candidates: Vec<Raced>,
     /// Parameters.
     pub params: u64,
     /// Seconds of training, the first forward pass to the test score.
     pub seconds: f64,
-    /// The ONNX file.
+    /// The file written.
     pub output: Option<PathBuf>,
     /// (file, reason) of images that could not be read.
     pub skipped: Vec<(String, String)>,
@@ -67,12 +87,12 @@ pub struct FinetuneReport {
 
 /// Where a fine-tuning starts.
 struct Start {
-    graph: Graph,
-    input: InputContract,
+    candidate: Candidate,
     parent: Option<ModelRecord>,
     architecture: Option<Architecture>,
 }
 
+/// Fine-tunes the model of that name.
 pub(crate) fn run(
     state: &State,
     model: &str,
@@ -80,35 +100,85 @@ pub(crate) fn run(
     options: &FinetuneOptions,
     observer: Observer<'_>,
 ) -> Result<FinetuneReport> {
+    check(state, options)?;
+    let samples = dataset::samples(source, &options.sample)?;
+    let start = start(state, model, samples.class_names.len(), &options.tuning)?;
+    tune_and_store(state, vec![start], samples, options, observer)
+}
+
+/// Races the best answers to the query for the dataset, and keeps the winner.
+pub(crate) fn top(
+    state: &State,
+    source: &DatasetSource,
+    top: &TopOptions,
+    options: &FinetuneOptions,
+    observer: Observer<'_>,
+) -> Result<FinetuneReport> {
+    if top.count == 0 {
+        return Err(Error::input("top: expected at least 1 candidate, found 0"));
+    }
+    check(state, options)?;
+    let samples = dataset::samples(source, &options.sample)?;
+    let (sample, _) = dataset::measure(state, &samples, options.sample.seed, &mut *observer)?;
+    let generation = state.generation();
+    let task = generation.encoders.encode_task(&sample)?;
+    // References and networks that cannot be run are answers, but no candidates.
+    let wanted = generation.vector_count().min(top.count.saturating_mul(4).saturating_add(16));
+    let asked = (Some(samples.task), &task);
+    let mut found = known::answers(state, &generation, asked, &top.filter, wanted.max(1))?;
+    found.retain(|hit| hit.model.graph.is_some() && hit.model.not_runnable.is_none());
+    found.truncate(top.count);
+    if found.is_empty() {
+        return Err(Error::input(
+            "expected a model that can be fine-tuned among the answers, found none: ingest networks, or loosen the filter",
+        ));
+    }
+    let from_scratch = options.tuning.from_scratch;
+    let starts = found.into_iter().map(|hit| stored_start(state, hit.model, from_scratch));
+    let starts = starts.collect::<Result<Vec<Start>>>()?;
+    tune_and_store(state, starts, samples, options, observer)
+}
+
+/// What can be refused before anything is trained.
+fn check(state: &State, options: &FinetuneOptions) -> Result<()> {
     if let Some(name) = &options.name {
         admit_name::refuse_taken(&state.store, name)?;
     }
-    let mut samples = dataset::samples(source, &options.sample)?;
-    let tuning = &options.tuning;
-    let start = start(state, model, samples.class_names.len(), (tuning.seed, tuning.from_scratch))?;
-    options.output.as_deref().map_or(Ok(()), steps::refuse_missing_folder)?;
+    let Some(output) = &options.output else { return Ok(()) };
+    Format::of(output)?;
+    steps::refuse_missing_folder(output)
+}
+
+fn tune_and_store(
+    state: &State,
+    mut starts: Vec<Start>,
+    mut samples: Samples,
+    options: &FinetuneOptions,
+    observer: Observer<'_>,
+) -> Result<FinetuneReport> {
     let clock = Instant::now();
-    let tuned = tuning::tune(
-        &start.graph,
-        &start.input,
-        &samples,
-        &options.tuning,
-        state.options.device,
-        &mut *observer,
-    )?;
+    let course =
+        Course { samples: &samples, options: &options.tuning, device: state.options.device };
+    let candidates: Vec<&Candidate> = starts.iter().map(|start| &start.candidate).collect();
+    let (winner, tuned, candidates) = tuning::race(&course, &candidates, &mut *observer)?;
     let seconds = clock.elapsed().as_secs_f64();
+    let start = starts.swap_remove(winner);
     let (task, is_new) = dataset::task_of(state, &samples, options.sample.seed, &mut *observer)?;
-    let new = new_model(state, model, &start, &samples, options)?;
     let new = NewModel {
         seen: seen(&start, task.id),
         results: vec![(task.id, PairKind::Finetune, tuned.test_accuracy)],
         tasks: is_new.then(|| task.clone()).into_iter().collect(),
-        ..new
+        ..new_model(state, &start, &samples, options)?
     };
-    let record = store(state, &start, &tuned, new, observer)?;
+    // The very same network (same start, data and seed) is stored once and only gains the result.
+    let network = NewNetwork { graph: &tuned.graph, input: &start.candidate.input };
+    let admitted = admit::admit(state, &Bench::load(state)?, network, new, observer)?;
+    let (record, status) =
+        (admitted.record, if admitted.is_known { "already stored" } else { "stored" });
     write_output(state, &record, options.output.as_deref())?;
     Ok(FinetuneReport {
         model: record.name,
+        status,
         parent: start.parent.map(|parent| parent.name),
         task: task.name,
         kind: steps::kind_name(PairKind::Finetune),
@@ -116,6 +186,7 @@ pub(crate) fn run(
         test_images: samples.test.images.len(),
         epochs: tuned.epochs,
         best_epoch: tuned.best_epoch,
+        candidates,
         params: record.cost.params,
         seconds,
         output: options.output.clone(),
@@ -123,33 +194,34 @@ pub(crate) fn run(
     })
 }
 
-fn start(
-    state: &State,
-    model: &str,
-    classes: usize,
-    (seed, from_scratch): (u64, bool),
-) -> Result<Start> {
+fn start(state: &State, model: &str, classes: usize, tuning: &TuningOptions) -> Result<Start> {
     if let Some(parent) = state.store.model_by_name(model)? {
         if let Some(reason) = &parent.not_runnable {
             return Err(Error::input(format!("{model} cannot be fine-tuned: {reason}")));
         }
-        let (graph, input) = admit::load_network(state, &parent)?;
-        let architecture = parent.architecture.clone();
-        // Training from random initialisation takes over an architecture, not what its weights have seen.
-        let parent = (!from_scratch).then_some(parent);
-        return Ok(Start { graph, input, parent, architecture });
+        return stored_start(state, parent, tuning.from_scratch);
     }
     if model.split_once(':').is_some_and(|(space, _)| spaces::NAMES.contains(&space)) {
-        let made = spaces::generate(model, classes, seed)?;
+        let made = spaces::generate(model, classes, tuning.seed)?;
         let architecture =
             Architecture { space: made.space, config: made.config, numbers: made.numbers };
-        let (graph, input, architecture) = (made.graph, made.input, Some(architecture));
-        return Ok(Start { graph, input, parent: None, architecture });
+        let (name, graph, input) = (model.to_owned(), made.graph, made.input);
+        let candidate = Candidate { name, graph, input };
+        return Ok(Start { candidate, parent: None, architecture: Some(architecture) });
     }
     Err(Error::input(format!(
         "no model is named {model:?}; `tans list` shows the names, and SPACE:CONFIG generates a network (spaces: {})",
         spaces::NAMES.join(", ")
     )))
+}
+
+fn stored_start(state: &State, parent: ModelRecord, from_scratch: bool) -> Result<Start> {
+    let (graph, input) = admit::load_network(state, &parent)?;
+    let architecture = parent.architecture.clone();
+    let candidate = Candidate { name: parent.name.clone(), graph, input };
+    // Training from random initialisation takes over an architecture, not what its weights have seen.
+    let parent = (!from_scratch).then_some(parent);
+    Ok(Start { candidate, parent, architecture })
 }
 
 fn seen(start: &Start, task: TaskId) -> Vec<TaskId> {
@@ -162,14 +234,14 @@ fn seen(start: &Start, task: TaskId) -> Vec<TaskId> {
 
 fn new_model(
     state: &State,
-    model: &str,
     start: &Start,
     samples: &Samples,
     options: &FinetuneOptions,
 ) -> Result<NewModel> {
+    let from = start.candidate.name.replace(':', "-");
     let name = match &options.name {
         Some(name) => name.clone(),
-        None => free_name(state, &format!("{}-on-{}", model.replace(':', "-"), samples.name))?,
+        None => free_name(state, &format!("{from}-on-{}", samples.name))?,
     };
     let parent: Option<&ModelRecord> = start.parent.as_ref();
     Ok(NewModel {
@@ -194,33 +266,8 @@ fn free_name(state: &State, wanted: &str) -> Result<String> {
     Ok(name)
 }
 
-/// Admits the tuned network; the very same network (same start, data and seed) only gains the result.
-fn store(
-    state: &State,
-    start: &Start,
-    tuned: &Tuned,
-    new: NewModel,
-    observer: Observer<'_>,
-) -> Result<ModelRecord> {
-    let bench = Bench::load(state)?;
-    let (known, tasks) = (new.results.clone(), new.tasks.clone());
-    match admit::admit(state, &bench, &tuned.graph, &start.input, new, observer)? {
-        Admitted::Stored(record) => Ok(record),
-        Admitted::AlreadyStored(record) => {
-            tasks.iter().try_for_each(|task| results::commit_task(state, task))?;
-            results::record_results(state, &record, &known)?;
-            Ok(record)
-        }
-    }
-}
-
-fn write_output(
-    state: &State,
-    record: &ModelRecord,
-    output: Option<&std::path::Path>,
-) -> Result<()> {
+fn write_output(state: &State, record: &ModelRecord, output: Option<&Path>) -> Result<()> {
     let Some(output) = output else { return Ok(()) };
-    let graph = steps::stored_graph(&state.store, record)?;
-    let bytes = onnx::write(&graph, &steps::metadata(record)?)?;
+    let bytes = network_file::encode(&state.store, record, Format::of(output)?)?;
     steps::write_file(output, &bytes)
 }

@@ -1,4 +1,5 @@
-//! Makes a zoo: the benchmark tasks, a starter bundle where one is given, generation 0.
+//! Makes a zoo: the benchmark tasks, a starter bundle where one is given, generation 0. It is a zoo when all of it is
+//! there: killed before, the next `init` begins anew.
 
 use crate::state::State;
 use crate::steps::{benchmark, bundle, generation, training_set};
@@ -36,13 +37,19 @@ pub(crate) fn run(
     // Everything that can be wrong with the input is found before the directory is made.
     let starters =
         options.starters.iter().map(|starter| open_starter(starter)).collect::<Result<Vec<_>>>()?;
-    let store = Store::create(path, crate::encoder::BACKBONE_FINGERPRINT)?;
-    match fill(&store, path, options, starters) {
+    let existed = path.exists();
+    let store = Store::begin(path, crate::encoder::BACKBONE_FINGERPRINT)?;
+    let filled = fill(&store, path, options, starters)
+        .and_then(|report| store.finish().map(|()| report).map_err(Error::from));
+    match filled {
         Ok(report) => Ok((State::from_store(store, open)?, report)),
         Err(error) => {
-            // From here on everything in the directory is ours: it was new or empty when the store was made.
+            // Everything in the directory is ours, and what cannot be removed makes way for the next init.
             drop(store);
             let _ = std::fs::remove_dir_all(path);
+            if existed {
+                let _ = std::fs::create_dir(path);
+            }
             Err(error)
         }
     }

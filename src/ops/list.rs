@@ -14,9 +14,9 @@ pub enum SortBy {
     Added,
     /// Name.
     Name,
-    /// Parameters, smallest first.
+    /// Parameters, smallest first, unknown ones last.
     Params,
-    /// Multiply-accumulate operations, smallest first.
+    /// Multiply-accumulate operations, smallest first, unknown ones last.
     Macs,
 }
 
@@ -57,8 +57,8 @@ pub(crate) fn run(zoo: &State, options: &ListOptions) -> Result<Vec<ModelSummary
     match options.sort {
         SortBy::Added => {}
         SortBy::Name => models.sort_by(|a, b| a.model.cmp(&b.model)),
-        SortBy::Params => models.sort_by_key(|model| model.params),
-        SortBy::Macs => models.sort_by_key(|model| model.macs),
+        SortBy::Params => models.sort_by_key(|model| (model.params.is_none(), model.params)),
+        SortBy::Macs => models.sort_by_key(|model| (model.macs.is_none(), model.macs)),
     }
     Ok(models)
 }

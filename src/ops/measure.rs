@@ -3,7 +3,7 @@
 use crate::state::State;
 use crate::steps::admit;
 use crate::steps::dataset::{self, DatasetSource, SampleOptions, Samples};
-use crate::steps::tuning::{self, TuningOptions};
+use crate::steps::tuning::{self, Candidate, Course, TuningOptions};
 use crate::steps::{self, probe, results};
 use crate::{Error, Observer, Result};
 use serde::Serialize;
@@ -19,6 +19,15 @@ pub enum MeasureBy {
     Finetune(TuningOptions),
 }
 
+impl MeasureBy {
+    fn kind(&self) -> PairKind {
+        match self {
+            Self::Probe => PairKind::Probe,
+            Self::Finetune(_) => PairKind::Finetune,
+        }
+    }
+}
+
 /// Options of `measure`.
 #[derive(Clone, Debug, Default)]
 pub struct MeasureOptions {
@@ -26,6 +35,9 @@ pub struct MeasureOptions {
     pub by: MeasureBy,
     /// How much of the dataset is used.
     pub sample: SampleOptions,
+    /// Leave out models that have a result of this kind on this dataset, so that an interrupted run goes on. Default
+    /// false.
+    pub missing: bool,
 }
 
 /// One measurement.
@@ -57,7 +69,7 @@ pub struct MeasureReport {
 /// Measures the named models, or every stored model when `models` is empty.
 ///
 /// # Errors
-/// When a single model is named and cannot be run.
+/// When no model of one or more can be run.
 pub(crate) fn run(
     state: &State,
     models: &[String],
@@ -65,17 +77,24 @@ pub(crate) fn run(
     options: &MeasureOptions,
     observer: Observer<'_>,
 ) -> Result<MeasureReport> {
-    let chosen = choose(state, models)?;
+    let mut chosen = choose(state, models)?;
     let samples = dataset::samples(source, &options.sample)?;
     let (task, is_new) = dataset::task_of(state, &samples, options.sample.seed, &mut *observer)?;
+    if options.missing {
+        let known = state.store.pairs_of_task(task.id)?;
+        let kind = options.by.kind();
+        let measured = |row| known.iter().any(|pair| pair.model == row && pair.kind == kind);
+        chosen.retain(|model| !measured(model.row));
+    }
     // The task is stored with the first result on it, so that a refusal leaves nothing behind.
     let mut unstored = is_new;
     let mut report =
         MeasureReport { measurements: Vec::new(), unmeasured: Vec::new(), skipped: Vec::new() };
     for (done, model) in chosen.iter().enumerate() {
         crate::progress::report(&mut *observer, "measuring", &model.name, done, chosen.len())?;
+        let kind = options.by.kind();
         match measure_one(state, model, &samples, options, &mut *observer) {
-            Ok((accuracy, kind)) => {
+            Ok(accuracy) => {
                 if std::mem::take(&mut unstored) {
                     results::commit_task(state, &task)?;
                 }
@@ -93,6 +112,14 @@ pub(crate) fn run(
             }
             Err(error) => return Err(error),
         }
+    }
+    if let (true, Some((model, reason))) =
+        (report.measurements.is_empty(), report.unmeasured.first())
+    {
+        return Err(Error::input(format!(
+            "none of {} models could be measured; the first, {model}: {reason}",
+            chosen.len()
+        )));
     }
     report.skipped = samples.skipped;
     Ok(report)
@@ -113,20 +140,19 @@ fn measure_one(
     samples: &Samples,
     options: &MeasureOptions,
     observer: Observer<'_>,
-) -> Result<(f32, PairKind)> {
+) -> Result<f32> {
     Ok(match &options.by {
         MeasureBy::Probe => {
             let network = admit::load_runnable(state, model)?;
             let classes = samples.class_names.len();
-            let probed = probe::probe(&network, classes, &samples.train, &samples.test)?;
-            (probed.test_accuracy, PairKind::Probe)
+            probe::probe(&network, classes, &samples.train, &samples.test)?.test_accuracy
         }
         MeasureBy::Finetune(tuning) => {
             admit::load_runnable(state, model)?;
             let (graph, input) = admit::load_network(state, model)?;
-            let device = state.options.device;
-            let tuned = tuning::tune(&graph, &input, samples, tuning, device, observer)?;
-            (tuned.test_accuracy, PairKind::Finetune)
+            let candidate = Candidate { name: model.name.clone(), graph, input };
+            let course = Course { samples, options: tuning, device: state.options.device };
+            tuning::tune(&course, &candidate, observer)?.test_accuracy
         }
     })
 }

@@ -5,6 +5,7 @@ pub mod edit;
 #[cfg(feature = "torch")]
 pub mod encode;
 pub mod evaluate;
+pub mod explain;
 pub mod export;
 #[cfg(feature = "torch")]
 pub mod finetune;
@@ -18,6 +19,7 @@ pub mod query;
 pub mod record;
 pub mod reindex;
 pub mod remove;
+pub mod repair;
 pub mod show;
 pub mod stats;
 pub mod task;

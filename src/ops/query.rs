@@ -1,14 +1,19 @@
 //! Which stored networks should be fine-tuned on this dataset?
 
 use crate::encoder::TaskEncoding;
-use crate::state::{Generation, State};
+#[cfg(feature = "torch")]
+use crate::error::ErrorKind;
+use crate::state::{self, Generation, State};
 use crate::steps::dataset::{self, DatasetSource, SampleOptions};
-use crate::steps::search::{self, Found};
-use crate::steps::summary;
+use crate::steps::known;
+use crate::steps::search::Found;
+use crate::steps::{self, summary};
 use crate::{Error, Observer, Result};
 use serde::Serialize;
 use std::time::Instant;
 use tans_index::Filter;
+#[cfg(feature = "torch")]
+use tans_storage::ModelRecord;
 use tans_storage::TaskId;
 
 /// Options of `query`.
@@ -43,16 +48,27 @@ pub struct Hit {
     pub predicted_accuracy: f32,
     /// 90 % interval of the prediction, `[lo, hi]`.
     pub interval: [f32; 2],
+    /// Accuracy measured on this very dataset earlier, which the prediction takes in; `None` where there is none.
+    pub measured: Option<MeasuredHere>,
     /// Leave-one-out accuracy measured on the query's training part, where the hit was probed.
     pub probed_accuracy: Option<f32>,
     /// Names of the tasks that the model was trained on.
     pub source_tasks: Vec<String>,
-    /// Parameters.
-    pub params: u64,
-    /// Multiply-accumulate operations of one sample.
-    pub macs: u64,
+    /// Parameters; `None` where unknown.
+    pub params: Option<u64>,
+    /// Multiply-accumulate operations of one sample; `None` where unknown.
+    pub macs: Option<u64>,
     /// SPDX expression.
     pub license: Option<String>,
+}
+
+/// A result that the zoo holds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct MeasuredHere {
+    /// 0..=1.
+    pub accuracy: f32,
+    /// `probe`, `finetune` or `reported`.
+    pub kind: &'static str,
 }
 
 /// Where the time of a query went, in milliseconds.
@@ -87,6 +103,8 @@ pub struct QueryReport {
     pub nearest_tasks: Vec<(String, f32)>,
     /// Where the time went.
     pub times_ms: QueryTimes,
+    /// (model, reason) of candidates that were to be probed and could not be; they rank by their prediction.
+    pub unprobed: Vec<(String, String)>,
     /// (file, reason) of images that could not be read.
     pub skipped: Vec<(String, String)>,
     /// Whether there is nothing to find, whatever the filter.
@@ -116,13 +134,15 @@ pub(crate) fn run(
 
     let start = Instant::now();
     let wanted = options.k.max(options.rerank);
-    let found = search::search(state, &generation, &task, &options.filter, wanted)?;
+    let asked = (query.task, &task);
+    let found = known::answers(state, &generation, asked, &options.filter, wanted)?;
     times.lookup = milliseconds(start);
 
     let start = Instant::now();
-    let mut ranked: Vec<(Found, Option<f32>)> = found.into_iter().map(|hit| (hit, None)).collect();
+    let mut ranked: Vec<Ranked> = found.into_iter().map(|hit| (hit, None)).collect();
+    let mut unprobed = Vec::new();
     if options.rerank > 0 {
-        ranked = rerank(state, &query, ranked, options.rerank, observer)?;
+        unprobed = rerank(state, &query, &mut ranked, options.rerank, observer)?;
         times.rerank = milliseconds(start);
     }
     let zoo_is_empty = ranked.is_empty() && generation.vector_count() == 0;
@@ -139,26 +159,34 @@ pub(crate) fn run(
         encoders: dataset::hex(&generation.fingerprint),
         nearest_tasks: nearest_tasks(state, &generation, &task)?,
         times_ms: times,
+        unprobed,
         skipped: query.skipped,
         zoo_is_empty,
     })
 }
+
+/// A model found, and its accuracy in a probe where it was probed.
+type Ranked = (Found, Option<f32>);
 
 fn milliseconds(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1e3
 }
 
 fn hit(state: &State, rank: usize, found: Found, probed_accuracy: Option<f32>) -> Result<Hit> {
-    let Found { model, cosine, prediction } = found;
+    let Found { model, cosine, prediction, measured } = found;
+    let measured = measured
+        .map(|known| MeasuredHere { accuracy: known.accuracy, kind: steps::kind_name(known.kind) });
+    let cost = state::attributes(&model);
     Ok(Hit {
         rank,
         cosine,
         predicted_accuracy: prediction.accuracy,
         interval: prediction.interval,
+        measured,
         probed_accuracy,
         source_tasks: summary::task_names(&state.store, &model.seen)?,
-        params: model.cost.params,
-        macs: model.cost.macs,
+        params: cost.params,
+        macs: cost.macs,
         license: model.license,
         model: model.name,
     })
@@ -185,38 +213,51 @@ fn nearest_tasks(
 const PRIOR_WEIGHT: f32 = 0.75;
 
 /// Probes the first `count` candidates and orders them by probe and prediction together; the rest keep their order.
+/// Returns (model, reason) of those that could not be probed.
 #[cfg(feature = "torch")]
 fn rerank(
     state: &State,
     query: &dataset::Query,
-    mut ranked: Vec<(Found, Option<f32>)>,
+    ranked: &mut [Ranked],
     count: usize,
     observer: Observer<'_>,
-) -> Result<Vec<(Found, Option<f32>)>> {
-    use crate::steps::{admit, probe};
+) -> Result<Vec<(String, String)>> {
     let samples = query.samples.as_ref().ok_or_else(|| {
         Error::input("re-ranking runs networks on images: expected a dataset of images, found rows or a stored task")
     })?;
-    let tail = ranked.split_off(count.min(ranked.len()));
-    let total = ranked.len();
-    for (done, (found, probed)) in ranked.iter_mut().enumerate() {
-        crate::progress::report(observer, "probing candidates", &found.model.name, done, total)?;
-        // A reference or a network that cannot run keeps its predicted place.
-        let Ok(network) = admit::load_runnable(state, &found.model) else { continue };
-        let classes = samples.class_names.len();
-        *probed = Some(probe::probe_loo(&network, classes, &samples.train)?);
+    let total = count.min(ranked.len());
+    let candidates = &mut ranked[..total];
+    let mut unprobed = Vec::new();
+    for (done, (found, probed)) in candidates.iter_mut().enumerate() {
+        let name = &found.model.name;
+        crate::progress::report(observer, "probing candidates", name, done, total)?;
+        match probe(state, &found.model, samples) {
+            Ok(accuracy) => *probed = Some(accuracy),
+            // A reference, or a network that cannot run or gives NaN, keeps its predicted standing.
+            Err(error) if error.kind() == ErrorKind::Input => {
+                unprobed.push((name.clone(), error.to_string()));
+            }
+            Err(error) => return Err(error),
+        }
     }
-    let measured: Vec<f32> = ranked.iter().filter_map(|(_, probed)| *probed).collect();
+    let measured: Vec<f32> = candidates.iter().filter_map(|(_, probed)| *probed).collect();
     let (probe_mean, probe_sd) = mean_sd(&measured);
-    let predicted: Vec<f32> = ranked.iter().map(|(found, _)| found.prediction.accuracy).collect();
+    let predicted: Vec<f32> =
+        candidates.iter().map(|(found, _)| found.prediction.accuracy).collect();
     let (prior_mean, prior_sd) = mean_sd(&predicted);
-    let score = |(found, probed): &(Found, Option<f32>)| {
+    let score = |(found, probed): &Ranked| {
         let prior = (found.prediction.accuracy - prior_mean) / prior_sd;
         probed.map_or(prior, |accuracy| (accuracy - probe_mean) / probe_sd + PRIOR_WEIGHT * prior)
     };
-    ranked.sort_by(|a, b| score(b).total_cmp(&score(a)));
-    ranked.extend(tail);
-    Ok(ranked)
+    candidates.sort_by(|a, b| score(b).total_cmp(&score(a)));
+    Ok(unprobed)
+}
+
+#[cfg(feature = "torch")]
+fn probe(state: &State, model: &ModelRecord, samples: &dataset::Samples) -> Result<f32> {
+    use crate::steps::{admit, probe};
+    let network = admit::load_runnable(state, model)?;
+    probe::probe_loo(&network, samples.class_names.len(), &samples.train)
 }
 
 #[cfg(feature = "torch")]
@@ -231,9 +272,9 @@ fn mean_sd(values: &[f32]) -> (f32, f32) {
 fn rerank(
     _: &State,
     _: &dataset::Query,
-    _: Vec<(Found, Option<f32>)>,
+    _: &mut [Ranked],
     _: usize,
     _: Observer<'_>,
-) -> Result<Vec<(Found, Option<f32>)>> {
+) -> Result<Vec<(String, String)>> {
     Err(Error::input("this build has no libtorch (feature `torch`): it cannot re-rank by probes"))
 }

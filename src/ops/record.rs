@@ -1,12 +1,15 @@
 //! Results that were made elsewhere.
 
+use crate::options::parse_count;
 use crate::state::State;
-use crate::steps::results::{self, NewReference};
+use crate::steps::admit_name;
+use crate::steps::results::{self, Addition, NewReference, Subject, Tasks};
 use crate::{Error, Observer, Result};
+use csv::StringRecord;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use tans_storage::{PairKind, TaskId};
+use tans_storage::{PairKind, TaskId, TaskRecord};
 
 /// What `record` did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -20,7 +23,7 @@ pub struct RecordReport {
 }
 
 /// One result.
-pub(crate) struct Reported {
+struct Reported {
     model: String,
     task: String,
     accuracy: f32,
@@ -29,6 +32,7 @@ pub(crate) struct Reported {
 
 /// Records one result; unknown names become references.
 pub(crate) fn one(state: &State, model: &str, task: &str, accuracy: f32) -> Result<RecordReport> {
+    admit_name::check("model", model)?;
     check_accuracy(accuracy, "accuracy")?;
     let reported =
         Reported { model: model.to_owned(), task: task.to_owned(), accuracy, params: None };
@@ -42,9 +46,10 @@ fn check_accuracy(accuracy: f32, place: &str) -> Result<()> {
     Err(Error::input(format!("{place}: expected an accuracy in 0..1, found {accuracy}")))
 }
 
-/// Records a CSV file with columns `model`, `dataset` (or `task`), `accuracy` and perhaps `params`.
+/// Records a CSV file with columns `model`, `dataset` (or `task`), `accuracy` and perhaps `params`, the parameters of
+/// models that become references (such as 5000000 or 5M).
 ///
-/// The whole file is checked before anything is recorded.
+/// The whole file is checked before anything is recorded, and recorded by one commit.
 pub(crate) fn file(state: &State, path: &Path, observer: Observer<'_>) -> Result<RecordReport> {
     let text =
         std::fs::read_to_string(path).map_err(|error| Error::file("cannot read", path, error))?;
@@ -52,98 +57,182 @@ pub(crate) fn file(state: &State, path: &Path, observer: Observer<'_>) -> Result
     all(state, &reported, observer)
 }
 
+/// Positions of the columns.
+struct Columns {
+    count: usize,
+    model: usize,
+    task: usize,
+    accuracy: usize,
+    params: Option<usize>,
+}
+
 fn parse(text: &str, path: &Path) -> Result<Vec<Reported>> {
-    let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let header = lines.next().map_or("", |(_, line)| line);
-    let names: Vec<&str> =
-        header.trim_start_matches('\u{feff}').split(',').map(str::trim).collect();
-    let column = |wanted: &[&str]| names.iter().position(|name| wanted.contains(name));
-    let (Some(model), Some(task), Some(accuracy)) =
-        (column(&["model"]), column(&["dataset", "task"]), column(&["accuracy"]))
-    else {
-        return Err(Error::input(format!(
-            "{}: expected a first line with the columns model, dataset, accuracy, found {header:?}",
-            path.display()
-        )));
-    };
-    let params = column(&["params"]);
+    let text = text.trim_start_matches('\u{feff}');
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .trim(csv::Trim::All)
+        .from_reader(text.as_bytes());
+    let mut records = reader
+        .records()
+        .map(|record| record.map_err(|error| Error::input(format!("{}: {error}", path.display()))));
+    let header = records.next().transpose()?.unwrap_or_default();
+    let columns =
+        columns(&header).map_err(|error| Error::input(format!("{}: {error}", path.display())))?;
     let mut reported = Vec::new();
-    for (index, line) in lines {
-        let place = format!("{}:{}", path.display(), index + 1);
-        let fields = split_fields(line);
-        if fields.len() != names.len() {
-            return Err(Error::input(format!(
-                "{place}: expected {} fields, found {}",
-                names.len(),
-                fields.len()
-            )));
+    for record in records {
+        let record = record?;
+        if record.len() == 1 && record[0].is_empty() {
+            continue;
         }
-        let value: f32 = fields[accuracy].trim().parse().map_err(|_| {
-            Error::input(format!("{place}: expected an accuracy, found {:?}", fields[accuracy]))
-        })?;
-        check_accuracy(value, &place)?;
-        reported.push(Reported {
-            model: fields[model].trim().to_owned(),
-            task: fields[task].trim().to_owned(),
-            accuracy: value,
-            params: params.and_then(|column| fields[column].trim().parse().ok()),
-        });
+        let place = format!("{}:{}", path.display(), line(text, &record));
+        reported.push(
+            result(&record, &columns).map_err(|error| Error::input(format!("{place}: {error}")))?,
+        );
     }
     Ok(reported)
 }
 
-/// Fields of a CSV line; a quoted field may hold commas and doubled quotes (RFC 4180, no line breaks).
-fn split_fields(line: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
-    let mut quoted = false;
-    let mut characters = line.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' if quoted && characters.peek() == Some(&'"') => {
-                characters.next();
-                fields.last_mut().expect("never empty").push('"');
-            }
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            other => fields.last_mut().expect("never empty").push(other),
+/// The line on which a record begins; its position counts from the end of the record before, blank lines included.
+fn line(text: &str, record: &StringRecord) -> u64 {
+    let Some(position) = record.position() else { return 0 };
+    let from = usize::try_from(position.byte()).ok().and_then(|byte| text.as_bytes().get(byte..));
+    let blank = from.unwrap_or_default().iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    position.line() + blank.filter(|&&byte| byte == b'\n').count() as u64
+}
+
+fn columns(header: &StringRecord) -> Result<Columns> {
+    let shown = header.iter().collect::<Vec<_>>().join(",");
+    let column = |wanted: &[&str]| {
+        let mut places = (0..header.len()).filter(|&at| wanted.contains(&&header[at]));
+        match (places.next(), places.next()) {
+            (place, None) => Ok(place),
+            (_, Some(_)) => Err(Error::input(format!(
+                "expected one column {}, found several in {shown:?}",
+                wanted.join(" or ")
+            ))),
+        }
+    };
+    let (model, task) = (column(&["model"])?, column(&["dataset", "task"])?);
+    match (model, task, column(&["accuracy"])?) {
+        (Some(model), Some(task), Some(accuracy)) => {
+            let params = column(&["params"])?;
+            Ok(Columns { count: header.len(), model, task, accuracy, params })
+        }
+        _ => Err(Error::input(format!(
+            "expected a first line with the columns model, dataset, accuracy, found {shown:?}"
+        ))),
+    }
+}
+
+fn result(record: &StringRecord, columns: &Columns) -> Result<Reported> {
+    if record.len() != columns.count {
+        return Err(Error::input(format!(
+            "expected {} fields, found {}",
+            columns.count,
+            record.len()
+        )));
+    }
+    let (model, task) = (&record[columns.model], &record[columns.task]);
+    admit_name::check("model", model)?;
+    admit_name::check("task", task)?;
+    let text = &record[columns.accuracy];
+    let accuracy = text
+        .parse()
+        .map_err(|_| Error::input(format!("expected an accuracy in 0..1, found {text:?}")))?;
+    check_accuracy(accuracy, "accuracy")?;
+    let params = columns.params.map(|column| &record[column]).filter(|text| !text.is_empty());
+    Ok(Reported {
+        model: model.to_owned(),
+        task: task.to_owned(),
+        accuracy,
+        params: params.map(parse_count).transpose()?,
+    })
+}
+
+/// What is reported of one model; of several results on a task the last one counts.
+#[derive(Default)]
+struct OfModel {
+    results: BTreeMap<TaskId, f32>,
+    params: Option<u64>,
+}
+
+/// The tasks of the results by name, and those of them that are new.
+fn tasks(
+    state: &State,
+    reported: &[Reported],
+) -> Result<(BTreeMap<String, TaskId>, Vec<TaskRecord>)> {
+    let mut ids = BTreeMap::new();
+    let mut new = Vec::new();
+    for result in reported {
+        if !ids.contains_key(&result.task) {
+            let (task, is_new) = results::task(state, &result.task)?;
+            ids.insert(result.task.clone(), task.id);
+            new.extend(is_new.then_some(task));
         }
     }
-    fields
+    Ok((ids, new))
+}
+
+fn by_model<'a>(
+    reported: &'a [Reported],
+    tasks: &BTreeMap<String, TaskId>,
+) -> Result<BTreeMap<&'a str, OfModel>> {
+    let mut models: BTreeMap<&str, OfModel> = BTreeMap::new();
+    for result in reported {
+        let of_model = models.entry(&result.model).or_default();
+        of_model.results.insert(tasks[&result.task], result.accuracy);
+        match (of_model.params, result.params) {
+            (Some(first), Some(other)) if first != other => {
+                return Err(Error::input(format!(
+                    "params of {}: expected the same in every line, found {first} and {other}",
+                    result.model
+                )));
+            }
+            (first, other) => of_model.params = first.or(other),
+        }
+    }
+    Ok(models)
 }
 
 fn all(state: &State, reported: &[Reported], observer: Observer<'_>) -> Result<RecordReport> {
-    let mut report = RecordReport::default();
-    let mut tasks: BTreeMap<&str, TaskId> = BTreeMap::new();
-    let mut models: BTreeMap<&str, Vec<&Reported>> = BTreeMap::new();
-    for result in reported {
-        if !tasks.contains_key(result.task.as_str()) {
-            let (task, is_new) = results::task(state, &result.task)?;
-            if is_new {
-                results::commit_task(state, &task)?;
-                report.new_tasks += 1;
-            }
-            tasks.insert(&result.task, task.id);
-        }
-        models.entry(&result.model).or_default().push(result);
-    }
-    let total = models.len();
+    let (task_ids, new_tasks) = tasks(state, reported)?;
+    let models = by_model(reported, &task_ids)?;
+    let (total, mut additions) = (models.len(), Vec::<Addition>::with_capacity(models.len()));
+    let mut places: HashMap<u64, usize> = HashMap::new();
     for (done, (name, of_model)) in models.into_iter().enumerate() {
         crate::progress::report(&mut *observer, "recording", name, done, total)?;
-        let known: Vec<_> = of_model
-            .iter()
-            .map(|result| (tasks[result.task.as_str()], PairKind::Reported, result.accuracy))
-            .collect();
-        report.pairs += known.len();
-        match state.store.model_by_name(name)? {
-            Some(model) => results::record_results(state, &model, &known)?,
-            None => {
-                report.new_models += 1;
-                let params = of_model.iter().find_map(|result| result.params);
-                let (name, uri) = (name.to_owned(), name.to_owned());
-                let new = NewReference { name, uri, results: known, params, ..Default::default() };
-                results::model(state, new)?;
+        let addition = addition(state, name, of_model)?;
+        if let Subject::Stored(row) = addition.subject {
+            // A reference that was renamed can be meant by two names; a commit names it once.
+            if let Some(&place) = places.get(&row) {
+                additions[place].results.extend(addition.results);
+                continue;
             }
+            places.insert(row, additions.len());
         }
+        additions.push(addition);
     }
+    let is_new = |addition: &&Addition| matches!(addition.subject, Subject::New(..));
+    let report = RecordReport {
+        pairs: additions.iter().map(|addition| addition.results.len()).sum(),
+        new_models: additions.iter().filter(is_new).count(),
+        new_tasks: new_tasks.len(),
+    };
+    let tasks = Tasks { new: &new_tasks, replaced: None };
+    results::commit(state, &state.lock_commits(), &tasks, additions)?;
     Ok(report)
+}
+
+fn addition(state: &State, name: &str, of_model: OfModel) -> Result<Addition> {
+    let OfModel { results, params } = of_model;
+    let results: Vec<_> =
+        results.into_iter().map(|(task, accuracy)| (task, PairKind::Reported, accuracy)).collect();
+    if let Some(model) = state.store.model_by_name(name)? {
+        let subject = Subject::Stored(model.row);
+        return Ok(Addition { subject, seen: Vec::new(), results });
+    }
+    let (name, uri) = (name.to_owned(), name.to_owned());
+    let new = NewReference { name, uri, results, params, ..NewReference::default() };
+    results::reference(&state.store, new)
 }

@@ -1,8 +1,9 @@
-//! Embeds every model again with the running encoders and builds the segment anew.
+//! Completes what a model's vector is made of, embeds every model again with the running encoders and builds the
+//! segment anew.
 
-use crate::Result;
 use crate::state::State;
 use crate::steps::generation;
+use crate::{Observer, Result};
 use serde::Serialize;
 
 /// What `reindex` did.
@@ -12,15 +13,45 @@ pub struct ReindexReport {
     pub generation: u64,
     /// Vectors in it.
     pub models: usize,
+    /// Models whose signature or latency was missing and is measured now.
+    pub measured: usize,
 }
 
-pub(crate) fn run(state: &State) -> Result<ReindexReport> {
+/// Runs the networks that have no signature of this version or no latency, as those from a starter bundle.
+pub(crate) fn run(state: &State, observer: Observer<'_>) -> Result<ReindexReport> {
+    let measured = complete(state, observer)?;
     let _ordered = state.lock_commits();
     let encoders = state.generation().encoders.clone();
     let notes = "reindex".to_owned();
     let installed = generation::install(&state.store, generation::Candidate { encoders, notes })?;
-    let report =
-        ReindexReport { generation: installed.record.number, models: installed.vector_count() };
+    let (generation, models) = (installed.record.number, installed.vector_count());
     state.install(installed);
-    Ok(report)
+    Ok(ReindexReport { generation, models, measured })
+}
+
+#[cfg(feature = "torch")]
+fn complete(state: &State, observer: Observer<'_>) -> Result<usize> {
+    use crate::steps::{admit, benchmark, stored_signature};
+    let mut incomplete = Vec::new();
+    for model in state.store.models()? {
+        let model = model?;
+        let runnable = model.graph.is_some() && model.not_runnable.is_none();
+        let known =
+            model.cost.latency.is_some() && stored_signature(&state.store, model.row)?.is_some();
+        if runnable && !known {
+            incomplete.push(model);
+        }
+    }
+    let probe_images = benchmark::probe_images()?;
+    let total = incomplete.len();
+    for (done, model) in incomplete.iter().enumerate() {
+        crate::progress::report(observer, "measuring networks", &model.name, done, total)?;
+        admit::complete(state, model, &probe_images)?;
+    }
+    Ok(total)
+}
+
+#[cfg(not(feature = "torch"))]
+fn complete(_: &State, _: Observer<'_>) -> Result<usize> {
+    Ok(0)
 }

@@ -2,20 +2,9 @@
 
 use crate::graph::input::InputContract;
 use crate::state::State;
-use crate::steps::summary::{self, ModelSummary};
+use crate::steps::summary::{self, KnownResult, ModelSummary};
 use crate::{Result, steps};
 use serde::Serialize;
-
-/// One known result.
-#[derive(Clone, Debug, Serialize)]
-pub struct KnownResult {
-    /// Name of the task.
-    pub task: String,
-    /// `probe`, `finetune` or `reported`.
-    pub kind: &'static str,
-    /// 0..=1.
-    pub accuracy: f32,
-}
 
 /// Answer of `show`.
 #[derive(Clone, Debug, Serialize)]
@@ -55,14 +44,7 @@ pub(crate) fn run(state: &State, name: &str) -> Result<ShowReport> {
     for weight in &model.weights {
         weight_bytes += state.store.tensor(weight.tensor)?.as_ref().len() as u64;
     }
-    let mut results = Vec::new();
-    for pair in state.store.pairs_of_model(model.row)? {
-        for task in summary::task_names(&state.store, &[pair.task])? {
-            let kind = steps::kind_name(pair.kind);
-            results.push(KnownResult { task, kind, accuracy: pair.accuracy });
-        }
-    }
-    results.sort_by(|a, b| b.accuracy.total_cmp(&a.accuracy));
+    let results = summary::known_results(&state.store, model.row, None)?;
     let architecture =
         model.architecture.as_ref().map(|point| format!("{}:{}", point.space, point.config));
     Ok(ShowReport {

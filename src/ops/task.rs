@@ -35,11 +35,26 @@ pub struct TaskSummary {
     pub benchmark: bool,
     /// A name only.
     pub reference: bool,
-    /// (file, reason) of images that could not be read when it was added.
+}
+
+/// What `task add` did.
+#[derive(Clone, Debug, Serialize)]
+pub struct AddedTask {
+    /// The task, under the name that it has in the zoo.
+    #[serde(flatten)]
+    pub summary: TaskSummary,
+    /// `stored` or `already stored`.
+    pub status: &'static str,
+    /// Results that were recorded on the name before the zoo knew its dataset, and count for the task now.
+    pub moved_pairs: usize,
+    /// (file, reason) of images that could not be read.
     pub skipped: Vec<(String, String)>,
 }
 
 /// Encodes a dataset and keeps its rows, never its images.
+///
+/// A dataset that is stored already keeps its name, and its family if it has one. A reference of the given name goes:
+/// what was recorded on it counts for the dataset.
 #[cfg(feature = "torch")]
 pub(crate) fn add(
     state: &State,
@@ -47,40 +62,79 @@ pub(crate) fn add(
     source: &crate::DatasetSource,
     options: &TaskOptions,
     observer: crate::Observer<'_>,
-) -> Result<TaskSummary> {
-    use crate::steps::dataset::{self, NewTask};
-    if name.is_empty() {
-        return Err(crate::Error::input("expected a task name, found an empty one"));
-    }
+) -> Result<AddedTask> {
+    use crate::steps::{admit_name, dataset, results};
+    admit_name::check("task", name)?;
     let samples = dataset::samples(source, &options.sample)?;
-    let seed = options.sample.seed;
-    if let Some(stored) = state.store.task(samples.task)? {
-        return summary(state, &stored, samples.skipped);
+    let named = state.store.task_by_name(name)?;
+    let stored = state.store.task(samples.task)?;
+    let task = match &stored {
+        Some(stored) => with_family(stored, options.family.as_deref())?,
+        None => {
+            refuse_taken(name, named.as_ref())?;
+            new_task(state, name, &samples, options, observer)?
+        }
+    };
+    let reference = named.filter(|named| named.sample.is_none() && named.id != task.id);
+    let moved_pairs = match reference {
+        Some(reference) => results::replace_reference(state, reference.id, &task)?,
+        None if stored.as_ref() != Some(&task) => results::commit_task(state, &task).map(|()| 0)?,
+        None => 0,
+    };
+    Ok(AddedTask {
+        summary: summary(state, &task)?,
+        status: if stored.is_some() { "already stored" } else { "stored" },
+        moved_pairs,
+        skipped: samples.skipped,
+    })
+}
+
+/// A stored task with the family that the user states.
+#[cfg(feature = "torch")]
+fn with_family(stored: &TaskRecord, family: Option<&str>) -> Result<TaskRecord> {
+    match (stored.family.as_deref(), family) {
+        (Some(known), Some(stated)) if known != stated => Err(crate::Error::input(format!(
+            "the dataset is stored as task {:?} of family {known:?}: expected that family or none, found {stated:?}",
+            stored.name
+        ))),
+        (known, stated) => {
+            let family = known.or(stated).map(str::to_owned);
+            Ok(TaskRecord { family, ..stored.clone() })
+        }
     }
-    if state.store.task_by_name(name)?.is_some() {
-        return Err(crate::Error::input(format!(
+}
+
+/// A name may belong to a reference, whose place the dataset takes, but not to another dataset.
+#[cfg(feature = "torch")]
+fn refuse_taken(name: &str, named: Option<&TaskRecord>) -> Result<()> {
+    match named {
+        Some(other) if other.sample.is_some() => Err(crate::Error::input(format!(
             "the name {name:?} belongs to another task: remove that one first, or choose another name"
-        )));
+        ))),
+        Some(_) | None => Ok(()),
     }
-    let (sample, _) = dataset::measure(state, &samples, seed, observer)?;
-    let record = dataset::store_task(
-        &state.store,
-        &NewTask {
-            id: samples.task,
-            name,
-            family: options.family.clone(),
-            class_names: &samples.class_names,
-            sample: &sample,
-            image_hashes: &samples.image_hashes,
-            benchmark: options.benchmark,
-        },
-    )?;
-    let mut batch = Batch::new();
-    batch.put_task(&record);
-    let ordered = state.lock_commits();
-    state.store.commit(batch)?;
-    drop(ordered);
-    summary(state, &record, samples.skipped)
+}
+
+#[cfg(feature = "torch")]
+fn new_task(
+    state: &State,
+    name: &str,
+    samples: &crate::steps::dataset::Samples,
+    options: &TaskOptions,
+    observer: crate::Observer<'_>,
+) -> Result<TaskRecord> {
+    use crate::steps::dataset::{self, NewTask};
+    let (sample, _) = dataset::measure(state, samples, options.sample.seed, observer)?;
+    let new = NewTask {
+        id: samples.task,
+        name,
+        family: options.family.clone(),
+        class_names: &samples.class_names,
+        sample: &sample,
+        image_hashes: &samples.image_hashes,
+        benchmark: options.benchmark,
+    };
+    dataset::store_task(&state.store, &new)
 }
 
 /// All tasks by name.
@@ -88,7 +142,7 @@ pub(crate) fn list(state: &State) -> Result<Vec<TaskSummary>> {
     state.refresh()?;
     let mut tasks = state.store.tasks()?;
     tasks.sort_by(|a, b| a.name.cmp(&b.name));
-    tasks.iter().map(|task| summary(state, task, Vec::new())).collect()
+    tasks.iter().map(|task| summary(state, task)).collect()
 }
 
 /// Forgets a task and the results on it. Models keep their vectors until the next `train`.
@@ -101,11 +155,7 @@ pub(crate) fn remove(state: &State, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn summary(
-    state: &State,
-    task: &TaskRecord,
-    skipped: Vec<(String, String)>,
-) -> Result<TaskSummary> {
+fn summary(state: &State, task: &TaskRecord) -> Result<TaskSummary> {
     Ok(TaskSummary {
         task: task.name.clone(),
         id: task.id.to_string(),
@@ -115,6 +165,5 @@ fn summary(
         pairs: state.store.pairs_of_task(task.id)?.len(),
         benchmark: task.benchmark,
         reference: task.sample.is_none(),
-        skipped,
     })
 }

@@ -8,6 +8,7 @@ use crate::encoder::Encoders;
 use crate::{OpenOptions, Result};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 use tans_index::{Delta, Segment};
 use tans_storage::{GenerationRecord, Mode, Store};
 
@@ -57,11 +58,27 @@ fn prepare_torch(options: &OpenOptions) -> Result<()> {
     Ok(())
 }
 
+/// How often a waiting writer looks whether the other one has ended.
+const WAIT_STEP: Duration = Duration::from_millis(50);
+
+/// Opens the store as soon as no other process writes to it, or gives up after `wait`.
+fn open_store(path: &Path, mode: Mode, wait: Duration) -> tans_storage::Result<Store> {
+    let start = Instant::now();
+    loop {
+        match Store::open(path, mode) {
+            Err(tans_storage::Error::Locked { .. }) if start.elapsed() < wait => {
+                std::thread::sleep(WAIT_STEP.min(wait.saturating_sub(start.elapsed())));
+            }
+            opened => return opened,
+        }
+    }
+}
+
 impl State {
     /// Opens a zoo and loads its current generation.
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self> {
         let mode = if options.read_only { Mode::Read } else { Mode::Write };
-        Self::from_store(Store::open(path, mode)?, options)
+        Self::from_store(open_store(path, mode, options.wait)?, options)
     }
 
     /// Takes over a store whose first generation has been installed.

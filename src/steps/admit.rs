@@ -2,19 +2,21 @@
 
 use super::benchmark::{self, Benchmark};
 use super::dataset::Samples;
-use super::{admit_name, embed, probe, results};
+use super::results::{self, Addition, Subject, Tasks};
+use super::{admit_name, embed, probe};
 use crate::encoder::signature;
 use crate::graph::cost::{self, GraphCost};
 use crate::graph::exec::{Device, Network, device};
 use crate::graph::formats::{Limits, onnx};
 use crate::graph::input::InputContract;
-use crate::graph::{Graph, topology};
+use crate::graph::{Graph, Weight, topology};
+use crate::sample::Image;
 use crate::state::State;
 use crate::{Error, Observer, Result};
 use std::collections::BTreeMap;
 use tans_storage::{
-    Architecture, Cost, Dtype, Latency, ModelId, ModelRecord, NewTensor, PairKind, TaskId,
-    TaskRecord, TensorId, WeightRef,
+    Architecture, Batch, Cost, Dtype, Latency, ModelId, ModelRecord, PairKind, TaskId, TaskRecord,
+    TensorId, WeightRef,
 };
 
 /// What is known of a network before it is measured.
@@ -65,12 +67,21 @@ impl Bench {
     }
 }
 
+/// A network and how images become its input.
+#[derive(Clone, Copy)]
+pub struct NewNetwork<'a> {
+    /// The network.
+    pub graph: &'a Graph,
+    /// How images become its input.
+    pub input: &'a InputContract,
+}
+
 /// What admission found.
-pub enum Admitted {
-    /// The network is new.
-    Stored(ModelRecord),
-    /// The very same network is stored already, under its first name.
-    AlreadyStored(ModelRecord),
+pub struct Admitted {
+    /// The model, under its first name.
+    pub record: ModelRecord,
+    /// Whether the very same network was stored already.
+    pub is_known: bool,
 }
 
 /// Single-sample runs whose median is a network's latency.
@@ -85,66 +96,86 @@ struct Measured {
     probes: Vec<embed::Known>,
 }
 
-/// Stores a network with everything that is measured of it, by one commit.
+/// Stores a network with everything that is measured of it, by one commit. One that is stored already keeps its record
+/// and gains the results and the tasks that it was trained on.
 ///
 /// # Errors
-/// `Error::Graph` for NaN weights or a graph that contradicts itself, `Error::Input` if the name is taken. A missing
-/// operator is no error: the model is stored and marked as not runnable.
+/// `Error::Graph` for NaN weights, a graph that contradicts itself or a device that fails, `Error::Input` if the name is
+/// taken. A missing operator or NaN on an image is no error: the model is stored and marked as not runnable.
 pub fn admit(
     state: &State,
     bench: &Bench,
-    graph: &Graph,
-    input: &InputContract,
+    network: NewNetwork<'_>,
     new: NewModel,
     observer: Observer<'_>,
 ) -> Result<Admitted> {
+    let NewNetwork { graph, input } = network;
     graph.check_finite()?;
     let canonical = onnx::canonical(graph)?;
-    let contract = tans_storage::encode(input)?;
-    let id = identity(&canonical, &contract);
-    if let Some(stored) = state.store.model_by_id(id)? {
-        return Ok(Admitted::AlreadyStored(stored));
+    let stored = identity(&canonical, tans_storage::encode(input)?);
+    let id = stored.id;
+    if let Some(known) = state.store.model_by_id(id)? {
+        return add_results(state, known, new);
     }
     admit_name::refuse_taken(&state.store, &new.name)?;
-    let measured = measure(state, bench, graph, input, &new, observer)?;
-    let mut record = record(id, &canonical, contract, graph, &measured, &new);
-    let known: Vec<embed::Known> = measured.probes.iter().chain(&new.results).copied().collect();
-    let signature = measured.signature;
+    let measured = measure(state.options.device, bench, network, &new, observer)?;
 
-    let _ordered = state.lock_commits();
-    let graph_shape = [canonical.graph.len()];
-    let mut tensors =
-        vec![NewTensor { dtype: Dtype::U8, shape: &graph_shape, bytes: &canonical.graph }];
-    tensors.extend(canonical.weights.iter().map(|(_, weight)| NewTensor {
-        dtype: weight.dtype,
-        shape: &weight.shape,
-        bytes: (*weight.bytes).as_ref(),
-    }));
-    state.store.put_tensors(&tensors)?;
-    results::commit_new(state, &mut record, signature.as_deref(), &known, &new.tasks)?;
-    Ok(Admitted::Stored(record))
+    let ordered = state.lock_commits();
+    if let Some(known) = state.store.model_by_id(id)? {
+        // Another thread was faster.
+        drop(ordered);
+        return add_results(state, known, new);
+    }
+    let weights = canonical.weights.iter().map(|(_, weight)| weight);
+    super::store_network(&state.store, &canonical.graph, weights)?;
+    let topology = topology::summary(graph, &measured.cost);
+    let record = record(stored, topology, &measured, &new);
+    let subject = Subject::New(Box::new(record), measured.signature);
+    let results = measured.probes.into_iter().chain(new.results).collect();
+    let tasks = Tasks { new: &new.tasks, replaced: None };
+    let addition = Addition { subject, seen: Vec::new(), results };
+    let record = results::commit(state, &ordered, &tasks, vec![addition])?.remove(0);
+    Ok(Admitted { record, is_known: false })
 }
 
-fn identity(canonical: &onnx::Canonical, contract: &[u8]) -> ModelId {
-    let tensors: Vec<TensorId> = canonical
-        .weights
-        .iter()
-        .map(|(_, weight)| TensorId::of(weight.dtype, &weight.shape, (*weight.bytes).as_ref()))
-        .collect();
-    ModelId::of_network(&canonical.graph, &tensors, contract)
+/// Names, labels and licenses of a stored model change by `edit` alone; what is known of its training adds up.
+fn add_results(state: &State, stored: ModelRecord, new: NewModel) -> Result<Admitted> {
+    if new.results.is_empty() && new.seen.iter().all(|task| stored.seen.contains(task)) {
+        return Ok(Admitted { record: stored, is_known: true });
+    }
+    let (subject, seen, results) = (Subject::Stored(stored.row), new.seen, new.results);
+    let tasks = Tasks { new: &new.tasks, replaced: None };
+    let addition = Addition { subject, seen, results };
+    let record = results::commit(state, &state.lock_commits(), &tasks, vec![addition])?.remove(0);
+    Ok(Admitted { record, is_known: true })
 }
 
-fn record(
+/// Where a network lies once it is stored.
+struct Stored {
     id: ModelId,
-    canonical: &onnx::Canonical,
     input: Vec<u8>,
-    graph: &Graph,
-    measured: &Measured,
-    new: &NewModel,
-) -> ModelRecord {
-    let graph_shape = [canonical.graph.len()];
+    graph: TensorId,
+    weights: Vec<WeightRef>,
+}
+
+fn identity(canonical: &onnx::Canonical, input: Vec<u8>) -> Stored {
+    let id_of = |weight: &Weight| TensorId::of(weight.dtype, &weight.shape, weight.data());
+    let tensors: Vec<TensorId> =
+        canonical.weights.iter().map(|(_, weight)| id_of(weight)).collect();
+    let weights = canonical.weights.iter().zip(&tensors);
+    Stored {
+        id: ModelId::of_network(&canonical.graph, &tensors, &input),
+        input,
+        graph: TensorId::of(Dtype::U8, &[canonical.graph.len()], &canonical.graph),
+        weights: weights
+            .map(|((name, _), &tensor)| WeightRef { name: name.clone(), tensor })
+            .collect(),
+    }
+}
+
+fn record(stored: Stored, topology: Vec<f32>, measured: &Measured, new: &NewModel) -> ModelRecord {
     ModelRecord {
-        id,
+        id: stored.id,
         row: 0,
         name: new.name.clone(),
         parent: new.parent,
@@ -152,16 +183,9 @@ fn record(
         license: new.license.clone(),
         tags: new.tags.clone(),
         uri: None,
-        graph: Some(TensorId::of(Dtype::U8, &graph_shape, &canonical.graph)),
-        weights: canonical
-            .weights
-            .iter()
-            .map(|(name, weight)| WeightRef {
-                name: name.clone(),
-                tensor: TensorId::of(weight.dtype, &weight.shape, (*weight.bytes).as_ref()),
-            })
-            .collect(),
-        input,
+        graph: Some(stored.graph),
+        weights: stored.weights,
+        input: stored.input,
         cost: Cost {
             params: measured.cost.params,
             macs: measured.cost.macs,
@@ -170,64 +194,85 @@ fn record(
         },
         not_runnable: measured.not_runnable.clone(),
         architecture: new.architecture.clone(),
-        topology: topology::summary(graph, &measured.cost),
+        topology,
         class_names: new.class_names.clone(),
         created: super::unix_seconds(),
     }
 }
 
+/// A network that cannot be run is measured as far as that goes; what the file or the device fails at is an error.
 fn measure(
-    state: &State,
+    device: Device,
     bench: &Bench,
-    graph: &Graph,
-    input: &InputContract,
+    network: NewNetwork<'_>,
     new: &NewModel,
     observer: Observer<'_>,
 ) -> Result<Measured> {
-    let unmeasured = |why: String| Measured {
-        cost: GraphCost { params: cost::params(graph), ..GraphCost::default() },
-        latency: None,
-        not_runnable: Some(why),
-        signature: None,
-        probes: Vec::new(),
-    };
-    let (network, sizes) = match runnable(graph, input, state.options.device, &new.limits) {
-        Ok(ready) => ready,
-        Err(crate::graph::Error::Malformed { format, what }) => {
-            return Err(crate::graph::Error::Malformed { format, what }.into());
-        }
-        Err(reason) => return Ok(unmeasured(reason.to_string())),
-    };
-    let features = match network.features(&bench.probe_images) {
-        Ok(features) => features,
-        Err(reason) => return Ok(unmeasured(reason.to_string())),
-    };
-    // Constant features carry no signature; the network can still be probed.
-    let signature = signature::signature(&features).ok();
+    match run(device, bench, network, new, observer) {
+        Err(Error::Graph(fault)) if fault.is_of_network() => Ok(Measured {
+            cost: GraphCost { params: cost::params(network.graph), ..GraphCost::default() },
+            latency: None,
+            not_runnable: Some(fault.to_string()),
+            signature: None,
+            probes: Vec::new(),
+        }),
+        other => other,
+    }
+}
+
+fn run(
+    device: Device,
+    bench: &Bench,
+    NewNetwork { graph, input }: NewNetwork<'_>,
+    new: &NewModel,
+    observer: Observer<'_>,
+) -> Result<Measured> {
+    let network = Network::new(graph, input, device)?;
+    let cost = cost::cost(graph, &network.trace(&new.limits)?);
+    let signature = signature_of(&network, &bench.probe_images)?;
     let probes = match new.benchmark {
         Benchmark::None => Vec::new(),
         Benchmark::Quick => probe_all(bench, &network, observer)?,
     };
-    let cost = cost::cost(graph, &sizes);
-    let latency = Some(Latency {
-        median_ms: network.latency_ms(LATENCY_RUNS)?,
-        device: network.device_name(),
-        threads: device::threads(),
-    });
+    let latency = Some(latency_of(&network)?);
     Ok(Measured { cost, latency, not_runnable: None, signature, probes })
 }
 
-type Sizes = BTreeMap<String, cost::ValueSize>;
+/// `None` for constant features, which carry no signature; the network can still be probed.
+fn signature_of(network: &Network, probe_images: &[Image]) -> Result<Option<Vec<f32>>> {
+    Ok(signature::signature(&network.features(probe_images)?).ok())
+}
 
-fn runnable(
-    graph: &Graph,
-    input: &InputContract,
-    device: Device,
-    limits: &Limits,
-) -> std::result::Result<(Network, Sizes), crate::graph::Error> {
-    let network = Network::new(graph, input, device)?;
-    let sizes = network.trace(limits)?;
-    Ok((network, sizes))
+fn latency_of(network: &Network) -> Result<Latency> {
+    Ok(Latency {
+        median_ms: network.latency_ms(LATENCY_RUNS)?,
+        device: network.device_name(),
+        threads: device::threads(),
+    })
+}
+
+/// Measures the signature and the latency of a stored model where there is none; its vector is the caller's business.
+pub fn complete(state: &State, model: &ModelRecord, probe_images: &[Image]) -> Result<()> {
+    let network = load_runnable(state, model)?;
+    let signature = match super::stored_signature(&state.store, model.row)? {
+        Some(_) => None,
+        None => signature_of(&network, probe_images)?,
+    };
+    let latency = match model.cost.latency {
+        Some(_) => None,
+        None => Some(latency_of(&network)?),
+    };
+    let _ordered = state.lock_commits();
+    // Read again, because an edit may have come in between.
+    let Some(mut record) = state.store.model(model.row)? else { return Ok(()) };
+    record.cost.latency = record.cost.latency.or(latency);
+    let mut batch = Batch::new();
+    batch.put_model(&record);
+    if let Some(signature) = signature {
+        batch.put_signature(record.row, &super::signature_bits(&signature));
+    }
+    state.store.commit(batch)?;
+    Ok(())
 }
 
 fn probe_all(

@@ -1,13 +1,27 @@
-//! Names of models are unique.
+//! Names of models and tasks: what may be one, and that models' names are unique.
 
 use crate::{Error, Result};
 use tans_storage::Store;
 
-/// Refuses an empty name and one that belongs to another model.
+/// Names are keys in the store, and keys stay short.
+const NAME_BYTES_MAX: usize = 1024;
+
+/// Refuses what cannot be the name of a model or task (`what`): nothing, a very long text, control characters.
+pub fn check(what: &str, name: &str) -> Result<()> {
+    let found = match name {
+        "" => "an empty one".to_owned(),
+        long if long.len() > NAME_BYTES_MAX => format!("{} bytes", long.len()),
+        odd if odd.chars().any(char::is_control) => format!("control characters in {odd:?}"),
+        _ => return Ok(()),
+    };
+    Err(Error::input(format!(
+        "expected a {what} name of 1 to {NAME_BYTES_MAX} bytes of plain text, found {found}"
+    )))
+}
+
+/// Refuses what cannot be a model's name, and a name that belongs to another model.
 pub fn refuse_taken(store: &Store, name: &str) -> Result<()> {
-    if name.is_empty() {
-        return Err(Error::input("expected a model name, found an empty one"));
-    }
+    check("model", name)?;
     match store.model_by_name(name)? {
         Some(other) => Err(Error::input(format!(
             "the name {name:?} belongs to another model ({}); choose another with --name",

@@ -1,10 +1,10 @@
 //! The import format of a starter zoo: one tar of a manifest, f16 weights, task rows and pairs. No database files.
 
-use super::stored_graph;
+use super::{stored_graph, stored_weight};
 use crate::encoder::signature::SIGNATURE_VERSION;
 use crate::graph::formats::{onnx, safetensors};
 use crate::graph::input::InputContract;
-use crate::graph::{Bytes, Dtype, Weight};
+use crate::graph::{Dtype, Weight};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -127,7 +127,7 @@ pub fn export(store: &Store, out: &mut dyn Write) -> Result<Counts> {
     for (index, model) in models.iter().enumerate() {
         export_model(store, &mut archive, index, model)?;
     }
-    archive.finish().map_err(|error| Error::file("cannot write", "the bundle", error))?;
+    archive.finish().map_err(|error| cannot_write("the bundle", error))?;
     Ok(counts)
 }
 
@@ -137,9 +137,11 @@ fn append(archive: &mut tar::Builder<&mut dyn Write>, name: &str, bytes: &[u8]) 
     header.set_mode(0o644);
     // No time stamp: the same zoo gives the same bytes.
     header.set_mtime(0);
-    archive
-        .append_data(&mut header, name, bytes)
-        .map_err(|error| Error::file("cannot write", name, error))
+    archive.append_data(&mut header, name, bytes).map_err(|error| cannot_write(name, error))
+}
+
+fn cannot_write(name: &str, source: std::io::Error) -> Error {
+    Error::Write { action: "cannot write", path: name.into(), source }
 }
 
 fn task_entry(task: &TaskRecord) -> TaskEntry {
@@ -220,15 +222,15 @@ fn task_tensors(store: &Store, tasks: &[TaskRecord]) -> Result<Vec<u8>> {
     let mut tensors = Vec::new();
     for (index, task) in tasks.iter().enumerate() {
         let Some(sample) = &task.sample else { continue };
-        let rows = select_rows(&stored(store, sample.rows)?, &kept_rows(&sample.labels));
+        let rows = select_rows(&stored_weight(store, sample.rows)?, &kept_rows(&sample.labels));
         let rows = rows.ok_or_else(|| {
             let labels = sample.labels.len();
             Error::input(format!("task {}: expected {labels} rows, found fewer", task.name))
         })?;
         tensors.push((format!("{index}.rows"), rows));
-        tensors.push((format!("{index}.means"), stored(store, sample.class_means)?));
+        tensors.push((format!("{index}.means"), stored_weight(store, sample.class_means)?));
         if let Some(hashes) = sample.image_hashes {
-            tensors.push((format!("{index}.hashes"), stored(store, hashes)?));
+            tensors.push((format!("{index}.hashes"), stored_weight(store, hashes)?));
         }
     }
     Ok(safetensors::write(&tensors, &[])?)
@@ -238,19 +240,12 @@ fn signatures(store: &Store, models: &[ModelRecord]) -> Result<Vec<u8>> {
     let mut tensors = Vec::new();
     for (index, model) in models.iter().enumerate() {
         if let Some(signature) = super::stored_signature(store, model.row)? {
-            let bits = super::f32_to_f16(&signature);
-            let bytes: Vec<u8> = bits.iter().flat_map(|bits| bits.to_le_bytes()).collect();
-            let shape = vec![bits.len()];
+            let (shape, bytes) = (vec![signature.len()], super::f16_bytes(&signature));
             let weight = Weight { dtype: Dtype::F16, shape, bytes: Arc::new(bytes) };
             tensors.push((index.to_string(), weight));
         }
     }
     Ok(safetensors::write(&tensors, &[])?)
-}
-
-fn stored(store: &Store, id: TensorId) -> Result<Weight> {
-    let tensor = store.tensor(id)?;
-    Ok(Weight { dtype: tensor.dtype(), shape: tensor.shape().to_vec(), bytes: Arc::new(tensor) })
 }
 
 fn export_model(
@@ -269,28 +264,12 @@ fn export_model(
         .weights
         .iter()
         .enumerate()
-        .map(|(position, (_, weight))| match narrowed(weight) {
+        .map(|(position, (_, weight))| match weight.narrowed() {
             Some(narrow) => (format!("{position}{NARROWED}"), narrow),
             None => (position.to_string(), weight.clone()),
         })
         .collect();
     append(archive, &format!("models/{index}.safetensors"), &safetensors::write(&weights, &[])?)
-}
-
-/// An f32 weight as f16; `None` for other types and for values beyond the range of f16.
-fn narrowed(weight: &Weight) -> Option<Weight> {
-    if weight.dtype != Dtype::F32 {
-        return None;
-    }
-    let words = (*weight.bytes).as_ref().chunks_exact(4);
-    let halves: Vec<half::f16> = words
-        .map(|word| half::f16::from_f32(f32::from_le_bytes([word[0], word[1], word[2], word[3]])))
-        .collect();
-    if halves.iter().any(|half| half.is_infinite()) {
-        return None;
-    }
-    let bytes: Vec<u8> = halves.iter().flat_map(|half| half.to_le_bytes()).collect();
-    Some(Weight { dtype: Dtype::F16, shape: weight.shape.clone(), bytes: Arc::new(bytes) })
 }
 
 /// Members of a bundle, read and checked for size.
@@ -521,26 +500,10 @@ fn import_network(
     onnx::from_canonical(&graph, weights.clone())?;
     let contract: InputContract = tans_storage::decode("input contract", &entry.input)?;
     contract.check()?;
-    let graph_bytes: Bytes = Arc::new(graph.clone());
-    let shape = vec![graph.len()];
-    let mut all = vec![Weight { dtype: Dtype::U8, shape, bytes: graph_bytes }];
-    all.extend(weights);
-    let new: Vec<NewTensor<'_>> = all
-        .iter()
-        .map(|weight| NewTensor {
-            dtype: weight.dtype,
-            shape: &weight.shape,
-            bytes: (*weight.bytes).as_ref(),
-        })
-        .collect();
-    let ids = store.put_tensors(&new)?;
-    let weights = entry
-        .weight_names
-        .iter()
-        .zip(&ids[1..])
-        .map(|(name, &tensor)| WeightRef { name: name.clone(), tensor })
-        .collect();
-    Ok((Some((graph, ids[0])), weights))
+    let (tensor, ids) = super::store_network(store, &graph, weights.iter())?;
+    let names = entry.weight_names.iter().zip(ids);
+    let weights = names.map(|(name, tensor)| WeightRef { name: name.clone(), tensor }).collect();
+    Ok((Some((graph, tensor)), weights))
 }
 
 type Network = (Vec<u8>, Vec<Weight>);

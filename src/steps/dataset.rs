@@ -175,8 +175,8 @@ pub struct NewTask<'a> {
 
 /// Writes a task's tensors and returns the record, for the caller to commit.
 pub fn store_task(store: &Store, new: &NewTask<'_>) -> Result<TaskRecord> {
-    let rows = f16_bytes(new.sample.rows.values());
-    let means = f16_bytes(new.sample.class_means.values());
+    let rows = super::f16_bytes(new.sample.rows.values());
+    let means = super::f16_bytes(new.sample.class_means.values());
     let hashes = new.image_hashes.concat();
     let dim = new.sample.rows.dim();
     let rows_shape = [new.sample.rows.len(), dim];
@@ -208,10 +208,6 @@ pub fn store_task(store: &Store, new: &NewTask<'_>) -> Result<TaskRecord> {
     })
 }
 
-fn f16_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect()
-}
-
 /// A reference task: a name without data.
 pub fn reference_task(name: &str) -> TaskRecord {
     TaskRecord {
@@ -229,6 +225,8 @@ pub fn reference_task(name: &str) -> TaskRecord {
 pub struct Query {
     /// What to call it.
     pub name: String,
+    /// Identity as a task, stored or not; bare rows have none.
+    pub task: Option<TaskId>,
     /// Measured sample.
     pub sample: TaskSample,
     /// The decoded images, when the dataset has images.
@@ -263,7 +261,14 @@ fn stored_query(store: &Store, name: &str) -> Result<Query> {
             "task {name:?} is a reference: expected a task with stored rows; add the dataset with `tans task add`"
         ))
     })?;
-    Ok(Query { name: task.name, sample, samples: None, skipped: Vec::new(), backbone_ms: 0.0 })
+    Ok(Query {
+        name: task.name,
+        task: Some(task.id),
+        sample,
+        samples: None,
+        skipped: Vec::new(),
+        backbone_ms: 0.0,
+    })
 }
 
 fn rows_query(
@@ -286,6 +291,7 @@ fn rows_query(
     }
     Ok(Query {
         name: dataset_name(path),
+        task: None,
         sample,
         samples: None,
         skipped: Vec::new(),
@@ -309,6 +315,7 @@ fn image_query(
     let (sample, backbone_ms) = measure(state, &samples, options.seed, observer)?;
     Ok(Query {
         name: samples.name.clone(),
+        task: Some(samples.task),
         sample,
         skipped: std::mem::take(&mut samples.skipped),
         samples: Some(samples),

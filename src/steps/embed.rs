@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::encoder::{Encoders, Evidence, Kind, ModelEvidence, TaskEncoding};
 use std::collections::HashMap;
-use tans_storage::{ModelRecord, PairKind, Store, TaskId};
+use tans_storage::{ModelRecord, PairKind, Store, TaskId, TaskRecord};
 
 /// Encodings of the tasks that the encoders were not trained on, so that results on them count as well.
 pub struct Context<'a> {
@@ -17,16 +17,22 @@ pub type Known = (TaskId, PairKind, f32);
 impl<'a> Context<'a> {
     /// Encodes every stored task that lies outside the encoders' basis.
     pub fn load(store: &Store, encoders: &'a Encoders) -> Result<Self> {
-        let mut fresh = HashMap::new();
+        let mut context = Self { encoders, fresh: HashMap::new() };
         for task in store.tasks()? {
-            if encoders.basis().contains(&task.id.0) {
-                continue;
-            }
-            if let Some(sample) = super::task_sample(store, &task)? {
-                fresh.insert(task.id, encoders.encode_task(&sample)?);
-            }
+            context.include(store, &task)?;
         }
-        Ok(Self { encoders, fresh })
+        Ok(context)
+    }
+
+    /// Encodes a task that is committed together with the models.
+    pub fn include(&mut self, store: &Store, task: &TaskRecord) -> Result<()> {
+        if self.encoders.basis().contains(&task.id.0) {
+            return Ok(());
+        }
+        if let Some(sample) = super::task_sample(store, task)? {
+            self.fresh.insert(task.id, self.encoders.encode_task(&sample)?);
+        }
+        Ok(())
     }
 
     /// E_M for one model; `newer` results replace stored ones of the same task and kind.
@@ -69,7 +75,8 @@ impl<'a> Context<'a> {
     }
 }
 
-fn merge(stored: impl Iterator<Item = Known>, newer: &[Known]) -> Vec<Known> {
+/// A history with `newer` results in place of stored ones of the same task and kind.
+pub fn merge(stored: impl Iterator<Item = Known>, newer: &[Known]) -> Vec<Known> {
     let replaced = |(task, kind, _): &Known| {
         newer.iter().any(|(new_task, new_kind, _)| (new_task, new_kind) == (task, kind))
     };

@@ -29,8 +29,6 @@ pub struct FitOptions {
     pub validation_share: f32,
     /// Seed of the split and the order of images. Default 0.
     pub seed: u64,
-    /// Stop after the epoch in which this time has passed. Default `None`.
-    pub budget_seconds: Option<f32>,
 }
 
 impl Default for FitOptions {
@@ -43,7 +41,6 @@ impl Default for FitOptions {
             patience: 0,
             validation_share: 0.1,
             seed: 0,
-            budget_seconds: None,
         }
     }
 }
@@ -74,8 +71,8 @@ pub struct Fitted {
     pub epochs: Vec<EpochReport>,
     /// The epoch whose weights were kept, from 1; 0 if none was finished.
     pub best_epoch: usize,
-    /// Whether the caller asked to stop before the end.
-    pub stopped: bool,
+    /// Why the run ended early, when a loss or gradient was not finite after its first epoch.
+    pub diverged: Option<Error>,
 }
 
 /// Where a run stands after an epoch: all that is needed to go on as if it had never stopped.
@@ -91,32 +88,15 @@ pub struct FitState {
     pub epochs: Vec<EpochReport>,
 }
 
-/// Fits on images with labels; `Break` from `progress` ends the run after that epoch.
+/// Fits on images with labels, from the start or from a state that `after_epoch` was given by an earlier run with the
+/// same arguments; `Break` from `after_epoch` ends the run after that epoch.
 ///
 /// Deterministic for a seed on one machine's CPU. A run that meets a loss or gradient that is not
-/// finite after its first epoch ends there and keeps the best weights so far.
+/// finite after its first epoch ends there and says so in `Fitted::diverged`.
 ///
 /// # Errors
 /// `Error::Contract` for images, labels or options that do not fit; `Error::Execution` if libtorch
-/// fails.
-pub fn fit(
-    trainer: Trainer,
-    images: &[Image],
-    labels: &[u32],
-    options: &FitOptions,
-    progress: &mut dyn FnMut(&EpochReport) -> ControlFlow<()>,
-) -> Result<Fitted, Error> {
-    let mut report = |state: &FitState| match state.epochs.last() {
-        Some(epoch) => progress(epoch),
-        None => ControlFlow::Continue(()),
-    };
-    resume(trainer, (images, labels), options, None, &mut report)
-}
-
-/// As `fit`, from a state that `after_epoch` was given by an earlier run with the same arguments.
-///
-/// # Errors
-/// As `fit`, and `Error::Malformed` if the state is of another network.
+/// fails; `Error::Malformed` if the state is of another network.
 pub fn resume(
     mut trainer: Trainer,
     (images, labels): (&[Image], &[u32]),
@@ -138,14 +118,16 @@ pub fn resume(
             FitState { best: start.clone(), current: start, best_epoch: 0, epochs: Vec::new() }
         }
     };
-    let start = Instant::now();
-    let mut stopped = false;
+    let mut diverged = None;
     while state.epochs.len() < options.epochs && !is_stale(&state, options) {
         let epoch = state.epochs.len() + 1;
         let clock = Instant::now();
         let run = Epoch { images, labels, order: &split.order(epoch, options), number: epoch };
         let (train_loss, learning_rate) = match run.train(&mut trainer, options) {
-            Err(Error::Execution { .. }) if state.best_epoch > 0 => break,
+            Err(error @ Error::Execution { .. }) if state.best_epoch > 0 => {
+                diverged = Some(error);
+                break;
+            }
             other => other?,
         };
         let validation = match validation_images.is_empty() {
@@ -165,10 +147,7 @@ pub fn resume(
             learning_rate,
             seconds: clock.elapsed().as_secs_f64(),
         });
-        let spent = start.elapsed().as_secs_f32();
-        let over = options.budget_seconds.is_some_and(|budget| spent >= budget);
-        stopped = after_epoch(&state).is_break();
-        if stopped || over {
+        if after_epoch(&state).is_break() {
             break;
         }
     }
@@ -177,7 +156,7 @@ pub fn resume(
         graph: trainer.graph()?,
         best_epoch: state.best_epoch,
         epochs: state.epochs,
-        stopped,
+        diverged,
     })
 }
 

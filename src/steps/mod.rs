@@ -12,6 +12,8 @@ pub mod feature_cache;
 #[cfg(feature = "torch")]
 pub mod fit;
 pub mod generation;
+pub mod known;
+pub mod network_file;
 #[cfg(feature = "torch")]
 pub mod probe;
 pub mod results;
@@ -31,7 +33,7 @@ use crate::{Error, Result};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tans_storage::{ModelRecord, PairKind, Store, TaskRecord, TensorId};
+use tans_storage::{Dtype, ModelRecord, NewTensor, PairKind, Store, TaskRecord, TensorId};
 
 /// Seconds since 1970.
 pub fn unix_seconds() -> u64 {
@@ -46,6 +48,11 @@ pub fn f16_to_f32(bits: &[u16]) -> Vec<f32> {
 /// Narrows to f16 bits.
 pub fn f32_to_f16(values: &[f32]) -> Vec<u16> {
     values.iter().map(|&value| half::f16::from_f32(value).to_bits()).collect()
+}
+
+/// Narrows to f16, little-endian.
+pub fn f16_bytes(values: &[f32]) -> Vec<u8> {
+    f32_to_f16(values).into_iter().flat_map(u16::to_le_bytes).collect()
 }
 
 /// A signature as stored: its version, then its numbers as f16 bits.
@@ -88,20 +95,42 @@ pub fn task_sample(store: &Store, task: &TaskRecord) -> Result<Option<TaskSample
 }
 
 fn f16_rows(store: &Store, id: TensorId) -> Result<Rows> {
-    let tensor = store.tensor(id)?;
-    let damaged = || {
+    let weight = stored_weight(store, id)?;
+    let rows = match (weight.dtype, &weight.shape[..]) {
+        (Dtype::F16, &[_, dim]) => weight.floats().and_then(|values| Rows::new(dim, values)),
+        _ => None,
+    };
+    rows.ok_or_else(|| {
         Error::Storage(tans_storage::Error::Corrupt {
             file: "packs".into(),
             offset: id.to_string(),
-            what: format!("expected a matrix of f16, found shape {:?}", tensor.shape()),
+            what: format!("expected a matrix of f16, found {weight:?}"),
         })
-    };
-    let [_, dim] = *tensor.shape() else { return Err(damaged()) };
-    let values = tensor
-        .as_ref()
-        .chunks_exact(2)
-        .map(|pair| half::f16::from_le_bytes([pair[0], pair[1]]).to_f32());
-    Rows::new(dim, values.collect()).ok_or_else(damaged)
+    })
+}
+
+/// Stores a network's canonical graph and its weights; their ids, the weights' in order.
+pub fn store_network<'a>(
+    store: &Store,
+    graph: &[u8],
+    weights: impl Iterator<Item = &'a Weight>,
+) -> Result<(TensorId, Vec<TensorId>)> {
+    let graph_shape = [graph.len()];
+    let mut tensors = vec![NewTensor { dtype: Dtype::U8, shape: &graph_shape, bytes: graph }];
+    tensors.extend(weights.map(|weight| NewTensor {
+        dtype: weight.dtype,
+        shape: &weight.shape,
+        bytes: weight.data(),
+    }));
+    let mut ids = store.put_tensors(&tensors)?;
+    let weights = ids.split_off(1);
+    Ok((ids[0], weights))
+}
+
+/// A stored tensor as a weight on mapped bytes.
+pub fn stored_weight(store: &Store, id: TensorId) -> Result<Weight> {
+    let tensor = store.tensor(id)?;
+    Ok(Weight { dtype: tensor.dtype(), shape: tensor.shape().to_vec(), bytes: Arc::new(tensor) })
 }
 
 /// A stored network's graph on mapped weights.
@@ -115,9 +144,7 @@ pub fn stored_graph(store: &Store, model: &ModelRecord) -> Result<Graph> {
     })?;
     let mut weights = Vec::with_capacity(model.weights.len());
     for weight in &model.weights {
-        let tensor = store.tensor(weight.tensor)?;
-        let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
-        weights.push(Weight { dtype, shape, bytes: Arc::new(tensor) });
+        weights.push(stored_weight(store, weight.tensor)?);
     }
     Ok(onnx::from_canonical(store.tensor(graph)?.as_ref(), weights)?)
 }
@@ -143,19 +170,6 @@ pub fn family(task: &TaskRecord) -> String {
     task.family.clone().unwrap_or_else(|| task.name.clone())
 }
 
-/// A record as file metadata; `ingest` reads the input contract back from it.
-pub fn metadata(model: &ModelRecord) -> Result<Vec<(String, String)>> {
-    let mut metadata = input_contract(model)?.to_metadata();
-    metadata.push(("tans.name".into(), model.name.clone()));
-    if let Some(license) = &model.license {
-        metadata.push(("tans.license".into(), license.clone()));
-    }
-    if !model.class_names.is_empty() {
-        metadata.push(("tans.class_names".into(), model.class_names.join("\n")));
-    }
-    Ok(metadata)
-}
-
 /// Refuses a path whose folder does not exist, before work is done for it.
 pub fn refuse_missing_folder(output: &Path) -> Result<()> {
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -174,7 +188,9 @@ pub fn write_file(output: &Path, bytes: &[u8]) -> Result<()> {
     refuse_missing_folder(output)?;
     let written = tans_storage::install_file(output, |file| std::io::Write::write_all(file, bytes));
     written.map_err(|error| match error {
-        tans_storage::Error::Io { action, source, .. } => Error::file(action, output, source),
+        tans_storage::Error::Io { action, source, .. } => {
+            Error::Write { action, path: output.to_owned(), source }
+        }
         other => other.into(),
     })
 }

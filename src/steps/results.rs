@@ -5,10 +5,38 @@ use super::embed::{self, Known};
 use super::search;
 use crate::state::State;
 use crate::{Error, Result};
-use std::collections::BTreeMap;
-use tans_storage::{Batch, Cost, ModelId, ModelRecord, TaskId, TaskRecord};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::MutexGuard;
+use tans_storage::{Batch, Cost, ModelId, ModelRecord, Store, TaskId, TaskRecord};
 
-/// What is known of a model before it is stored.
+/// What one commit adds to what a zoo knows of one model.
+pub struct Addition {
+    /// The model.
+    pub subject: Subject,
+    /// Tasks that it was trained on, besides those of its record.
+    pub seen: Vec<TaskId>,
+    /// Results; they replace stored ones of the same task and kind.
+    pub results: Vec<Known>,
+}
+
+/// Whom an addition is about.
+pub enum Subject {
+    /// A stored model by its row. Its record is read under the commit lock, so that an edit that came in between stays.
+    Stored(u64),
+    /// A new model, with its signature; the commit gives it its row.
+    New(Box<ModelRecord>, Option<Vec<f32>>),
+}
+
+/// Tasks that a commit changes.
+#[derive(Default)]
+pub struct Tasks<'a> {
+    /// Stored with the commit.
+    pub new: &'a [TaskRecord],
+    /// A reference that goes, and the task that stands for it from now on.
+    pub replaced: Option<(TaskId, TaskId)>,
+}
+
+/// What is known of a reference model before it is stored.
 #[derive(Clone, Debug, Default)]
 pub struct NewReference {
     /// Unique name.
@@ -23,8 +51,6 @@ pub struct NewReference {
     pub seen: Vec<TaskId>,
     /// Results.
     pub results: Vec<Known>,
-    /// Tasks that are new with it.
-    pub tasks: Vec<TaskRecord>,
     /// Parameters, where stated.
     pub params: Option<u64>,
 }
@@ -32,100 +58,189 @@ pub struct NewReference {
 /// The task of that name, and whether it is new: an unknown name becomes a reference task, which the caller commits
 /// together with what refers to it.
 pub fn task(state: &State, name: &str) -> Result<(TaskRecord, bool)> {
-    if name.is_empty() {
-        return Err(Error::input("expected a task name, found an empty one"));
-    }
+    admit_name::check("task", name)?;
     match state.store.task_by_name(name)? {
         Some(task) => Ok((task, false)),
         None => Ok((super::dataset::reference_task(name), true)),
     }
 }
 
-/// Commits a task of its own.
-pub fn commit_task(state: &State, task: &TaskRecord) -> Result<()> {
-    let mut batch = Batch::new();
-    batch.put_task(task);
-    let _ordered = state.lock_commits();
-    state.store.commit(batch)?;
-    Ok(())
-}
-
-/// Stores a reference model, or finds the stored one of the same URI (whose results are then added to).
-pub fn model(state: &State, new: NewReference) -> Result<(ModelRecord, bool)> {
-    let id = ModelId::of_reference(&new.uri);
-    if let Some(stored) = state.store.model_by_id(id)? {
-        new.tasks.iter().try_for_each(|task| commit_task(state, task))?;
-        record_results(state, &stored, &new.results)?;
-        return Ok((stored, false));
+/// A reference model as an addition: to the stored one of the same URI, or as a new one.
+pub fn reference(store: &Store, new: NewReference) -> Result<Addition> {
+    let NewReference { name, uri, license, tags, seen, results, params } = new;
+    let id = ModelId::of_reference(&uri);
+    if let Some(stored) = store.model_by_id(id)? {
+        return Ok(Addition { subject: Subject::Stored(stored.row), seen, results });
     }
-    admit_name::refuse_taken(&state.store, &new.name)?;
-    let mut record = ModelRecord {
+    admit_name::refuse_taken(store, &name)?;
+    let record = ModelRecord {
         id,
         row: 0,
-        name: new.name,
+        name,
         parent: None,
-        seen: new.seen,
-        license: new.license,
-        tags: new.tags,
-        uri: Some(new.uri),
+        seen: Vec::new(),
+        license,
+        tags,
+        uri: Some(uri),
         graph: None,
         weights: Vec::new(),
         input: Vec::new(),
-        cost: Cost { params: new.params.unwrap_or(0), ..Cost::default() },
+        cost: Cost { params: params.unwrap_or(0), ..Cost::default() },
         not_runnable: None,
         architecture: None,
         topology: Vec::new(),
         class_names: Vec::new(),
         created: super::unix_seconds(),
     };
-    let _ordered = state.lock_commits();
-    commit_new(state, &mut record, None, &new.results, &new.tasks)?;
-    Ok((record, true))
+    Ok(Addition { subject: Subject::New(Box::new(record), None), seen, results })
 }
 
-/// Writes a new record with signature, results, embedding and the tasks that are new with it by one commit; the delta
-/// follows.
-///
-/// The caller holds the commit lock.
-pub fn commit_new(
-    state: &State,
-    record: &mut ModelRecord,
-    signature: Option<&[f32]>,
-    results: &[Known],
-    tasks: &[TaskRecord],
-) -> Result<()> {
-    let generation = state.generation();
-    record.row = state.store.next_row()?;
-    let context = embed::Context::load(&state.store, &generation.encoders)?;
-    let vector = context.embed_with(record, signature, results)?;
-    let mut batch = Batch::new();
-    tasks.iter().for_each(|task| batch.put_task(task));
-    batch.put_model(record);
-    if let Some(signature) = signature {
-        batch.put_signature(record.row, &super::signature_bits(signature));
-    }
-    for &(task, kind, accuracy) in results {
-        batch.put_pair(task, record.row, kind, accuracy);
-    }
-    batch.put_embedding(generation.record.encoder, record.row, &vector);
-    state.store.commit(batch)?;
-    search::refresh_delta(&generation, record, vector)
+/// Commits a task of its own.
+#[cfg(feature = "torch")]
+pub fn commit_task(state: &State, task: &TaskRecord) -> Result<()> {
+    let tasks = Tasks { new: std::slice::from_ref(task), replaced: None };
+    commit(state, &state.lock_commits(), &tasks, Vec::new()).map(|_| ())
 }
 
 /// Records results of a stored model; its vector moves at once.
+#[cfg(feature = "torch")]
 pub fn record_results(state: &State, model: &ModelRecord, results: &[Known]) -> Result<()> {
     if results.is_empty() {
         return Ok(());
     }
-    let _ordered = state.lock_commits();
-    let generation = state.generation();
-    let context = embed::Context::load(&state.store, &generation.encoders)?;
-    let vector = context.embed(&state.store, model, results)?;
-    let mut batch = Batch::new();
-    for &(task, kind, accuracy) in results {
-        batch.put_pair(task, model.row, kind, accuracy);
+    let (subject, results) = (Subject::Stored(model.row), results.to_vec());
+    let addition = Addition { subject, seen: Vec::new(), results };
+    commit(state, &state.lock_commits(), &Tasks::default(), vec![addition]).map(|_| ())
+}
+
+/// Lets a task take the place of a reference: the latest results on the reference and every "trained on" move to it.
+/// Returns how many results moved.
+///
+/// A result that is older than one of the same model and kind on the task itself gives way to that one.
+#[cfg(feature = "torch")]
+pub fn replace_reference(state: &State, reference: TaskId, task: &TaskRecord) -> Result<usize> {
+    let id = task.id;
+    let ordered = state.lock_commits();
+    let own = state.store.pairs_of_task(id)?;
+    let mut rows: BTreeMap<u64, Vec<Known>> = BTreeMap::new();
+    let mut moved = 0;
+    for pair in state.store.pairs_of_task(reference)? {
+        let results = rows.entry(pair.model).or_default();
+        let newer = own.iter().any(|other| {
+            (other.model, other.kind) == (pair.model, pair.kind) && other.sequence > pair.sequence
+        });
+        if !newer {
+            results.push((id, pair.kind, pair.accuracy));
+            moved += 1;
+        }
     }
-    batch.put_embedding(generation.record.encoder, model.row, &vector);
+    for model in state.store.models()? {
+        let model = model?;
+        if model.seen.contains(&reference) {
+            rows.entry(model.row).or_default();
+        }
+    }
+    let additions = rows.into_iter().map(|(row, results)| Addition {
+        subject: Subject::Stored(row),
+        seen: Vec::new(),
+        results,
+    });
+    let tasks = Tasks { new: std::slice::from_ref(task), replaced: Some((reference, id)) };
+    commit(state, &ordered, &tasks, additions.collect())?;
+    Ok(moved)
+}
+
+/// Writes tasks, records, results and the vectors that they move by one commit; the delta follows. Returns the records
+/// in the order of the additions, which name each stored model once.
+pub fn commit(
+    state: &State,
+    _ordered: &MutexGuard<'_, ()>,
+    tasks: &Tasks<'_>,
+    additions: Vec<Addition>,
+) -> Result<Vec<ModelRecord>> {
+    let generation = state.generation();
+    let mut batch = Batch::new();
+    if let Some((reference, _)) = tasks.replaced {
+        // First, because the task may take over its name.
+        batch.remove_task(reference);
+    }
+    tasks.new.iter().for_each(|task| batch.put_task(task));
+    let mut moved = Vec::with_capacity(additions.len());
+    if !additions.is_empty() {
+        let mut context = embed::Context::load(&state.store, &generation.encoders)?;
+        for task in tasks.new {
+            context.include(&state.store, task)?;
+        }
+        for addition in additions {
+            moved.push(stage(state, &context, tasks.replaced, addition, &mut batch)?);
+        }
+    }
+    for (record, vector) in &moved {
+        batch.put_embedding(generation.record.encoder, record.row, vector);
+    }
     state.store.commit(batch)?;
-    search::refresh_delta(&generation, model, vector)
+    let mut records = Vec::with_capacity(moved.len());
+    for (record, vector) in moved {
+        search::refresh_delta(&generation, &record, vector)?;
+        records.push(record);
+    }
+    Ok(records)
+}
+
+/// Puts one addition into the batch; the model's record and vector as they are afterwards.
+fn stage(
+    state: &State,
+    context: &embed::Context<'_>,
+    replaced: Option<(TaskId, TaskId)>,
+    addition: Addition,
+    batch: &mut Batch,
+) -> Result<(ModelRecord, Vec<f32>)> {
+    let Addition { subject, seen, results } = addition;
+    let (record, vector) = match subject {
+        Subject::New(mut record, signature) => {
+            admit_name::refuse_taken(&state.store, &record.name)?;
+            record.row = state.store.next_row()?;
+            record.seen = united(&record.seen, &seen, replaced);
+            let vector = context.embed_with(&record, signature.as_deref(), &results)?;
+            batch.put_model(&record);
+            if let Some(signature) = signature {
+                batch.put_signature(record.row, &super::signature_bits(&signature));
+            }
+            (*record, vector)
+        }
+        Subject::Stored(row) => {
+            let mut record = state.store.model(row)?.ok_or_else(|| {
+                Error::input("expected a stored model, found that it was removed meanwhile")
+            })?;
+            let seen = united(&record.seen, &seen, replaced);
+            if seen != record.seen {
+                record.seen = seen;
+                batch.put_model(&record);
+            }
+            let signature = super::stored_signature(&state.store, row)?;
+            let pairs = state.store.pairs_of_model(row)?;
+            let stays = |task| replaced.is_none_or(|(reference, _)| task != reference);
+            let stored = pairs
+                .iter()
+                .filter(|pair| stays(pair.task))
+                .map(|pair| (pair.task, pair.kind, pair.accuracy));
+            let history = embed::merge(stored, &results);
+            let vector = context.embed_with(&record, signature.as_deref(), &history)?;
+            (record, vector)
+        }
+    };
+    for &(task, kind, accuracy) in &results {
+        batch.put_pair(task, record.row, kind, accuracy);
+    }
+    Ok((record, vector))
+}
+
+/// The tasks of both lists, each once and in order, with the replaced one under its new id.
+fn united(seen: &[TaskId], more: &[TaskId], replaced: Option<(TaskId, TaskId)>) -> Vec<TaskId> {
+    let mut found = BTreeSet::new();
+    let current = |task: &TaskId| match replaced {
+        Some((old, new)) if old == *task => new,
+        Some(_) | None => *task,
+    };
+    seen.iter().chain(more).map(current).filter(|task| found.insert(*task)).collect()
 }

@@ -1,5 +1,6 @@
 //! Search of the current generation, with records and predictions: what a lookup consists of.
 
+use super::known::Measured;
 use crate::Result;
 use crate::encoder::{Prediction, TaskEncoding};
 use crate::state::{Generation, State, attributes};
@@ -15,6 +16,8 @@ pub struct Found {
     pub cosine: f32,
     /// What that cosine stands for.
     pub prediction: Prediction,
+    /// What was measured on the task itself.
+    pub measured: Option<Measured>,
 }
 
 /// The `k` models nearest to a task that match the filter.
@@ -36,9 +39,33 @@ pub fn search(
         // A model that was removed since the search is no answer.
         let Some(model) = state.store.model(neighbour.key)? else { continue };
         let prediction = generation.encoders.predict(task, neighbour.cosine);
-        found.push(Found { model, cosine: neighbour.cosine, prediction });
+        found.push(Found { model, cosine: neighbour.cosine, prediction, measured: None });
     }
     Ok(found)
+}
+
+/// One model as a search would find it; `None` where it is gone or the filter excludes it.
+pub fn one(
+    state: &State,
+    generation: &Generation,
+    task: &TaskEncoding,
+    filter: &Filter,
+    row: u64,
+) -> Result<Option<Found>> {
+    let Some(model) = state.store.model(row)? else { return Ok(None) };
+    let vector = state.store.embedding(generation.record.encoder, row)?;
+    let vector = vector.filter(|_| filter.matches(&attributes(&model)));
+    Ok(vector.map(|vector| {
+        let cosine = cosine(&vector, task);
+        let prediction = generation.encoders.predict(task, cosine);
+        Found { model, cosine, prediction, measured: None }
+    }))
+}
+
+/// Cosine of a stored vector with a task's.
+pub fn cosine(vector: &[f32], task: &TaskEncoding) -> f32 {
+    let cosine: f32 = vector.iter().zip(&task.vector).map(|(a, b)| a * b).sum();
+    cosine.clamp(-1.0, 1.0)
 }
 
 /// Moves a model's vector in the current generation's delta after its record or history changed.

@@ -1,7 +1,8 @@
 //! How models are shown in lists and answers.
 
 use super::dataset::hex;
-use crate::Result;
+use super::kind_name;
+use crate::{Result, state};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use tans_storage::{ModelRecord, Store, TaskId};
@@ -13,10 +14,10 @@ pub struct ModelSummary {
     pub model: String,
     /// Content address.
     pub id: String,
-    /// Parameters.
-    pub params: u64,
-    /// Multiply-accumulate operations of one sample.
-    pub macs: u64,
+    /// Parameters; `None` where unknown.
+    pub params: Option<u64>,
+    /// Multiply-accumulate operations of one sample; `None` where unknown.
+    pub macs: Option<u64>,
     /// SPDX expression.
     pub license: Option<String>,
     /// Labels.
@@ -25,6 +26,33 @@ pub struct ModelSummary {
     pub source_tasks: Vec<String>,
     /// `stored`, `reference`, or the reason why it cannot be run.
     pub status: String,
+}
+
+/// One known result.
+#[derive(Clone, Debug, Serialize)]
+pub struct KnownResult {
+    /// Name of the task.
+    pub task: String,
+    /// `probe`, `finetune` or `reported`.
+    pub kind: &'static str,
+    /// 0..=1.
+    pub accuracy: f32,
+}
+
+/// Known results of a model, best first; only those on `task` if one is named.
+pub fn known_results(store: &Store, row: u64, task: Option<TaskId>) -> Result<Vec<KnownResult>> {
+    let mut results = Vec::new();
+    for pair in store.pairs_of_model(row)? {
+        if task.is_some_and(|task| task != pair.task) {
+            continue;
+        }
+        for task in task_names(store, &[pair.task])? {
+            let kind = kind_name(pair.kind);
+            results.push(KnownResult { task, kind, accuracy: pair.accuracy });
+        }
+    }
+    results.sort_by(|a, b| b.accuracy.total_cmp(&a.accuracy));
+    Ok(results)
 }
 
 /// Names of tasks; one that was removed meanwhile is shown by its id.
@@ -39,6 +67,7 @@ pub fn task_names(store: &Store, tasks: &[TaskId]) -> Result<Vec<String>> {
 /// The summary of a record.
 pub fn summary(store: &Store, model: ModelRecord) -> Result<ModelSummary> {
     let source_tasks = task_names(store, &model.seen)?;
+    let cost = state::attributes(&model);
     let status = match (&model.graph, model.not_runnable) {
         (_, Some(reason)) => reason,
         (None, None) => "reference".to_owned(),
@@ -47,8 +76,8 @@ pub fn summary(store: &Store, model: ModelRecord) -> Result<ModelSummary> {
     Ok(ModelSummary {
         model: model.name,
         id: model.id.to_string(),
-        params: model.cost.params,
-        macs: model.cost.macs,
+        params: cost.params,
+        macs: cost.macs,
         license: model.license,
         tags: model.tags,
         source_tasks,

@@ -1,11 +1,14 @@
-//! Fine-tunes one network on one dataset and scores it on the test part.
+//! Fine-tunes one network on one dataset, or races several for it, and scores it on the test part.
 
 use super::dataset::Samples;
-use super::fit::{self, EpochReport, FitOptions, Fitted};
+use super::fit::{self, EpochReport, FitOptions, FitState, Fitted};
 use crate::graph::Graph;
 use crate::graph::exec::{Device, Optimizer, Trainer, TrainerOptions};
 use crate::graph::input::InputContract;
 use crate::{Error, Observer, Progress, Result};
+use serde::Serialize;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
 /// How a network is fine-tuned.
 #[derive(Clone, Debug)]
@@ -24,8 +27,11 @@ pub struct TuningOptions {
     pub head_only: bool,
     /// Label smoothing in 0..1. Default 0.05.
     pub label_smoothing: f32,
-    /// Stop after this many epochs without a better validation result. Default 0: never.
+    /// Stop after this many epochs without a better result on the tenth of the training part that is held back for
+    /// validation; 0 never stops. The weights of the best epoch are kept in any case. Default 5.
     pub patience: usize,
+    /// Stop after the epoch in which this time has passed. Default `None`.
+    pub budget: Option<Duration>,
     /// Seed of head, order, augmentation and validation split. Default 0.
     pub seed: u64,
 }
@@ -40,10 +46,21 @@ impl Default for TuningOptions {
             from_scratch: false,
             head_only: false,
             label_smoothing: 0.05,
-            patience: 0,
+            patience: 5,
+            budget: None,
             seed: 0,
         }
     }
+}
+
+/// A network to be fine-tuned.
+pub struct Candidate {
+    /// What to call it.
+    pub name: String,
+    /// With its own head.
+    pub graph: Graph,
+    /// How images become its input.
+    pub input: InputContract,
 }
 
 /// A fine-tuned network and how it fared.
@@ -58,59 +75,228 @@ pub struct Tuned {
     pub test_accuracy: f32,
 }
 
+/// How far a candidate came in a race.
+#[derive(Clone, Debug, Serialize)]
+pub struct Raced {
+    /// Name of the candidate.
+    pub model: String,
+    /// Epochs it was trained for.
+    pub epochs: usize,
+    /// The best so far; `None` where there were too few images to hold some back, or no epoch was finished.
+    pub validation_accuracy: Option<f32>,
+    /// Why it was taken out, when its training failed.
+    pub failure: Option<String>,
+}
+
+/// What all candidates share.
+pub struct Course<'a> {
+    /// Images of both parts.
+    pub samples: &'a Samples,
+    /// How each is trained.
+    pub options: &'a TuningOptions,
+    /// Where.
+    pub device: Device,
+}
+
 /// Trains on the training part (of which some is held back for validation), scores the test part once, at the end.
-pub fn tune(
-    graph: &Graph,
-    input: &InputContract,
-    samples: &Samples,
-    options: &TuningOptions,
-    device: Device,
+pub fn tune(course: &Course<'_>, candidate: &Candidate, observer: Observer<'_>) -> Result<Tuned> {
+    check(course.options)?;
+    let mut run = Run::new(candidate);
+    run.advance(course, (course.options.epochs, course.options.budget), observer)?;
+    run.finish(course)
+}
+
+/// Successive halving (Jamieson & Talwalkar 2016): all candidates are trained for a few epochs, the better half on the
+/// validation split goes on, and so forth. The survivor has had the training that `tune` would have given it.
+///
+/// Returns its index, what became of it, and how far each came.
+///
+/// # Errors
+/// As `tune`, if no candidate can be trained.
+pub fn race(
+    course: &Course<'_>,
+    candidates: &[&Candidate],
     observer: Observer<'_>,
-) -> Result<Tuned> {
-    check(options)?;
-    let trainer_options = TrainerOptions {
-        classes: samples.class_names.len(),
-        new_head: true,
-        head_only: options.head_only,
-        from_scratch: options.from_scratch,
-        optimizer: options.optimizer,
-        weight_decay: 0.01,
-        label_smoothing: options.label_smoothing,
-        augment: true,
-        seed: options.seed,
-        device,
-    };
-    let trainer = Trainer::new(graph, input, &trainer_options)?;
-    let fit_options = FitOptions {
-        epochs: options.epochs,
-        batch_size: options.batch_size,
-        learning_rate: options.learning_rate.unwrap_or(match options.optimizer {
-            Optimizer::AdamW => 1e-3,
-            Optimizer::Sgd => 0.05,
-        }),
-        patience: options.patience,
-        seed: options.seed,
-        ..FitOptions::default()
-    };
-    let (train, total) = (&samples.train, options.epochs);
-    let mut progress = |epoch: &EpochReport| {
-        let item = format!(
-            "loss {:.3}, validation accuracy {:.3}",
-            epoch.train_loss,
-            epoch.validation_accuracy.unwrap_or(f32::NAN)
-        );
-        observer(Progress { step: "fine-tuning", item, done: epoch.epoch, total })
-    };
-    let fitted = fit::fit(trainer, &train.images, &train.labels, &fit_options, &mut progress)?;
-    let Fitted { graph, epochs, best_epoch, stopped } = fitted;
-    if stopped {
-        return Err(Error::Cancelled);
+) -> Result<(usize, Tuned, Vec<Raced>)> {
+    check(course.options)?;
+    let mut runs: Vec<Run<'_>> = candidates.iter().map(|candidate| Run::new(candidate)).collect();
+    let mut field: Vec<usize> = (0..runs.len()).collect();
+    let rungs = rungs(runs.len());
+    let budget = course.options.budget;
+    let start = Instant::now();
+    for rungs_left in (1..=rungs).rev() {
+        // The last rung is the whole training, the one before half of it, and so on. Each gets an equal part of the
+        // time that is left, and so does each candidate within it.
+        let target = course.options.epochs.div_ceil(1_usize << (rungs_left - 1));
+        let rung = budget.map(|budget| budget.saturating_sub(start.elapsed()) / rungs_left);
+        let rung_start = Instant::now();
+        for (members_left, &index) in (1..=field.len() as u32).rev().zip(&field) {
+            let slice = rung.map(|rung| rung.saturating_sub(rung_start.elapsed()) / members_left);
+            match runs[index].advance(course, (target, slice), &mut *observer) {
+                Ok(()) => {}
+                Err(Error::Cancelled) => return Err(Error::Cancelled),
+                Err(error) => runs[index].failure = Some(error),
+            }
+        }
+        field.retain(|&index| runs[index].failure.is_none());
+        field.sort_by(|&a, &b| runs[b].compare(&runs[a]));
+        field.truncate(field.len().div_ceil(2));
     }
-    let score_options = TrainerOptions { new_head: false, from_scratch: false, ..trainer_options };
-    let scorer = Trainer::new(&graph, input, &score_options)?;
-    let test: Vec<&crate::sample::Image> = samples.test.images.iter().collect();
-    let test_accuracy = scorer.evaluate(&test, &samples.test.labels)?.accuracy;
-    Ok(Tuned { graph, epochs, best_epoch, test_accuracy })
+    let raced = runs.iter().map(Run::report).collect();
+    let Some(&winner) = field.first() else {
+        let failed = runs.into_iter().find_map(|run| run.failure);
+        return Err(failed.unwrap_or_else(|| Error::input("expected a candidate, found none")));
+    };
+    Ok((winner, runs.swap_remove(winner).finish(course)?, raced))
+}
+
+/// Halvings until one is left, and the last lap.
+fn rungs(candidates: usize) -> u32 {
+    candidates.max(1).next_power_of_two().ilog2() + 1
+}
+
+/// One candidate's training, which can pause between epochs.
+struct Run<'a> {
+    candidate: &'a Candidate,
+    /// Where it goes on; `None` before the start and after the end.
+    paused: Option<FitState>,
+    fitted: Option<Fitted>,
+    failure: Option<Error>,
+}
+
+impl<'a> Run<'a> {
+    fn new(candidate: &'a Candidate) -> Self {
+        Self { candidate, paused: None, fitted: None, failure: None }
+    }
+
+    /// Trains until `target` epochs are done or `slice` has passed, at least one epoch if none is done yet.
+    fn advance(
+        &mut self,
+        course: &Course<'_>,
+        (target, slice): (usize, Option<Duration>),
+        observer: Observer<'_>,
+    ) -> Result<()> {
+        let is_over = self.fitted.is_some() && self.paused.is_none();
+        if is_over || self.epochs().len() >= target {
+            return Ok(());
+        }
+        let Candidate { name, graph, input } = self.candidate;
+        let trainer = Trainer::new(graph, input, &course.trainer_options())?;
+        let (mut paused, mut cancelled) = (None, false);
+        let (clock, total) = (Instant::now(), course.options.epochs);
+        let mut after_epoch = |state: &FitState| {
+            let Some(epoch) = state.epochs.last() else { return ControlFlow::Continue(()) };
+            let (step, item) = ("fine-tuning", epoch_text(name, epoch));
+            cancelled = observer(Progress { step, item, done: epoch.epoch, total }).is_break();
+            let is_late = slice.is_some_and(|slice| clock.elapsed() >= slice);
+            if !cancelled && !is_late && epoch.epoch < target {
+                return ControlFlow::Continue(());
+            }
+            paused = Some(state.clone());
+            ControlFlow::Break(())
+        };
+        let train = &course.samples.train;
+        let mut fitted = fit::resume(
+            trainer,
+            (&train.images, &train.labels),
+            &course.fit_options(),
+            self.paused.take(),
+            &mut after_epoch,
+        )?;
+        if cancelled {
+            return Err(Error::Cancelled);
+        }
+        if let Some(error) = fitted.diverged.take() {
+            return Err(error.into());
+        }
+        (self.paused, self.fitted) = (paused, Some(fitted));
+        Ok(())
+    }
+
+    fn epochs(&self) -> &[EpochReport] {
+        self.fitted.as_ref().map_or(&[], |fitted| &fitted.epochs)
+    }
+
+    /// The epoch whose weights would be kept now.
+    fn best(&self) -> Option<&EpochReport> {
+        let best = self.fitted.as_ref()?.best_epoch.checked_sub(1)?;
+        self.epochs().get(best)
+    }
+
+    /// Higher validation accuracy first, then lower loss; without validation the training loss decides.
+    fn compare(&self, other: &Self) -> std::cmp::Ordering {
+        let standing = |run: &Self| match run.best() {
+            Some(epoch) => (
+                epoch.validation_accuracy.unwrap_or(0.0),
+                -epoch.validation_loss.unwrap_or(epoch.train_loss),
+            ),
+            None => (f32::NEG_INFINITY, f32::NEG_INFINITY),
+        };
+        let (a, b) = (standing(self), standing(other));
+        a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1))
+    }
+
+    fn report(&self) -> Raced {
+        Raced {
+            model: self.candidate.name.clone(),
+            epochs: self.epochs().len(),
+            validation_accuracy: self.best().and_then(|epoch| epoch.validation_accuracy),
+            failure: self.failure.as_ref().map(ToString::to_string),
+        }
+    }
+
+    /// Scores the best epoch's weights on the test part.
+    fn finish(self, course: &Course<'_>) -> Result<Tuned> {
+        let Some(Fitted { graph, epochs, best_epoch, .. }) = self.fitted else {
+            return Err(Error::input("expected a trained candidate, found none"));
+        };
+        let options =
+            TrainerOptions { new_head: false, from_scratch: false, ..course.trainer_options() };
+        let scorer = Trainer::new(&graph, &self.candidate.input, &options)?;
+        let test: Vec<&crate::sample::Image> = course.samples.test.images.iter().collect();
+        let test_accuracy = scorer.evaluate(&test, &course.samples.test.labels)?.accuracy;
+        Ok(Tuned { graph, epochs, best_epoch, test_accuracy })
+    }
+}
+
+fn epoch_text(name: &str, epoch: &EpochReport) -> String {
+    let loss = epoch.train_loss;
+    match epoch.validation_accuracy {
+        Some(accuracy) => format!("{name}: loss {loss:.3}, validation accuracy {accuracy:.3}"),
+        None => format!("{name}: loss {loss:.3}"),
+    }
+}
+
+impl Course<'_> {
+    fn trainer_options(&self) -> TrainerOptions {
+        TrainerOptions {
+            classes: self.samples.class_names.len(),
+            new_head: true,
+            head_only: self.options.head_only,
+            from_scratch: self.options.from_scratch,
+            optimizer: self.options.optimizer,
+            weight_decay: 0.01,
+            label_smoothing: self.options.label_smoothing,
+            augment: true,
+            seed: self.options.seed,
+            device: self.device,
+        }
+    }
+
+    fn fit_options(&self) -> FitOptions {
+        let options = self.options;
+        FitOptions {
+            epochs: options.epochs,
+            batch_size: options.batch_size,
+            learning_rate: options.learning_rate.unwrap_or(match options.optimizer {
+                Optimizer::AdamW => 1e-3,
+                Optimizer::Sgd => 0.05,
+            }),
+            patience: options.patience,
+            seed: options.seed,
+            ..FitOptions::default()
+        }
+    }
 }
 
 fn check(options: &TuningOptions) -> Result<()> {
@@ -120,8 +306,11 @@ fn check(options: &TuningOptions) -> Result<()> {
             options.epochs, options.batch_size
         )));
     }
+    if options.budget.is_some_and(|budget| budget.is_zero()) {
+        return Err(Error::input("budget: expected a time above 0, found 0"));
+    }
     match options.learning_rate {
-        Some(rate) if !(rate.is_finite() && rate >= 0.0) => {
+        Some(rate) if !(rate.is_finite() && rate > 0.0) => {
             Err(Error::input(format!("learning rate: expected a positive number, found {rate}")))
         }
         Some(_) | None => Ok(()),

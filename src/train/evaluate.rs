@@ -3,9 +3,10 @@
 use super::{FitOptions, Recipe, TrainingSet, closed_form};
 use crate::encoder::linalg::quantile;
 use crate::encoder::metrics::{ranking, spearman, weighted_tau};
-use crate::encoder::{Encoders, Error, Evidence, Kind, TaskEncoding};
+use crate::encoder::{Encoders, Error, Evidence, Kind, TaskEncoding, TaskSample};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 /// Tasks with fewer candidates say nothing about picking.
@@ -18,7 +19,7 @@ const BASELINES: [&str; 4] = ["random", "params", "static", "nearest"];
 /// One method's figures, averaged over held-out tasks. Accuracy points are 0..100 where named so, fractions elsewhere.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct MethodRow {
-    /// random, params, static, nearest, default, tans2021.
+    /// random, params, static, nearest, or the contestant's name.
     pub method: String,
     /// First pick's loss in accuracy points, with its 90 % bootstrap interval over tasks.
     pub loss: f32,
@@ -40,6 +41,25 @@ pub struct MethodRow {
     pub losses: Vec<f32>,
 }
 
+/// A recipe that takes part.
+#[derive(Clone, Copy, Debug)]
+pub struct Contestant<'a> {
+    /// Its row's name.
+    pub name: &'a str,
+    /// How its encoders are learned.
+    pub options: FitOptions,
+    /// Tasks with rows that they may be learned from, `None` for all. Results on the others still count in a model's
+    /// history, as they do for encoders that are older than a task.
+    pub tasks: Option<&'a [[u8; 32]]>,
+}
+
+impl Contestant<'_> {
+    /// A recipe under its own name, learned from every task.
+    pub fn new(options: FitOptions) -> Self {
+        Self { name: options.recipe.name(), options, tasks: None }
+    }
+}
+
 /// Result of an evaluation.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Evaluation {
@@ -57,14 +77,14 @@ pub struct Evaluation {
 ///
 /// Tasks without a sample cannot be asked about; tasks with fewer than three candidates are left out. Candidates are
 /// the models that have seen no task of the query's family, judged by the first of probe, finetune, reported that at
-/// least three of them have. Every recipe is fitted on the other families' tasks and pairs alone.
+/// least three of them have. Every contestant is fitted on the other families' tasks and pairs alone.
 /// `progress(folds done, folds)`; `Break` cancels.
 ///
 /// # Errors
 /// As `fit`; `Error::Cancelled`.
 pub fn leave_tasks_out(
     set: &TrainingSet,
-    recipes: &[FitOptions],
+    contestants: &[Contestant<'_>],
     folds: Option<usize>,
     progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Evaluation, Error> {
@@ -79,7 +99,7 @@ pub fn leave_tasks_out(
         if queries.is_empty() {
             continue;
         }
-        let fold = Fold::fit(set, group, recipes, &mut || progress(done, groups.len()))?;
+        let fold = Fold::fit(set, group, contestants, &mut || progress(done, groups.len()))?;
         for query in queries {
             outcomes.push(fold.judge(set, query)?);
         }
@@ -87,8 +107,7 @@ pub fn leave_tasks_out(
     outcomes.sort_by_key(|outcome| outcome.task);
     // The last call only reports: everything is done.
     let _ = progress(groups.len(), groups.len());
-    let seed = recipes.first().map_or(0, |options| options.seed);
-    Ok(summary(&outcomes, recipes, seed))
+    Ok(summary(&outcomes, contestants))
 }
 
 /// Tasks that are held out together: families, dealt in turn into `folds` where given.
@@ -143,26 +162,56 @@ struct Fold {
     options: FitOptions,
     /// Serves the static list and the nearest task.
     reference: Encoders,
-    recipes: Vec<Encoders>,
+    learned: Vec<Learned>,
+}
+
+/// A contestant's encoders, and where they see the fold's tasks that they were not learned from.
+struct Learned {
+    encoders: Encoders,
+    fresh: HashMap<[u8; 32], TaskEncoding>,
+}
+
+impl Learned {
+    fn new(encoders: Encoders, set: &TrainingSet) -> Result<Self, Error> {
+        let mut fresh = HashMap::new();
+        for task in set.tasks.iter().filter(|task| !encoders.basis().contains(&task.id)) {
+            if let Some(sample) = &task.sample {
+                fresh.insert(task.id, encoders.encode_task(sample)?);
+            }
+        }
+        Ok(Self { encoders, fresh })
+    }
 }
 
 impl Fold {
     fn fit(
         set: &TrainingSet,
         group: &[usize],
-        recipes: &[FitOptions],
+        contestants: &[Contestant<'_>],
         stop: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Self, Error> {
         let rest = without(set, group);
-        let first = recipes.first().copied().unwrap_or_default();
+        let first = contestants.first().map(|first| first.options).unwrap_or_default();
         let options = FitOptions { recipe: Recipe::Default, ..first };
         let reference = super::fit(&rest, &options, &mut |_, _, _| stop())?;
-        let fitted = recipes.iter().map(|options| match options.recipe {
-            Recipe::Default if *options == first => Ok(reference.clone()),
-            Recipe::Default | Recipe::Tans2021 => super::fit(&rest, options, &mut |_, _, _| stop()),
-        });
-        let recipes = fitted.collect::<Result<_, _>>()?;
-        Ok(Self { set: rest, options, reference, recipes })
+        // Running encoders that know every task are the candidate's twins, and learning takes minutes on libtorch.
+        let mut fitted = vec![((options, Vec::new()), reference.clone())];
+        let mut learned = Vec::with_capacity(contestants.len());
+        for contestant in contestants {
+            let missing = contestant.tasks.map_or_else(Vec::new, |known| unknown(&rest, known));
+            let asked = (contestant.options, missing);
+            let twin = fitted.iter().find(|(done, _)| *done == asked);
+            let encoders = match twin.map(|(_, encoders)| encoders.clone()) {
+                Some(encoders) => encoders,
+                None => {
+                    let known = without(&rest, &asked.1);
+                    super::fit(&known, &asked.0, &mut |_, _, _| stop())?
+                }
+            };
+            fitted.push((asked, encoders.clone()));
+            learned.push(Learned::new(encoders, &rest)?);
+        }
+        Ok(Self { set: rest, options, reference, learned })
     }
 
     fn judge(&self, set: &TrainingSet, query: Query) -> Result<Outcome, Error> {
@@ -176,8 +225,8 @@ impl Fold {
         scores.extend(self.baselines(&query, &histories, &located));
         let mut methods = vec![Scored::random(&query.truth)];
         methods.extend(scores.iter().map(|scores| Scored::new(scores, &query.truth)));
-        for encoders in &self.recipes {
-            methods.push(self.recipe(encoders, set, &query, &histories)?);
+        for learned in &self.learned {
+            methods.push(self.contestant(learned, sample, &query, &histories)?);
         }
         let best = query.truth.iter().copied().fold(0.0, f32::max);
         let mean = query.truth.iter().sum::<f32>() / query.truth.len() as f32;
@@ -216,19 +265,22 @@ impl Fold {
         [query.models.iter().map(average).collect(), nearest.unwrap_or_else(none)]
     }
 
-    fn recipe(
+    fn contestant(
         &self,
-        encoders: &Encoders,
-        set: &TrainingSet,
+        learned: &Learned,
+        sample: &TaskSample,
         query: &Query,
         histories: &[Vec<Evidence<'_>>],
     ) -> Result<Scored, Error> {
-        let Some(sample) = &set.tasks[query.task].sample else {
-            return Err(Error::Numerical("a query lost its sample".into()));
-        };
+        let Learned { encoders, fresh } = learned;
         let task = encoders.encode_task(sample)?;
         let cosine = |&model: &usize| -> f32 {
-            let known = closed_form::evidence(&self.set, model, &histories[model]);
+            let placed = |known: &Evidence<'_>| {
+                let encoding = fresh.get(&known.task);
+                Evidence { task: known.task, kind: known.kind, accuracy: known.accuracy, encoding }
+            };
+            let history: Vec<Evidence<'_>> = histories[model].iter().map(placed).collect();
+            let known = closed_form::evidence(&self.set, model, &history);
             encoders.encode_model(&known).iter().zip(&task.vector).map(|(a, b)| a * b).sum()
         };
         let cosines: Vec<f32> = query.models.iter().map(cosine).collect();
@@ -244,6 +296,12 @@ impl Fold {
         scored.predicted = Some((100.0 * error / count, inside as f32 / count));
         Ok(scored)
     }
+}
+
+/// Tasks with rows that are not among the known ones.
+fn unknown(set: &TrainingSet, known: &[[u8; 32]]) -> Vec<usize> {
+    let missing = |task: &super::TrainingTask| task.sample.is_some() && !known.contains(&task.id);
+    (0..set.tasks.len()).filter(|&index| missing(&set.tasks[index])).collect()
 }
 
 /// The set without these tasks and their pairs.
@@ -331,12 +389,10 @@ impl Scored {
     }
 }
 
-fn summary(outcomes: &[Outcome], recipes: &[FitOptions], seed: u64) -> Evaluation {
-    let mut names: Vec<String> = BASELINES.iter().map(|name| (*name).to_string()).collect();
-    names.extend(recipes.iter().map(|options| match options.recipe {
-        Recipe::Default => "default".to_string(),
-        Recipe::Tans2021 => "tans2021".to_string(),
-    }));
+fn summary(outcomes: &[Outcome], contestants: &[Contestant<'_>]) -> Evaluation {
+    let seed = contestants.first().map_or(0, |first| first.options.seed);
+    let names = BASELINES.into_iter().chain(contestants.iter().map(|contestant| contestant.name));
+    let names: Vec<String> = names.map(str::to_owned).collect();
     let fixed = |outcome: &Outcome| outcome.methods[2].loss;
     let reference: Vec<f32> = outcomes.iter().map(fixed).collect();
     let row = |(index, method): (usize, String)| {

@@ -37,8 +37,10 @@ pub enum Error {
         /// The newest this build reads.
         supported: u32,
     },
-    /// Another process writes to the zoo. Wait for it, or open read-only.
-    #[error("{path} is being written by {holder}; wait for it to end or open the zoo read-only")]
+    /// Another process writes to the zoo. Wait for it; reading (`Mode::Read`) needs no waiting.
+    #[error(
+        "{path} is being written by {holder}; wait for it to end (`--wait 10m` does), commands that only read need not wait"
+    )]
     Locked {
         /// The zoo.
         path: PathBuf,

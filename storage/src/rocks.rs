@@ -3,8 +3,8 @@
 use crate::{Error, Result, files::io_error, keys};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBWithThreadMode,
-    Direction, ErrorKind, IteratorMode, LogLevel, MultiThreaded, Options, ReadOptions, WriteBatch,
-    WriteOptions,
+    Direction, ErrorKind, FlushOptions, IteratorMode, LogLevel, MultiThreaded, Options,
+    ReadOptions, WriteBatch, WriteOptions,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -129,6 +129,14 @@ impl Db {
             Some(_) => self.inner.try_catch_up_with_primary().map_err(failure),
             None => Ok(()),
         }
+    }
+
+    /// Moves the log into table files.
+    pub(crate) fn flush(&self) -> Result<()> {
+        let handles = Family::ALL.iter().map(|family| self.handle(*family));
+        let handles: Vec<_> = handles.collect::<Result<_>>()?;
+        let handles: Vec<&_> = handles.iter().collect();
+        self.inner.flush_cfs_opt(&handles, &FlushOptions::default()).map_err(failure)
     }
 
     pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {

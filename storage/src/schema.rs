@@ -22,17 +22,75 @@ pub(crate) const PACKS: &str = "packs";
 pub(crate) const SEGMENTS: &str = "segments";
 /// Lock file of the writer.
 pub(crate) const LOCK: &str = "LOCK";
+/// Marker of a zoo that is being made; it goes when `MARKER` is there.
+pub(crate) const UNFINISHED: &str = "UNFINISHED";
+
+/// What a zoo that is being made can hold beside its marker and its lock.
+const PARTS: [&str; 3] = [DATABASE, PACKS, SEGMENTS];
 
 const MARKER_TITLE: &str = "tans zoo";
 
 /// No marker is longer; what is longer is some other file.
 const MARKER_BYTES_MAX: u64 = 256;
 
-/// Makes a directory a zoo; the last step of `create`.
+/// Makes a directory a zoo; the last step of its making.
 pub(crate) fn write_marker(zoo: &Path) -> Result<()> {
     install_file(&zoo.join(MARKER), |file| {
         file.write_all(format!("{MARKER_TITLE}\nformat {FORMAT_VERSION}\n").as_bytes())
-    })
+    })?;
+    // Beside `MARKER` it means nothing any more.
+    let _ = fs::remove_file(zoo.join(UNFINISHED));
+    Ok(())
+}
+
+/// Says that what is about to be made in this directory is ours.
+pub(crate) fn mark_unfinished(zoo: &Path) -> Result<()> {
+    let path = zoo.join(UNFINISHED);
+    File::create(&path)
+        .and_then(|mut file| {
+            file.write_all(format!("{MARKER_TITLE}\n").as_bytes())?;
+            file.sync_all()
+        })
+        .map_err(io_error("cannot write", &path))
+}
+
+/// Whether everything in a directory was left by a zoo whose making was interrupted.
+fn is_unfinished(zoo: &Path) -> bool {
+    let Ok(text) = fs::read_to_string(zoo.join(UNFINISHED)) else { return false };
+    let Ok(mut entries) = fs::read_dir(zoo) else { return false };
+    // The title is missing if the process died before it was written: nothing else is there then.
+    let has_title = text.lines().next() == Some(MARKER_TITLE);
+    let is_ours = |name: &str| {
+        let part = name == LOCK || PARTS.contains(&name) || is_temporary_marker(name);
+        name == UNFINISHED || (has_title && part)
+    };
+    (has_title || text.is_empty())
+        && entries
+            .all(|entry| entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(is_ours)))
+}
+
+/// Removes what an interrupted making left, apart from `UNFINISHED` and the lock that is held.
+pub(crate) fn clear_unfinished(zoo: &Path) -> Result<()> {
+    for part in PARTS {
+        let path = zoo.join(part);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("cannot remove", &path)(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    for entry in fs::read_dir(zoo).map_err(io_error("cannot list", zoo))?.flatten() {
+        if entry.file_name().to_str().is_some_and(is_temporary_marker) {
+            fs::remove_file(entry.path()).map_err(io_error("cannot remove", &entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file was to become `MARKER`, as `install_file` names them.
+fn is_temporary_marker(name: &str) -> bool {
+    name.strip_prefix('.').is_some_and(|rest| rest.starts_with(MARKER) && rest.ends_with(".tmp"))
 }
 
 /// Reads the marker and returns the format version. Writes nothing.
@@ -69,8 +127,8 @@ pub(crate) fn read_marker(zoo: &Path) -> Result<u32> {
     Ok(version)
 }
 
-/// Refuses a path that exists and is not an empty directory, apart from a file named `apart`.
-pub(crate) fn require_vacant(zoo: &Path, apart: Option<&str>) -> Result<()> {
+/// Refuses a path that exists, unless it is a directory that is empty or holds an unfinished zoo.
+pub(crate) fn require_vacant(zoo: &Path) -> Result<()> {
     let occupied = |found: String| Error::AlreadyExists { path: zoo.to_owned(), found };
     let entries = match fs::read_dir(zoo) {
         Ok(entries) => entries,
@@ -80,17 +138,14 @@ pub(crate) fn require_vacant(zoo: &Path, apart: Option<&str>) -> Result<()> {
         }
         Err(error) => return Err(io_error("cannot list", zoo)(error)),
     };
-    for entry in entries {
-        let entry = entry.map_err(io_error("cannot list", zoo))?;
-        if apart.is_none_or(|apart| entry.file_name() != apart) {
-            let found = match read_marker(zoo) {
-                Ok(_) | Err(Error::NewerFormat { .. }) => "a zoo".to_owned(),
-                Err(_) => describe(zoo),
-            };
-            return Err(occupied(found));
-        }
+    let is_empty = entries.take(1).count() == 0;
+    if is_empty || is_unfinished(zoo) {
+        return Ok(());
     }
-    Ok(())
+    Err(occupied(match read_marker(zoo) {
+        Ok(_) | Err(Error::NewerFormat { .. }) => "a zoo".to_owned(),
+        Err(_) => describe(zoo),
+    }))
 }
 
 fn parse(bytes: &[u8]) -> Option<u32> {
@@ -112,6 +167,9 @@ fn not_a_zoo(zoo: &Path, found: String) -> Error {
 }
 
 fn describe(path: &Path) -> String {
+    if is_unfinished(path) {
+        return "one whose making was interrupted".to_owned();
+    }
     let Ok(entries) = fs::read_dir(path) else {
         return if path.exists() { "a file" } else { "nothing" }.to_owned();
     };

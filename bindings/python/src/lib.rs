@@ -1,42 +1,24 @@
 //! Python binding of tans: thin, no logic. Each method releases the interpreter lock and calls one method of the
 //! library; results are dictionaries with the fields of the command line's `--json`.
 
-use numpy::{PyReadonlyArray1, PyReadonlyArrayDyn, PyUntypedArrayMethods};
-use pyo3::create_exception;
-use pyo3::exceptions::{PyException, PyValueError};
+mod convert;
+mod errors;
+
+use convert::{dataset, to_python};
+use errors::{CancelledError, DamagedError, InputError, LockedError};
+use errors::{RefusedError, TansError, ZooError, interruptible, raise};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 use tans::{
-    Database, DatasetSource, Filter, Image, IngestOptions, InitOptions, OpenOptions, QueryOptions,
-    unobserved,
+    Database, Device, ExplainOptions, Filter, FinetuneOptions, GraphError, IngestOptions,
+    InitOptions, ListOptions, MeasureOptions, OpenOptions, QueryOptions, TrainOptions,
+    TuningOptions,
 };
 
-create_exception!(tans, TansError, PyException, "An operation of tans failed.");
-create_exception!(
-    tans,
-    InputError,
-    TansError,
-    "The input is wrong: the message says what was expected."
-);
-create_exception!(tans, ZooError, TansError, "The zoo or the disk failed.");
-
-fn raise(error: tans::Error) -> PyErr {
-    let message = error.to_string();
-    match error {
-        tans::Error::Storage(_) | tans::Error::Index(_) => ZooError::new_err(message),
-        tans::Error::Refused(_) | tans::Error::Cancelled => TansError::new_err(message),
-        _ => InputError::new_err(message),
-    }
-}
-
-fn to_python<'py>(py: Python<'py>, value: &impl serde::Serialize) -> PyResult<Bound<'py, PyAny>> {
-    let json =
-        serde_json::to_string(value).map_err(|error| TansError::new_err(error.to_string()))?;
-    py.import("json")?.call_method1("loads", (json,))
-}
-
-/// A zoo, open in this process.
+/// A zoo, open in this process; any number of threads may use it.
 #[pyclass(frozen)]
 struct Zoo {
     database: Database,
@@ -46,43 +28,46 @@ struct Zoo {
 impl Zoo {
     /// Which stored networks should be fine-tuned on this dataset?
     ///
-    /// `images`: uint8 [n, height, width], [n, height, width, 1] or [n, height, width, 3]; `labels`: n integers.
-    /// Returns a list of dictionaries: rank, model, cosine, predicted_accuracy, interval, source_tasks, params, macs,
-    /// license.
-    #[pyo3(signature = (images, labels, k=5, *, max_params=None, max_macs=None))]
+    /// `dataset`: uint8 images [n, height, width], [n, height, width, 1] or [n, height, width, 3] with n integer
+    /// `labels`, or a path, or `task:NAME`. Returns a list of dictionaries, best first.
+    #[pyo3(signature = (dataset, labels=None, k=5, *, max_params=None, max_macs=None, licenses=None, rerank=0))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn query<'py>(
         &self,
         py: Python<'py>,
-        images: PyReadonlyArrayDyn<'py, u8>,
-        labels: PyReadonlyArray1<'py, i64>,
+        dataset: &Bound<'py, PyAny>,
+        labels: Option<&Bound<'py, PyAny>>,
         k: usize,
         max_params: Option<u64>,
         max_macs: Option<u64>,
+        licenses: Option<Vec<String>>,
+        rerank: usize,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let source = source(&images, &labels)?;
-        let filter = Filter { params_max: max_params, macs_max: max_macs, ..Filter::default() };
-        let options = QueryOptions { k, filter, ..QueryOptions::default() };
+        let source = self::dataset(dataset, labels)?;
+        let licenses = licenses.unwrap_or_default();
+        let filter =
+            Filter { params_max: max_params, macs_max: max_macs, licenses, ..Filter::default() };
+        let options = QueryOptions { k, filter, rerank, ..QueryOptions::default() };
         let report =
-            py.detach(|| self.database.query(&source, &options, &mut unobserved)).map_err(raise)?;
+            interruptible(py, |observer| self.database.query(&source, &options, observer))?;
         to_python(py, &report.hits)
     }
 
-    /// The same for a dataset on disk, or `task:NAME` for a stored task.
-    #[pyo3(signature = (dataset, k=5, *, max_params=None, max_macs=None))]
-    fn query_path<'py>(
+    /// Why a model stands where it does in the answer for this dataset.
+    #[pyo3(signature = (model, dataset, labels=None))]
+    fn explain<'py>(
         &self,
         py: Python<'py>,
-        dataset: &str,
-        k: usize,
-        max_params: Option<u64>,
-        max_macs: Option<u64>,
+        model: &str,
+        dataset: &Bound<'py, PyAny>,
+        labels: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let source = DatasetSource::parse(dataset);
-        let filter = Filter { params_max: max_params, macs_max: max_macs, ..Filter::default() };
-        let options = QueryOptions { k, filter, ..QueryOptions::default() };
-        let report =
-            py.detach(|| self.database.query(&source, &options, &mut unobserved)).map_err(raise)?;
-        to_python(py, &report.hits)
+        let source = self::dataset(dataset, labels)?;
+        let options = ExplainOptions::default();
+        let report = interruptible(py, |observer| {
+            self.database.explain(&source, model, &options, observer)
+        })?;
+        to_python(py, &report)
     }
 
     /// Takes a network file, a folder of them or a manifest into the zoo; one dictionary per network.
@@ -97,16 +82,95 @@ impl Zoo {
     ) -> PyResult<Bound<'py, PyAny>> {
         let tags = tags.unwrap_or_default();
         let options = IngestOptions { name, license, tags, ..IngestOptions::default() };
-        let report =
-            py.detach(|| self.database.ingest(path, &options, &mut unobserved)).map_err(raise)?;
+        let report = interruptible(py, |observer| self.database.ingest(path, &options, observer))?;
+        to_python(py, &report)
+    }
+
+    /// Fine-tunes a model on a dataset and stores the result as a new model.
+    #[pyo3(signature = (model, dataset, labels=None, *, epochs=None, seed=0, name=None, license=None, output=None))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
+    fn finetune<'py>(
+        &self,
+        py: Python<'py>,
+        model: &str,
+        dataset: &Bound<'py, PyAny>,
+        labels: Option<&Bound<'py, PyAny>>,
+        epochs: Option<usize>,
+        seed: u64,
+        name: Option<String>,
+        license: Option<String>,
+        output: Option<PathBuf>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let source = self::dataset(dataset, labels)?;
+        let tuning = TuningOptions::default();
+        let tuning = TuningOptions { epochs: epochs.unwrap_or(tuning.epochs), seed, ..tuning };
+        let options =
+            FinetuneOptions { tuning, name, license, output, ..FinetuneOptions::default() };
+        let report = interruptible(py, |observer| {
+            self.database.finetune(model, &source, &options, observer)
+        })?;
+        to_python(py, &report)
+    }
+
+    /// Measures a model (`None`: every stored one) on a dataset by a ridge probe and records the results.
+    #[pyo3(signature = (model, dataset, labels=None))]
+    fn measure<'py>(
+        &self,
+        py: Python<'py>,
+        model: Option<String>,
+        dataset: &Bound<'py, PyAny>,
+        labels: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let source = self::dataset(dataset, labels)?;
+        let models: Vec<String> = model.into_iter().collect();
+        let options = MeasureOptions::default();
+        let report = interruptible(py, |observer| {
+            self.database.measure(&models, &source, &options, observer)
+        })?;
+        to_python(py, &report.measurements)
+    }
+
+    /// Learns new encoders and installs them if they are better; raises RefusedError if not.
+    fn train<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let options = TrainOptions::default();
+        let report = interruptible(py, |observer| self.database.train(&options, observer))?;
         to_python(py, &report)
     }
 
     /// The models, one dictionary each.
     fn list<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let models =
-            py.detach(|| self.database.list(&tans::ListOptions::default())).map_err(raise)?;
-        to_python(py, &models)
+        let options = ListOptions::default();
+        to_python(py, &py.detach(|| self.database.list(&options)).map_err(raise)?)
+    }
+
+    /// Everything that is known of one model.
+    fn show<'py>(&self, py: Python<'py>, model: &str) -> PyResult<Bound<'py, PyAny>> {
+        to_python(py, &py.detach(|| self.database.show(model)).map_err(raise)?)
+    }
+
+    /// The tasks, one dictionary each.
+    fn tasks<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        to_python(py, &py.detach(|| self.database.tasks()).map_err(raise)?)
+    }
+
+    /// Removes models.
+    fn remove(&self, py: Python<'_>, models: Vec<String>) -> PyResult<()> {
+        py.detach(|| self.database.remove(&models)).map_err(raise)
+    }
+
+    /// Writes a model as ONNX or safetensors, by the suffix of `output`.
+    fn export<'py>(
+        &self,
+        py: Python<'py>,
+        model: &str,
+        output: PathBuf,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        to_python(py, &py.detach(|| self.database.export(model, &output)).map_err(raise)?)
+    }
+
+    /// Counts and sizes.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        to_python(py, &py.detach(|| self.database.stats()).map_err(raise)?)
     }
 
     /// Proves every checksum, reference and tensor hash.
@@ -115,66 +179,58 @@ impl Zoo {
     }
 }
 
-fn source(
-    images: &PyReadonlyArrayDyn<'_, u8>,
-    labels: &PyReadonlyArray1<'_, i64>,
-) -> PyResult<DatasetSource> {
-    let shape = images.shape().to_vec();
-    let (count, height, width, channels) = match shape[..] {
-        [count, height, width] => (count, height, width, 1),
-        [count, height, width, channels @ (1 | 3)] => (count, height, width, channels),
-        _ => {
-            return Err(PyValueError::new_err(format!(
-                "images: expected uint8 [n, height, width], [n, height, width, 1] or [n, height, width, 3], found shape {shape:?}"
-            )));
-        }
-    };
-    let pixels: Vec<u8> = images.as_array().iter().copied().collect();
-    let length = height * width * channels;
-    let images = (0..count)
-        .map(|index| {
-            let pixels = pixels[index * length..(index + 1) * length].to_vec();
-            Image::new(width, height, channels, pixels).ok_or_else(|| {
-                PyValueError::new_err("images: expected at least 1x1 pixels, found an empty side")
-            })
-        })
-        .collect::<PyResult<Vec<Image>>>()?;
-    let labels = labels
-        .as_array()
-        .iter()
-        .map(|&label| {
-            u32::try_from(label).map_err(|_| {
-                PyValueError::new_err(format!("labels: expected integers from 0, found {label}"))
-            })
-        })
-        .collect::<PyResult<Vec<u32>>>()?;
-    Ok(DatasetSource::Images { name: "arrays".to_owned(), images, labels })
+/// Options of a zoo; rows of images are cached where the command line caches them unless `cache_dir` says otherwise.
+fn options(
+    read_only: bool,
+    cache_dir: Option<PathBuf>,
+    device: &str,
+    wait: f64,
+) -> PyResult<OpenOptions> {
+    let device: Device = device.parse().map_err(|error: GraphError| raise(error.into()))?;
+    let wait = Duration::try_from_secs_f64(wait)
+        .map_err(|error| PyValueError::new_err(format!("wait: {error}, found {wait}")))?;
+    let cache_dir = cache_dir.or_else(|| tans::user_cache_dir(|name| std::env::var_os(name)));
+    Ok(OpenOptions { read_only, cache_dir, device, wait, ..OpenOptions::default() })
 }
 
-/// Opens a zoo; with `read_only=True` beside a writer.
+/// Opens a zoo: mode "w" as its one writer, "r" for reading beside a writer.
+///
+/// `cache_dir`: where feature rows of images are kept (default: the command line's folder); `device`: auto, cpu or
+/// cuda:N; `wait`: seconds to wait for another writer.
 #[pyfunction]
-#[pyo3(signature = (path, *, read_only=false, cache_dir=None))]
+#[pyo3(signature = (path, mode="w", *, cache_dir=None, device="auto", wait=0.0))]
 fn open(
     py: Python<'_>,
     path: PathBuf,
-    read_only: bool,
+    mode: &str,
     cache_dir: Option<PathBuf>,
+    device: &str,
+    wait: f64,
 ) -> PyResult<Zoo> {
-    let options = OpenOptions { read_only, cache_dir, ..OpenOptions::default() };
+    let read_only = match mode {
+        "r" => true,
+        "w" => false,
+        _ => {
+            let message = format!("mode: expected \"r\" or \"w\", found {mode:?}");
+            return Err(PyValueError::new_err(message));
+        }
+    };
+    let options = options(read_only, cache_dir, device, wait)?;
     let database = py.detach(|| Database::open(&path, options)).map_err(raise)?;
     Ok(Zoo { database })
 }
 
-/// Makes a zoo in a new or empty directory, from a starter bundle where one is given.
+/// Makes a zoo in a new or empty directory, from a starter bundle where one is given, and opens it as its writer.
 #[pyfunction]
-#[pyo3(signature = (path, *, starter=None, cache_dir=None))]
+#[pyo3(signature = (path, *, starter=None, cache_dir=None, device="auto"))]
 fn init(
     py: Python<'_>,
     path: PathBuf,
     starter: Option<PathBuf>,
     cache_dir: Option<PathBuf>,
+    device: &str,
 ) -> PyResult<Zoo> {
-    let options = OpenOptions { cache_dir, ..OpenOptions::default() };
+    let options = options(false, cache_dir, device, 0.0)?;
     let starters = InitOptions { starters: starter.into_iter().collect() };
     let (database, _) = py.detach(|| Database::init(&path, &starters, options)).map_err(raise)?;
     Ok(Zoo { database })
@@ -184,11 +240,16 @@ fn init(
 #[pymodule]
 #[pyo3(name = "tans")]
 fn binding(exports: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = exports.py();
     exports.add_class::<Zoo>()?;
     exports.add_function(wrap_pyfunction!(open, exports)?)?;
     exports.add_function(wrap_pyfunction!(init, exports)?)?;
-    exports.add("TansError", exports.py().get_type::<TansError>())?;
-    exports.add("InputError", exports.py().get_type::<InputError>())?;
-    exports.add("ZooError", exports.py().get_type::<ZooError>())?;
+    exports.add("TansError", py.get_type::<TansError>())?;
+    exports.add("InputError", py.get_type::<InputError>())?;
+    exports.add("RefusedError", py.get_type::<RefusedError>())?;
+    exports.add("CancelledError", py.get_type::<CancelledError>())?;
+    exports.add("ZooError", py.get_type::<ZooError>())?;
+    exports.add("LockedError", py.get_type::<LockedError>())?;
+    exports.add("DamagedError", py.get_type::<DamagedError>())?;
     Ok(())
 }

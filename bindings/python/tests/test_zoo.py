@@ -1,6 +1,7 @@
-"""The binding end to end: the starter zoo, a query from arrays, an ingest, errors as exceptions."""
+"""The binding end to end: the starter zoo, queries from arrays, ingest, fine-tuning, errors as exceptions."""
 
 import pathlib
+import threading
 
 import numpy as np
 import pytest
@@ -8,58 +9,150 @@ import tans
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 HIT_FIELDS = {
-    "rank", "model", "cosine", "predicted_accuracy", "interval", "source_tasks", "params", "macs",
-    "license",
+    "rank", "model", "cosine", "predicted_accuracy", "interval", "measured", "probed_accuracy", "source_tasks",
+    "params", "macs", "license",
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def zoo(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("zoo")
-    return tans.init(folder / "zoo", starter=ROOT / "assets" / "starter.tar")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("zoo")
+
+
+@pytest.fixture(scope="module")
+def zoo(folder):
+    return tans.init(
+        folder / "zoo", starter=ROOT / "assets" / "starter.tar", cache_dir=folder / "cache"
+    )
 
 
 @pytest.fixture(scope="module")
 def dataset():
     with np.load(ROOT / "assets" / "benchmark" / "fashion_mnist.npz") as arrays:
-        return arrays["x"], arrays["y"].astype(np.int64)
+        return arrays["x"], arrays["y"]
 
 
-def test_query_from_arrays_answers_with_the_fields_of_the_command_line(zoo, dataset):
-    images, labels = dataset
-    hits = zoo.query(images, labels, k=3)
+def models(hits):
+    return [hit["model"] for hit in hits]
+
+
+def test_a_hit_has_the_fields_of_the_command_line(zoo, dataset):
+    hits = zoo.query(*dataset, k=3)
     assert [hit["rank"] for hit in hits] == [1, 2, 3]
-    assert all(HIT_FIELDS <= hit.keys() for hit in hits)
-    assert all(0 <= hit["interval"][0] <= hit["predicted_accuracy"] <= hit["interval"][1] <= 1 for hit in hits)
+    assert all(hit.keys() == HIT_FIELDS for hit in hits)
+    for hit in hits:
+        low, high = hit["interval"]
+        assert 0 <= low <= hit["predicted_accuracy"] <= high <= 1
+
+
+def test_rows_are_cached_where_the_caller_says(zoo, dataset, folder):
+    zoo.query(*dataset)
+    assert any(path.is_file() for path in (folder / "cache").rglob("*"))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", ">i4", "uint32", "int64", "uint64"])
+def test_labels_are_integers_of_any_type(zoo, dataset, dtype):
+    images, labels = dataset
+    assert models(zoo.query(images, labels.astype(dtype))) == models(zoo.query(images, labels.tolist()))
 
 
 def test_a_filter_keeps_only_what_matches(zoo, dataset):
-    images, labels = dataset
     limit = 60_000
-    hits = zoo.query(images, labels, k=5, max_params=limit)
+    hits = zoo.query(*dataset, k=5, max_params=limit)
     assert hits and all(hit["params"] <= limit for hit in hits)
 
 
 def test_arrays_and_stored_task_rank_alike(zoo, dataset):
-    images, labels = dataset
-    from_arrays = zoo.query(images, labels, k=5)
-    from_task = zoo.query_path("task:benchmark/fashion_mnist", k=5)
-    assert [hit["model"] for hit in from_arrays][0] in [hit["model"] for hit in from_task]
+    # The stored task has the rows of the training part of the very same images.
+    stored = zoo.query("task:benchmark/fashion_mnist", k=5)
+    assert models(zoo.query(*dataset, k=5))[0] in models(stored)
 
 
-def test_bad_input_is_an_input_error_and_names_both_sides(zoo, dataset, tmp_path):
+def test_an_explanation_adds_up(zoo, dataset):
+    hit = zoo.query(*dataset, k=1)[0]
+    why = zoo.explain(hit["model"], *dataset)
+    assert why["cosine"] == pytest.approx(hit["cosine"], abs=1e-5)
+    assert sum(term["cosine"] for term in why["terms"]) == pytest.approx(why["cosine"], abs=1e-5)
+    total = why["expected_accuracy"] + sum(term["accuracy"] for term in why["terms"])
+    assert total == pytest.approx(why["predicted_accuracy"], abs=1e-4)
+    assert why["similar_tasks"][0]["task"] == "benchmark/fashion_mnist"
+
+
+def test_a_model_is_ingested_exported_tuned_and_removed(zoo, dataset, folder):
+    stored = zoo.ingest("small:cnn-w16@32", name="fresh", license="MIT", tags={"for": "test"})
+    assert [(it["model"], it["status"]) for it in stored] == [("fresh", "stored")]
+    file = folder / "fresh.safetensors"
+    assert zoo.export("fresh", file)["bytes"] == file.stat().st_size
+    report = zoo.finetune("fresh", *dataset, epochs=1, name="tuned")
+    assert (report["model"], report["parent"], report["kind"]) == ("tuned", "fresh", "finetune")
+    assert 0 <= report["accuracy"] <= 1 and len(report["epochs"]) == 1
+    assert zoo.show("tuned")["results"]
+    assert zoo.measure("fresh", *dataset)[0]["kind"] == "probe"
+    zoo.remove(["fresh", "tuned"])
+    assert not {"fresh", "tuned"} & set(models(zoo.list()))
+
+
+def test_another_thread_runs_during_a_long_operation(zoo, dataset):
+    # A thread that holds the interpreter lock would let the counter stand still.
+    counted, done = [0], threading.Event()
+
+    def count():
+        while not done.is_set():
+            counted[0] += 1
+            done.wait(0.001)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    before = counted[0]
+    zoo.check()
+    after = counted[0]
+    done.set()
+    thread.join()
+    assert after > before + 2
+
+
+def test_bad_input_is_named_with_both_sides(zoo, dataset, tmp_path):
     images, labels = dataset
     with pytest.raises(tans.InputError, match="k: expected at least 1, found 0"):
         zoo.query(images, labels, k=0)
-    with pytest.raises(ValueError, match="labels: expected integers from 0, found -1"):
-        zoo.query(images, np.full(len(labels), -1, dtype=np.int64))
+    for wrong, message in [
+        (np.full(len(labels), -1), "labels: expected integers from 0 .*found -1"),
+        (labels.astype("float32"), r"labels: expected integers \[n\], found float32"),
+        (labels[:, None], r"labels: expected integers \[n\], found \w+ \[\d+, 1\]"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            zoo.query(images, wrong)
+    with pytest.raises(tans.InputError, match="label for each of"):
+        zoo.query(images, labels[:-1])
+    with pytest.raises(ValueError, match="images: expected uint8 .*found float32"):
+        zoo.query(images.astype("float32"), labels)
+    with pytest.raises(ValueError, match="images: expected uint8"):
+        zoo.query(images[:, :0], labels)
+    with pytest.raises(ValueError, match="expected a path"):
+        zoo.query(images)
     text = tmp_path / "not.onnx"
     text.write_text("this is no network")
     with pytest.raises(tans.InputError, match="not.onnx"):
         zoo.ingest(str(text))
-    with pytest.raises(tans.ZooError, match="not a zoo"):
+
+
+def test_every_kind_of_failure_has_its_exception(zoo, folder, tmp_path):
+    for kind in ["InputError", "RefusedError", "CancelledError", "ZooError"]:
+        assert issubclass(getattr(tans, kind), tans.TansError)
+    assert issubclass(tans.LockedError, tans.ZooError)
+    assert issubclass(tans.DamagedError, tans.ZooError)
+    with pytest.raises(tans.InputError, match="not a zoo"):
         tans.open(tmp_path)
+    with pytest.raises(tans.LockedError, match="being written by"):
+        tans.open(folder / "zoo", wait=0.1)
+    with pytest.raises(ValueError, match="mode"):
+        tans.open(folder / "zoo", "rw")
+    with pytest.raises(tans.InputError, match="device"):
+        tans.open(folder / "zoo", "r", device="abacus")
+    reader = tans.open(folder / "zoo", "r")
+    with pytest.raises(tans.InputError, match="reading only"):
+        reader.remove(models(reader.list())[:1])
 
 
-def test_check_finds_the_zoo_sound(zoo):
+def test_the_zoo_is_sound(zoo):
     assert zoo.check()["sound"]

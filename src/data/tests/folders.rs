@@ -95,6 +95,31 @@ fn cmyk_and_orientation_are_honoured() {
 }
 
 #[test]
+fn what_follows_the_end_of_a_jpeg_is_not_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    plain(root);
+    save(root, "a/photo.jpg", &red(), ImageFormat::Jpeg);
+    let photo = fs::read(root.join("a/photo.jpg")).unwrap();
+    // A phone's video may hold any bytes, those of a start of scan or of an end marker included.
+    let video = b"\0\0\0\x18ftypmp42\xff\xd9\xff\xc0\0\x11\xff\xda\0\x0c\xff\xd8".repeat(9);
+    fs::write(root.join("a/motion.jpg"), [&photo[..], &video].concat()).unwrap();
+    fs::write(root.join("a/cut.jpg"), &photo[..photo.len() - 20]).unwrap();
+    // Nothing but its marker ends a photo: one may hold a whole other, its thumbnail, in a segment.
+    let mut framed = photo[..2].to_vec();
+    framed.extend([0xff, 0xe1]);
+    framed.extend((photo.len() as u16 + 2).to_be_bytes());
+    framed.extend(&photo);
+    framed.extend(&photo[2..photo.len() - 20]);
+    fs::write(root.join("a/framed.jpg"), framed).unwrap();
+    let expected = load_one(root, "photo.jpg").unwrap();
+    assert_eq!(load_one(root, "motion.jpg"), Ok(expected));
+    for name in ["cut.jpg", "framed.jpg"] {
+        assert!(load_one(root, name).unwrap_err().contains("end marker"), "{name}");
+    }
+}
+
+#[test]
 fn unreadable_files_are_skipped_with_a_reason() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();

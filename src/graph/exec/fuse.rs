@@ -2,8 +2,6 @@
 //! memory less.
 
 use crate::graph::{Attribute, Graph, Node, Weight};
-use half::{bf16, f16};
-use safetensors::Dtype;
 use std::collections::{HashMap, HashSet};
 
 /// A graph that computes the same values in inference; values named in `keep` stay what they are.
@@ -55,7 +53,7 @@ fn folded(graph: &Graph, conv: &Node, norm: &Node) -> Option<(Weight, Weight)> {
     if conv.op != "Conv" || norm.inputs.len() != 5 {
         return None;
     }
-    let values = |name: &String| graph.weights.get(name).and_then(floats);
+    let values = |name: &String| graph.weights.get(name).and_then(Weight::floats);
     let shape = &graph.weights.get(conv.inputs.get(1)?)?.shape;
     let mut weight = values(conv.inputs.get(1)?)?;
     let channels = *shape.first().filter(|&&channels| channels > 0)?;
@@ -80,22 +78,4 @@ fn folded(graph: &Graph, conv: &Node, norm: &Node) -> Option<(Weight, Weight)> {
         bias[channel] = (bias[channel] - mean[channel]) * scale + beta[channel];
     }
     Some((Weight::from_f32(shape, &weight), Weight::from_f32(&[channels], &bias)))
-}
-
-/// Values of a floating-point weight; `None` for another type or a wrong number of bytes.
-pub(super) fn floats(weight: &Weight) -> Option<Vec<f32>> {
-    let bytes: &[u8] = (*weight.bytes).as_ref();
-    let values: Vec<f32> = match weight.dtype {
-        Dtype::F32 => {
-            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-        }
-        Dtype::F16 => {
-            bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
-        }
-        Dtype::BF16 => {
-            bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
-        }
-        _ => return None,
-    };
-    (values.len() == weight.elements()).then_some(values)
 }

@@ -140,7 +140,12 @@ impl Network {
     /// `Error::Execution` naming the node that failed, or whose result was the first that is not
     /// finite.
     pub fn features(&self, images: &[Image]) -> Result<Rows, Error> {
-        self.rows(images, &self.features, self.head.as_ref().map(|head| head.feature_dim))
+        let dim = self.head.as_ref().map(|head| head.feature_dim);
+        let rows = self.rows(images, &self.features, dim)?;
+        match rows.values().iter().all(|value| value.is_finite()) {
+            true => Ok(rows),
+            false => Err(failed("output", "", "it holds NaN or infinity".to_string())),
+        }
     }
 
     /// Where it runs, in the words of `Device`.

@@ -193,7 +193,9 @@ impl Plan {
                     node: String::clone(name),
                     why,
                 },
-                other => outside("weight")(other),
+                Fault::Failed(message) => failed("weight", name, message),
+                Fault::Device(message) => device_failed("weight", name, message),
+                other @ (Fault::Limit { .. } | Fault::Inner(_)) => outside("weight")(other),
             })
         };
         graph.weights.iter().map(load).collect()
@@ -279,6 +281,7 @@ impl Plan {
                 not_runnable(node, opset_of(&self.opsets, &node.domain), why)
             }
             Fault::Failed(message) => failed(&node.op, place(node), message),
+            Fault::Device(message) => device_failed(&node.op, place(node), message),
             Fault::Limit { what, found, limit } => {
                 let what = format!("node {:?} ({}): {what}", place(node), node.op);
                 Error::Limit { what, found, limit }
@@ -328,10 +331,15 @@ pub(super) fn failed(op: &str, node: &str, message: String) -> Error {
     Error::Execution { node: node.to_string(), op: op.to_string(), message }
 }
 
+fn device_failed(op: &str, node: &str, message: String) -> Error {
+    Error::Device { node: node.to_string(), op: op.to_string(), message }
+}
+
 /// An error outside any node.
 pub(super) fn outside(what: &'static str) -> impl Fn(Fault) -> Error {
     move |fault| match fault {
         Fault::Unsupported(message) | Fault::Failed(message) => failed(what, "", message),
+        Fault::Device(message) => device_failed(what, "", message),
         Fault::Limit { what, found, limit } => Error::Limit { what: what.into(), found, limit },
         Fault::Inner(error) => *error,
     }

@@ -1,6 +1,5 @@
 //! What each weight of a graph is for: which are learned, and how they start afresh.
 
-use super::fuse::floats;
 use crate::graph::head::HeadSite;
 use crate::graph::{Attribute, Error, Graph, Node, Weight};
 use rand::{Rng, SeedableRng};
@@ -43,7 +42,7 @@ pub(super) fn roles(graph: &Graph) -> BTreeMap<String, Role> {
         let behind_layer = node.inputs.iter().any(|name| deep.contains(name.as_str()));
         let mut assign = |index: usize, role: Role| {
             let name = node.inputs.get(index).filter(|name| graph.weights.contains_key(*name));
-            if let Some(name) = name.filter(|name| floats(&graph.weights[*name]).is_some()) {
+            if let Some(name) = name.filter(|name| graph.weights[*name].floats().is_some()) {
                 roles.entry(name.clone()).or_insert(role);
             }
         };

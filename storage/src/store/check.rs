@@ -24,6 +24,8 @@ pub struct Damage {
     pub file: String,
     /// Byte offset, where known.
     pub offset: Option<u64>,
+    /// The tensor whose bytes are damaged.
+    pub tensor: Option<TensorId>,
     /// What was expected and what was found.
     pub what: String,
 }
@@ -342,8 +344,7 @@ impl<'a> Check<'a> {
             let tensor = match store.packs.tensor(id, &record) {
                 Ok(tensor) => tensor,
                 Err(error) => {
-                    let what = error.to_string();
-                    self.damage(pack::pack_name(record.pack), Some(record.offset), what);
+                    self.damage_tensor(id, &record, error.to_string());
                     continue;
                 }
             };
@@ -351,7 +352,7 @@ impl<'a> Check<'a> {
             let found = TensorId::of(tensor.dtype(), tensor.shape(), tensor.bytes());
             if found != id {
                 let what = format!("expected a tensor with hash {id}, found {found}");
-                self.damage(pack::pack_name(record.pack), Some(record.offset), what);
+                self.damage_tensor(id, &record, what);
             }
         }
     }
@@ -383,7 +384,12 @@ impl<'a> Check<'a> {
         }
     }
 
+    fn damage_tensor(&mut self, id: TensorId, record: &TensorRecord, what: String) {
+        let (file, offset) = (pack::pack_name(record.pack), Some(record.offset));
+        self.report.damages.push(Damage { file, offset, tensor: Some(id), what });
+    }
+
     fn damage(&mut self, file: String, offset: Option<u64>, what: String) {
-        self.report.damages.push(Damage { file, offset, what });
+        self.report.damages.push(Damage { file, offset, tensor: None, what });
     }
 }

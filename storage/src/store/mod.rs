@@ -74,24 +74,51 @@ impl Store {
     /// Creates a zoo directory (which must not exist, or be empty) and opens it for writing.
     ///
     /// # Errors
-    /// `Error::AlreadyExists` when something is there; nothing is touched then. `Error::Io` or
-    /// `Error::Rocks` when a file cannot be made.
+    /// As `begin` and `finish`.
     pub fn create(path: &Path, backbone: [u8; 32]) -> Result<Self> {
-        schema::require_vacant(path, None)?;
+        let store = Self::begin(path, backbone)?;
+        store.finish()?;
+        Ok(store)
+    }
+
+    /// Lays out a zoo that is no zoo to anybody else until `finish`: killed before that, what is
+    /// there makes way for the next `begin`.
+    ///
+    /// # Errors
+    /// `Error::AlreadyExists` when something else is there; nothing is touched then.
+    /// `Error::Locked` while another process makes a zoo there. `Error::Io` or `Error::Rocks` when a
+    /// file cannot be made.
+    pub fn begin(path: &Path, backbone: [u8; 32]) -> Result<Self> {
+        schema::require_vacant(path)?;
         fs::create_dir_all(path).map_err(io_error("cannot create", path))?;
+        // Before the lock, so that whatever this process leaves is known to be ours.
+        schema::mark_unfinished(path)?;
         let lock = WriterLock::take(path)?;
         // Another process may have been faster between the first look and the lock.
-        schema::require_vacant(path, Some(schema::LOCK))?;
+        schema::require_vacant(path)?;
+        schema::clear_unfinished(path)?;
         match lay_out(path, backbone) {
             Ok(db) => Self::assemble(path, Mode::Write, db, Some(lock)),
             Err(error) => {
-                // Everything in the directory is ours, and without it `create` can be tried again.
-                for folder in [schema::DATABASE, schema::PACKS, schema::SEGMENTS] {
-                    let _ = fs::remove_dir_all(path.join(folder));
-                }
+                // What cannot be removed now makes way for the next `begin`.
+                let _ = schema::clear_unfinished(path);
                 let _ = fs::remove_file(path.join(schema::LOCK));
+                let _ = fs::remove_file(path.join(schema::UNFINISHED));
                 Err(error)
             }
+        }
+    }
+
+    /// Makes what `begin` laid out a zoo, with its records in table files instead of the log.
+    ///
+    /// # Errors
+    /// `Error::Io` or `Error::Rocks` when a file cannot be written.
+    pub fn finish(&self) -> Result<()> {
+        self.db.flush()?;
+        schema::write_marker(&self.path)?;
+        match self.path.canonicalize().ok().as_deref().and_then(Path::parent) {
+            Some(parent) => sync_folder(parent),
+            None => Ok(()),
         }
     }
 
@@ -276,7 +303,7 @@ impl Writer {
     }
 }
 
-/// Makes the folders and the database of a new zoo, and makes it a zoo as the last step.
+/// Makes the folders and the database of a new zoo.
 fn lay_out(path: &Path, backbone: [u8; 32]) -> Result<Db> {
     for folder in [schema::PACKS, schema::SEGMENTS] {
         let folder = path.join(folder);
@@ -294,10 +321,6 @@ fn lay_out(path: &Path, backbone: [u8; 32]) -> Result<Db> {
         write.entries.insert((Family::Sys, key.to_vec()), Some(value));
     }
     db.write_synced(write)?;
-    schema::write_marker(path)?;
-    if let Some(parent) = path.canonicalize().ok().as_deref().and_then(Path::parent) {
-        sync_folder(parent)?;
-    }
     Ok(db)
 }
 

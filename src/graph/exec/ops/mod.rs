@@ -41,6 +41,8 @@ pub(crate) enum Fault {
     Unsupported(String),
     /// The values do not fit together.
     Failed(String),
+    /// The device failed, whatever the values.
+    Device(String),
     /// More than a stated limit would be taken.
     Limit {
         /// What is limited.
@@ -54,11 +56,19 @@ pub(crate) enum Fault {
     Inner(Box<Error>),
 }
 
+/// What libtorch says when the device, not the network, is at fault.
+const DEVICE_FAULTS: [&str; 5] =
+    ["out of memory", "can't allocate memory", "CUDA error", "cuDNN error", "CUBLAS_STATUS"];
+
 impl From<tch::TchError> for Fault {
     fn from(error: tch::TchError) -> Self {
         // libtorch appends its call stack to each message.
         let text = error.to_string();
-        Self::Failed(text.lines().next().unwrap_or_default().to_string())
+        let message = text.lines().next().unwrap_or_default().to_string();
+        match DEVICE_FAULTS.iter().any(|fault| message.contains(fault)) {
+            true => Self::Device(message),
+            false => Self::Failed(message),
+        }
     }
 }
 

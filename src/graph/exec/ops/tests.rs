@@ -1,6 +1,6 @@
 //! Every operator gives what ONNX Runtime gives (scripts/make_exec_references.py).
 
-use super::{Call, Mode, find, operators};
+use super::{Call, Fault, Mode, find, operators};
 use crate::graph::exec::budget::Budget;
 use crate::graph::exec::tensor;
 use crate::graph::formats::Limits;
@@ -8,7 +8,7 @@ use crate::graph::{Attribute, Node, Weight};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 const CASES: &str = include_str!("../../../../tests/data/exec/operators.json");
 
@@ -178,4 +178,16 @@ fn hostile_attributes_give_errors() {
         let run = find("", op).expect("a known operator");
         assert!(run(&call).is_err(), "{op} {:?}", node.attributes);
     }
+}
+
+#[test]
+fn memory_that_is_not_there_is_the_devices_fault() {
+    let absurd = Tensor::f_zeros([1 << 46], (Kind::Float, Device::Cpu));
+    let fault = absurd.map_err(Fault::from).expect_err("256 TiB");
+    assert!(matches!(fault, Fault::Device(_)), "{fault:?}");
+    let unfit = Tensor::f_zeros([2], (Kind::Float, Device::Cpu))
+        .and_then(|two| two.f_reshape([3]))
+        .map_err(Fault::from)
+        .expect_err("two numbers are not three");
+    assert!(matches!(unfit, Fault::Failed(_)), "{unfit:?}");
 }

@@ -1,0 +1,87 @@
+//! Between Python's values and the library's: arrays in, dictionaries out.
+
+use crate::errors::TansError;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::path::PathBuf;
+use tans::{DatasetSource, Image};
+
+/// A value as Python sees it in the output of `--json`.
+pub fn to_python<'py>(
+    py: Python<'py>,
+    value: &impl serde::Serialize,
+) -> PyResult<Bound<'py, PyAny>> {
+    let json =
+        serde_json::to_string(value).map_err(|error| TansError::new_err(error.to_string()))?;
+    py.import("json")?.call_method1("loads", (json,))
+}
+
+/// Arrays of images and labels; without labels a path or `task:NAME`.
+pub fn dataset(
+    dataset: &Bound<'_, PyAny>,
+    labels: Option<&Bound<'_, PyAny>>,
+) -> PyResult<DatasetSource> {
+    match labels {
+        Some(labels) => Ok(DatasetSource::Images {
+            name: "arrays".to_owned(),
+            images: images(dataset)?,
+            labels: self::labels(labels)?,
+        }),
+        None => {
+            let path: PathBuf = dataset.extract().map_err(|_| {
+                let message = "dataset: expected a path, task:NAME, or images with labels";
+                PyValueError::new_err(message)
+            })?;
+            Ok(DatasetSource::parse(&path.to_string_lossy()))
+        }
+    }
+}
+
+/// Whatever numpy takes for an array, its element type and shape.
+fn array<'py>(values: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, String, Vec<usize>)> {
+    let array = values.py().import("numpy")?.call_method1("asarray", (values,))?;
+    let dtype = array.getattr("dtype")?.str()?.to_string();
+    let shape = array.getattr("shape")?.extract()?;
+    Ok((array, dtype, shape))
+}
+
+fn images(images: &Bound<'_, PyAny>) -> PyResult<Vec<Image>> {
+    let (array, dtype, shape) = array(images)?;
+    let (height, width, channels) = match (dtype.as_str(), &shape[..]) {
+        ("uint8", &[_, height @ (1..), width @ (1..)]) => (height, width, 1),
+        ("uint8", &[_, height @ (1..), width @ (1..), channels @ (1 | 3)]) => {
+            (height, width, channels)
+        }
+        _ => {
+            return Err(PyValueError::new_err(format!(
+                "images: expected uint8 [n, height, width], [n, height, width, 1] or [n, height, width, 3], found {dtype} {shape:?}"
+            )));
+        }
+    };
+    let bytes = array.call_method0("tobytes")?;
+    let bytes = bytes.cast::<PyBytes>()?.as_bytes();
+    let image = |pixels: &[u8]| Image::new(width, height, channels, pixels.to_vec());
+    let images: Option<Vec<Image>> =
+        bytes.chunks_exact(height * width * channels).map(image).collect();
+    images.ok_or_else(|| PyValueError::new_err("images: expected at least 1x1 pixels"))
+}
+
+fn labels(labels: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+    let (array, dtype, shape) = array(labels)?;
+    let kind: String = array.getattr("dtype")?.getattr("kind")?.extract()?;
+    if shape.len() != 1 || !matches!(kind.as_str(), "i" | "u" | "b") {
+        return Err(PyValueError::new_err(format!(
+            "labels: expected integers [n], found {dtype} {shape:?}"
+        )));
+    }
+    // Python's own integers hold every integer type of numpy without wrapping around.
+    let values: Vec<i128> = array.call_method0("tolist")?.extract()?;
+    let label = |value: i128| {
+        u32::try_from(value).map_err(|_| {
+            let message = format!("labels: expected integers from 0 to 2^32 - 1, found {value}");
+            PyValueError::new_err(message)
+        })
+    };
+    values.into_iter().map(label).collect()
+}

@@ -1,0 +1,103 @@
+//! A stored network as a file that others read.
+
+use super::{input_contract, stored_graph};
+use crate::graph::formats::{onnx, safetensors};
+use crate::{Error, Result};
+use std::path::Path;
+use tans_storage::{ModelRecord, Store, TaskRecord, TensorId};
+
+/// What a network is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Graph and weights.
+    Onnx,
+    /// Weights alone.
+    Safetensors,
+}
+
+impl Format {
+    /// By the suffix.
+    ///
+    /// # Errors
+    /// `Error::Input` for any other suffix.
+    pub fn of(output: &Path) -> Result<Self> {
+        let suffix = output.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
+        match suffix.as_deref() {
+            Some("onnx") => Ok(Self::Onnx),
+            Some("safetensors") => Ok(Self::Safetensors),
+            Some("tar") => Err(Error::input(format!(
+                "{}: a .tar holds a whole zoo: pass --starter and no model, or a file name that ends in .onnx or .safetensors",
+                output.display()
+            ))),
+            _ => Err(Error::input(format!(
+                "{}: expected a file name that ends in .onnx or .safetensors",
+                output.display()
+            ))),
+        }
+    }
+}
+
+/// The bytes of the file. Weights are hashed first, for a flipped byte must not leave the zoo as a good one.
+///
+/// # Errors
+/// `Error::Input` for a reference model, `Error::Storage` for damage.
+pub fn encode(store: &Store, model: &ModelRecord, format: Format) -> Result<Vec<u8>> {
+    let graph = stored_graph(store, model)?;
+    prove(store, &format!("model {}", model.name), tensors(model))?;
+    let metadata = metadata(model)?;
+    Ok(match format {
+        Format::Onnx => onnx::write(&graph, &metadata)?,
+        Format::Safetensors => {
+            let names = model.weights.iter().map(|weight| weight.name.clone());
+            let weights = onnx::canonical(&graph)?.weights.into_iter().map(|(_, weight)| weight);
+            safetensors::write(&names.zip(weights).collect::<Vec<_>>(), &metadata)?
+        }
+    })
+}
+
+/// Graph and weights.
+pub fn tensors(model: &ModelRecord) -> impl Iterator<Item = TensorId> {
+    model.graph.into_iter().chain(model.weights.iter().map(|weight| weight.tensor))
+}
+
+/// Feature rows, class means and image hashes.
+pub fn task_tensors(task: &TaskRecord) -> impl Iterator<Item = TensorId> {
+    let of = task.sample.as_ref();
+    let tensors =
+        of.map(|sample| [Some(sample.rows), Some(sample.class_means), sample.image_hashes]);
+    tensors.into_iter().flatten().flatten()
+}
+
+/// Hashes stored tensors again.
+///
+/// # Errors
+/// `Error::Storage` that names `owner`, whose tensors these are.
+pub fn prove(store: &Store, owner: &str, tensors: impl Iterator<Item = TensorId>) -> Result<()> {
+    for id in tensors {
+        let tensor = store.tensor(id)?;
+        let found = TensorId::of(tensor.dtype(), tensor.shape(), tensor.as_ref());
+        if found != id {
+            return Err(Error::Storage(tans_storage::Error::Corrupt {
+                file: owner.to_owned(),
+                offset: format!("tensor {id}"),
+                what: format!(
+                    "expected bytes with that hash, found {found}; `tans check` shows all damage, a backup has the rest"
+                ),
+            }));
+        }
+    }
+    Ok(())
+}
+
+/// A record as file metadata; `ingest` reads the input contract back from it.
+fn metadata(model: &ModelRecord) -> Result<Vec<(String, String)>> {
+    let mut metadata = input_contract(model)?.to_metadata();
+    metadata.push(("tans.name".into(), model.name.clone()));
+    if let Some(license) = &model.license {
+        metadata.push(("tans.license".into(), license.clone()));
+    }
+    if !model.class_names.is_empty() {
+        metadata.push(("tans.class_names".into(), model.class_names.join("\n")));
+    }
+    Ok(metadata)
+}

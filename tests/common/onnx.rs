@@ -1,0 +1,57 @@
+//! One hand-written ONNX file: a network that cannot take every image.
+
+/// A field of bytes: key, length, content.
+fn bytes(number: u8, content: &[u8]) -> Vec<u8> {
+    let mut field = vec![number << 3 | 2];
+    let mut length = content.len();
+    while length > 0x7f {
+        field.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    field.push(length as u8);
+    field.extend_from_slice(content);
+    field
+}
+
+/// A field of one small number.
+fn number(number: u8, value: u8) -> Vec<u8> {
+    vec![number << 3, value]
+}
+
+fn node(op: &str, inputs: &[&str], output: &str) -> Vec<u8> {
+    let inputs = inputs.iter().map(|input| bytes(1, input.as_bytes()));
+    let node = [inputs.collect::<Vec<_>>().concat(), bytes(2, output.as_bytes())].concat();
+    bytes(1, &[node, bytes(3, output.as_bytes()), bytes(4, op.as_bytes())].concat())
+}
+
+fn weight(name: &str, dims: &[u8], values: &[f32]) -> Vec<u8> {
+    let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let dims = dims.iter().map(|&dim| number(1, dim)).collect::<Vec<_>>().concat();
+    bytes(5, &[dims, number(2, 1), bytes(8, name.as_bytes()), bytes(9, &data)].concat())
+}
+
+fn value(field: u8, name: &str, dims: &[u8]) -> Vec<u8> {
+    let dims = dims.iter().map(|&dim| bytes(1, &number(1, dim))).collect::<Vec<_>>().concat();
+    let tensor = bytes(1, &[number(1, 1), bytes(2, &dims)].concat());
+    bytes(field, &[bytes(1, name.as_bytes()), bytes(2, &tensor)].concat())
+}
+
+/// A network on the mean of each channel (0..1) minus 0.05, of which it takes the square root: NaN for images that are
+/// nearly black. No probe image is, some images of the benchmark tasks are.
+pub fn afraid_of_the_dark() -> Vec<u8> {
+    let graph = [
+        node("GlobalAveragePool", &["x"], "mean"),
+        node("Sub", &["mean", "least"], "above"),
+        node("Sqrt", &["above"], "root"),
+        node("Flatten", &["root"], "features"),
+        node("Gemm", &["features", "weight", "bias"], "logits"),
+        bytes(2, b"dark"),
+        weight("least", &[1], &[0.05]),
+        weight("weight", &[3, 2], &[1.0, -1.0, 0.5, 0.25, -0.5, 2.0]),
+        weight("bias", &[2], &[0.0, 0.1]),
+        value(11, "x", &[1, 3, 8, 8]),
+        value(12, "logits", &[1, 2]),
+    ]
+    .concat();
+    [number(1, 8), bytes(7, &graph), bytes(8, &number(2, 17))].concat()
+}
