@@ -4,10 +4,9 @@ use super::conv::{self, convolve};
 use super::{Call, Fault, Outputs, axis};
 use tch::{Kind, Tensor};
 
-/// So many products of 8-bit values are added in f32. Their sums stay below 2^24, where f32 holds
-/// every integer, unless more than 512 of them are extreme and of one sign; then the sum is rounded
-/// as that of any f32 layer. More products are added in f64, which is ten times slower.
-const SUMMED_IN_F32: i64 = 1 << 13;
+/// So many products of 8-bit values, each at most 255 * 255, add up exactly in f32, which holds every
+/// integer up to 2^24.
+const EXACT_IN_F32: i64 = 256;
 
 /// A parameter that is one number, one along `axis` of `x`, or one per block along it, made to
 /// broadcast against `x`.
@@ -90,14 +89,29 @@ fn dynamically(x: &Tensor) -> Result<[Tensor; 3], Fault> {
     Ok([y, scale, zero.f_to_kind(Kind::Uint8)?])
 }
 
-/// `x - zero` in the floating type in which `depth` products are added.
-fn centred(x: &Tensor, zero: Option<&Tensor>, depth: i64) -> Result<Tensor, Fault> {
-    let kind = if depth > SUMMED_IN_F32 { Kind::Double } else { Kind::Float };
-    let x = x.f_to_kind(kind)?;
+/// `x - zero` in f32.
+fn centred(x: &Tensor, zero: Option<&Tensor>) -> Result<Tensor, Fault> {
+    let x = x.f_to_kind(Kind::Float)?;
     Ok(match zero {
-        Some(zero) => x.f_sub(&zero.f_to_kind(kind)?)?,
+        Some(zero) => x.f_sub(&zero.f_to_kind(Kind::Float)?)?,
         None => x,
     })
+}
+
+/// Exact sums over `depth` from those over blocks of it: f64 alone would be ten times slower.
+fn in_blocks(
+    depth: i64,
+    block: i64,
+    sums: impl Fn(i64, i64) -> Result<Tensor, Fault>,
+) -> Result<Tensor, Fault> {
+    let mut total = sums(0, depth.min(block))?.f_to_kind(Kind::Double)?;
+    let mut start = block;
+    while start < depth {
+        let length = block.min(depth - start);
+        total = total.f_add(&sums(start, length)?)?;
+        start += length;
+    }
+    Ok(total)
 }
 
 /// A zero point of one number, or of one per output channel of a kernel.
@@ -110,15 +124,26 @@ fn per_kernel(zero: Option<&Tensor>, rank: usize) -> Result<Option<Tensor>, Faul
     Ok(zero.map(spread).transpose()?)
 }
 
-/// The sums of a convolution of quantised values, as floating-point numbers.
+/// The sums of a convolution of quantised values, as exact floating-point numbers.
 fn convolution(
     call: &Call<'_>,
     (x, x_zero): (&Tensor, Option<&Tensor>),
     (w, w_zero): (&Tensor, Option<&Tensor>),
 ) -> Result<Tensor, Fault> {
-    let depth: i64 = w.size().iter().skip(1).product();
     let w_zero = per_kernel(w_zero, w.dim())?;
-    convolve(call, &centred(x, x_zero, depth)?, &centred(w, w_zero.as_ref(), depth)?, None)
+    let (x, w) = (centred(x, x_zero)?, centred(w, w_zero.as_ref())?);
+    let kernel: i64 = w.size().iter().skip(2).product();
+    let channels = w.size().get(1).copied().unwrap_or(1);
+    if kernel.saturating_mul(channels) <= EXACT_IN_F32 {
+        return convolve(call, &x, &w, None);
+    }
+    if kernel > EXACT_IN_F32 || x.size().get(1) != Some(&channels) {
+        // Groups, which need not be cut where blocks end, or a contradiction that libtorch finds.
+        return convolve(call, &x.f_to_kind(Kind::Double)?, &w.f_to_kind(Kind::Double)?, None);
+    }
+    in_blocks(channels, EXACT_IN_F32 / kernel.max(1), |start, length| {
+        convolve(call, &x.f_narrow(1, start, length)?, &w.f_narrow(1, start, length)?, None)
+    })
 }
 
 pub(super) fn conv_integer(call: &Call<'_>) -> Outputs {
@@ -157,7 +182,15 @@ fn product(
 ) -> Result<Tensor, Fault> {
     let depth = a.size().last().copied().unwrap_or(1);
     let a_zero = a_zero.map(|zero| per_row(zero, a)).transpose()?;
-    Ok(centred(a, a_zero.as_ref(), depth)?.f_matmul(&centred(b, b_zero, depth)?)?)
+    let (a, b) = (centred(a, a_zero.as_ref())?, centred(b, b_zero)?);
+    let rows = if b.dim() > 1 { b.dim() - 2 } else { 0 };
+    if depth <= EXACT_IN_F32 || b.size().get(rows) != Some(&depth) {
+        return Ok(a.f_matmul(&b)?);
+    }
+    in_blocks(depth, EXACT_IN_F32, |start, length| {
+        let (a, b) = (a.f_narrow(-1, start, length)?, b.f_narrow(rows as i64, start, length)?);
+        Ok(a.f_matmul(&b)?)
+    })
 }
 
 pub(super) fn mat_mul_integer(call: &Call<'_>) -> Outputs {
@@ -177,7 +210,7 @@ pub(super) fn mat_mul(call: &Call<'_>) -> Outputs {
 
 /// `(q - zero) * scale` of the inputs at `first..first + 3`.
 fn real(call: &Call<'_>, first: usize) -> Result<Tensor, Fault> {
-    let x = centred(call.input(first)?, call.optional(first + 2), 1)?;
+    let x = centred(call.input(first)?, call.optional(first + 2))?;
     Ok(x.f_mul(call.input(first + 1)?)?)
 }
 

@@ -181,6 +181,33 @@ fn hostile_attributes_give_errors() {
 }
 
 #[test]
+fn integer_sums_are_exact_however_many_there_are() {
+    let full = |shape: &[i64]| Tensor::full(shape, 255, (Kind::Uint8, Device::Cpu));
+    let cases = [
+        ("MatMulInteger", 1, full(&[1, 8195]), full(&[8195, 2]), 8195),
+        ("ConvInteger", 1, full(&[1, 300, 3, 3]), full(&[2, 300, 3, 3]), 2700),
+        ("ConvInteger", 2, full(&[1, 600, 3, 3]), full(&[2, 300, 3, 3]), 2700),
+        ("ConvInteger", 1, full(&[1, 2, 17, 17]), full(&[2, 2, 17, 17]), 578),
+    ];
+    for (op, group, a, b, products) in cases {
+        let budget = Budget::new(&Limits::default());
+        let call = Call {
+            node: &node(op, 1, BTreeMap::from([("group".to_string(), Attribute::Int(group))])),
+            opset: 17,
+            inputs: vec![Some(&a), Some(&b)],
+            mode: &Mode::Inference,
+            batch: 1,
+            bodies: &[],
+            unsigned: None,
+            budget: &budget,
+        };
+        let found = find("", op).expect("a known operator")(&call).expect("sums");
+        let sums = tensor::to_i64(&found[0]).expect("numbers");
+        assert_eq!(sums, [255 * 255 * products; 2], "{op} in {group} groups");
+    }
+}
+
+#[test]
 fn memory_that_is_not_there_is_the_devices_fault() {
     let absurd = Tensor::f_zeros([1 << 46], (Kind::Float, Device::Cpu));
     let fault = absurd.map_err(Fault::from).expect_err("256 TiB");
