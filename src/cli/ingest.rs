@@ -50,6 +50,9 @@ pub struct Ingest {
     /// Most bytes of weights that a file may expand to, such as 8G
     #[arg(long, value_name = "BYTES", value_parser = units::count)]
     max_weight_bytes: Option<u64>,
+    /// Most bytes of constants that a network may compute from its weights, such as 64M
+    #[arg(long, value_name = "BYTES", value_parser = units::count)]
+    max_constant_bytes: Option<u64>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -82,6 +85,7 @@ impl Ingest {
     fn options(&self) -> IngestOptions {
         let mut limits = Limits::default();
         limits.weight_bytes_max = self.max_weight_bytes.unwrap_or(limits.weight_bytes_max);
+        limits.constant_bytes_max = self.max_constant_bytes.unwrap_or(limits.constant_bytes_max);
         IngestOptions {
             name: self.name.clone(),
             task: self.task.clone(),

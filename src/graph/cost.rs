@@ -79,7 +79,9 @@ fn is_learned(node: &Node, slot: usize, weight: &Weight) -> bool {
         ("BatchNormalization", slot) => float && matches!(slot, 1 | 2),
         ("QLinearConv", slot) => matches!(slot, 3 | 8),
         ("QLinearMatMul", slot) => matches!(slot, 0 | 3),
-        ("ConvInteger" | "MatMulInteger", slot) => slot <= 1,
+        ("ConvInteger" | "MatMulInteger" | "MatMulIntegerToFloat", slot) => slot <= 1,
+        ("DynamicQuantizeMatMul", 1) => true,
+        ("DynamicQuantizeLSTM", slot) => matches!(slot, 1..=3 | 7),
         ("DequantizeLinear", slot) => slot == 0,
         ("QuantizeLinear" | "QLinearAdd" | "QLinearMul" | "QLinearGlobalAveragePool", slot) => {
             float && slot == 0
@@ -108,9 +110,43 @@ fn macs<'a>(node: &Node, shape: &dyn Fn(&str) -> Option<&'a [usize]>) -> Option<
             let rows = input(0)?;
             product(*if transposed { rows.first()? } else { rows.last()? })
         }
-        "MatMul" | "FusedMatMul" | "MatMulInteger" | "QLinearMatMul" => product(*input(0)?.last()?),
+        "MatMul"
+        | "FusedMatMul"
+        | "MatMulInteger"
+        | "QLinearMatMul"
+        | "MatMulIntegerToFloat"
+        | "DynamicQuantizeMatMul" => product(*input(0)?.last()?),
+        // Every weight is used once in each step of each sample.
+        "RNN" | "GRU" | "LSTM" | "DynamicQuantizeLSTM" => {
+            let weights = elements(input(1)?).saturating_add(elements(input(2)?));
+            Some(elements(input(0)?.get(..2)?).saturating_mul(weights))
+        }
+        "Einsum" => einsum(node, &|slot| input(slot)),
+        "Attention" => attention(input(0)?, input(1)?, input(2)?),
         _ => None,
     }
+}
+
+/// One operation for each combination of the letters' values; `None` where an ellipsis hides some.
+fn einsum<'a>(node: &Node, input: &dyn Fn(usize) -> Option<&'a [usize]>) -> Option<u64> {
+    let Some(Attribute::String(equation)) = node.attributes.get("equation") else { return None };
+    let equation = std::str::from_utf8(equation).ok()?;
+    let terms = equation.split("->").next()?.split(',');
+    let mut sides = BTreeMap::new();
+    for (slot, term) in terms.enumerate() {
+        let letters: Vec<char> = term.chars().filter(|letter| !letter.is_whitespace()).collect();
+        let shape = input(slot).filter(|shape| shape.len() == letters.len())?;
+        sides.extend(letters.into_iter().zip(shape.iter().copied()));
+    }
+    Some(elements(&sides.into_values().collect::<Vec<_>>()))
+}
+
+/// Both products of attention: `[.., time, width]` of queries against so many keys and values.
+fn attention(query: &[usize], key: &[usize], value: &[usize]) -> Option<u64> {
+    let keys = *key.get(key.len().checked_sub(2)?)? as u64;
+    let rows = elements(query) / (*query.last()? as u64).max(1);
+    let widths = (*query.last()? as u64).saturating_add(*value.last()? as u64);
+    Some(rows.saturating_mul(keys).saturating_mul(widths))
 }
 
 /// Largest sum of bytes that are live while a node runs: its inputs and outputs, and all that is

@@ -117,6 +117,20 @@ fn macs_are_those_of_the_loops() {
 }
 
 #[test]
+fn recurrent_layers_and_sums_of_products_count() {
+    let mut einsum = node("Einsum", &["h", "e"], "s");
+    einsum.attributes.insert("equation".into(), Attribute::String(b"tdbh, hk -> bk".to_vec()));
+    let nodes =
+        vec![node("LSTM", &["x", "w", "r"], "h"), einsum, node("Attention", &["q", "q", "q"], "y")];
+    let weights: [(&str, &[usize]); 4] =
+        [("w", &[2, 20, 3]), ("r", &[2, 20, 5]), ("e", &[5, 4]), ("q", &[1, 2, 6, 8])];
+    let found = cost(&graph(nodes, &weights), &sizes(&[("x", &[7, 1, 3]), ("h", &[7, 2, 1, 5])]));
+    let lstm = 7 * (2 * 20 * 3 + 2 * 20 * 5);
+    assert_eq!(found.macs, lstm + 7 * 2 * 5 * 4 + 2 * (2 * 6 * 6 * 8));
+    assert_eq!(found.params, 2 * 20 * 3 + 2 * 20 * 5 + 20 + 96);
+}
+
+#[test]
 fn peak_holds_what_is_still_needed() {
     // x (4 bytes) is needed until the sum, a and b follow each other.
     let nodes = vec![

@@ -371,6 +371,7 @@ fn new_model(state: &State, default_name: String, options: &IngestOptions) -> Re
         license: options.license.clone(),
         tags: options.tags.clone(),
         benchmark: options.benchmark,
+        limits: options.limits,
         seen,
         results,
         tasks,

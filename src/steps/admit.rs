@@ -7,7 +7,7 @@ use super::{admit_name, embed, probe};
 use crate::encoder::signature;
 use crate::graph::cost::{self, GraphCost};
 use crate::graph::exec::{Device, Network, device};
-use crate::graph::formats::onnx;
+use crate::graph::formats::{Limits, onnx};
 use crate::graph::input::InputContract;
 use crate::graph::{Graph, Weight, topology};
 use crate::sample::Image;
@@ -38,6 +38,8 @@ pub struct NewModel {
     pub class_names: Vec<String>,
     /// How many benchmark tasks to measure it on.
     pub benchmark: Benchmark,
+    /// What its first run may take.
+    pub limits: Limits,
     /// Tasks that are new with it.
     pub tasks: Vec<TaskRecord>,
     /// Results known beforehand, recorded with the model.
@@ -226,7 +228,7 @@ fn run(
     observer: Observer<'_>,
 ) -> Result<Measured> {
     let network = Network::new(graph, input, device)?;
-    let cost = cost::cost(graph, &network.trace()?);
+    let cost = cost::cost(graph, &network.trace(&new.limits)?);
     let signature = signature_of(&network, &bench.probe_images)?;
     let probes = match new.benchmark {
         Benchmark::None => Vec::new(),

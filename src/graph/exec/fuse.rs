@@ -2,13 +2,13 @@
 //! memory less.
 
 use crate::graph::{Attribute, Graph, Node, Weight};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A graph that computes the same values in inference; values named in `keep` stay what they are.
 pub(super) fn batch_norms(graph: &Graph, keep: &[&str]) -> Graph {
     let mut fused = graph.clone();
     let mut uses: HashMap<&str, usize> = HashMap::new();
-    for name in graph.nodes.iter().flat_map(|node| &node.inputs) {
+    for name in graph.nodes.iter().flat_map(Node::reads) {
         *uses.entry(name).or_default() += 1;
     }
     let producers: HashMap<&str, usize> = graph
@@ -41,8 +41,9 @@ pub(super) fn batch_norms(graph: &Graph, keep: &[&str]) -> Graph {
     }
     let mut dropped = dropped.into_iter();
     fused.nodes.retain(|_| !dropped.next().unwrap_or(false));
-    let used: std::collections::HashSet<String> =
-        fused.nodes.iter().flat_map(|node| node.inputs.iter().cloned()).collect();
+    let outputs = fused.outputs.iter().map(|output| output.name.as_str());
+    let used = fused.nodes.iter().flat_map(Node::reads).chain(outputs);
+    let used: HashSet<String> = used.map(str::to_owned).collect();
     fused.weights.retain(|name, _| used.contains(name));
     fused
 }

@@ -1,8 +1,15 @@
 //! Executes networks on libtorch, with autograd.
 
 mod augment;
+mod budget;
+#[cfg(test)]
+mod corpus_tests;
 pub mod device;
+#[cfg(test)]
+mod export_tests;
 mod fuse;
+#[cfg(test)]
+mod fuzz_tests;
 pub mod network;
 mod ops;
 mod optim;
@@ -10,6 +17,7 @@ mod plan;
 mod roles;
 mod tensor;
 pub mod trainer;
+mod unsigned;
 
 pub use device::Device;
 pub use network::Network;

@@ -1,8 +1,10 @@
 //! A network on a device, ready to run.
 
+use super::budget::Budget;
 use super::ops::Mode;
 use super::plan::{Feed, Plan, Program, failed, outside, place};
 use super::{Device, fuse, tensor};
+use crate::graph::formats::Limits;
 use crate::graph::head::find_head;
 use crate::graph::{Error, Graph, Node, cost::ValueSize, input::InputContract};
 use crate::rows::Rows;
@@ -53,6 +55,10 @@ impl Network {
     pub fn new(graph: &Graph, input: &InputContract, device: Device) -> Result<Self, Error> {
         // Missing operators first, whatever else may be wrong.
         Plan::new(graph)?;
+        if graph.inputs.len() != 1 {
+            let found = graph.inputs.len();
+            return Err(Error::Contract(format!("expected one runtime input, found {found}")));
+        }
         let output = first_output(graph)?;
         let head = find_head(graph).map(|site| Head {
             node: site.node,
@@ -85,12 +91,13 @@ impl Network {
         self.head.as_ref()
     }
 
-    /// Sizes of every value in a run of one sample (zeros), for `cost`.
+    /// Sizes of every value in a run of one sample (zeros), for `cost`. This first run is held to
+    /// all of `limits`; later ones may make the same constants again.
     ///
     /// # Errors
-    /// `Error::NotRunnable` for an attribute that is not supported, `Error::Execution` if values do
-    /// not fit together.
-    pub fn trace(&self) -> Result<BTreeMap<String, ValueSize>, Error> {
+    /// `Error::NotRunnable` for an attribute that is not supported, `Error::Limit` beyond the
+    /// limits, `Error::Execution` if values do not fit together.
+    pub fn trace(&self, limits: &Limits) -> Result<BTreeMap<String, ValueSize>, Error> {
         let _guard = tch::no_grad_guard();
         let plan = Plan::new(&self.graph)?;
         let targets: Vec<&str> =
@@ -102,7 +109,13 @@ impl Network {
             .map_err(|error| outside("input")(error.into()))?;
         let mut sizes = BTreeMap::new();
         sizes.insert(self.graph.inputs[0].name.clone(), value_size(&input));
-        let feed = Feed { weights: &weights, input, mode: &Mode::Inference };
+        let budget = Budget::strict(limits, &self.graph);
+        let feed = Feed {
+            weights: &weights,
+            inputs: vec![input],
+            mode: &Mode::Inference,
+            budget: &budget,
+        };
         plan.run(&program, feed, &mut |_, name, value| {
             sizes.insert(name.to_string(), value_size(value));
             Ok(())
@@ -199,9 +212,20 @@ impl Network {
     }
 
     fn run(&self, program: &Program, input: Tensor) -> Result<Tensor, Error> {
-        let feed = Feed { weights: &self.weights, input, mode: &Mode::Inference };
-        let mut outputs = self.plan.run(program, feed, &mut |_, _, _| Ok(()))?;
+        let mut outputs = self.observed(program, input, &mut |_, _, _| Ok(()))?;
         outputs.pop().ok_or_else(|| failed("output", "", "there is none".to_string()))
+    }
+
+    fn observed(
+        &self,
+        program: &Program,
+        input: Tensor,
+        observe: &mut dyn FnMut(&Node, &str, &Tensor) -> Result<(), Error>,
+    ) -> Result<Vec<Tensor>, Error> {
+        let budget = Budget::new(&Limits::default());
+        let (weights, mode) = (&self.weights[..], &Mode::Inference);
+        let feed = Feed { weights, inputs: vec![input], mode, budget: &budget };
+        self.plan.run(program, feed, observe)
     }
 
     /// Runs once more and stops at the first value that is not finite.
@@ -212,8 +236,7 @@ impl Network {
             }
             Err(failed(&node.op, place(node), format!("value {name:?} holds NaN or infinity")))
         };
-        let feed = Feed { weights: &self.weights, input, mode: &Mode::Inference };
-        let found = self.plan.run(program, feed, &mut check).err();
+        let found = self.observed(program, input, &mut check).err();
         found.unwrap_or_else(|| failed("output", "", "features hold NaN or infinity".to_string()))
     }
 
@@ -300,11 +323,15 @@ pub(super) fn channels_last(tensor: &Tensor) -> Result<Tensor, Error> {
 fn flat_rows(output: &Tensor, n: usize, features: Option<usize>) -> Result<Tensor, Error> {
     let size = output.size();
     let rank = size.len() as i64;
-    if size.first() != Some(&(n as i64)) && !(n == 1 && features.is_none()) {
+    // Time may stand before a batch of one.
+    let width = features.map(|dim| dim as i64);
+    let in_time = n == 1 && rank > 1 && size[0] != 1 && size.last().copied() == width;
+    if size.first() != Some(&(n as i64)) && !in_time && !(n == 1 && features.is_none()) {
         let message = format!("expected rows of {n} samples, found shape {size:?}");
         return Err(failed("output", "", message));
     }
-    let dims: Vec<i64> = match features.map(|dim| dim as i64) {
+    let dims: Vec<i64> = match width {
+        Some(_) if in_time => (0..rank - 1).collect(),
         Some(dim) if rank > 2 && size[1] == dim => (2..rank).collect(),
         Some(dim) if rank > 2 && size[rank as usize - 1] == dim => (1..rank - 1).collect(),
         _ => Vec::new(),
@@ -329,4 +356,4 @@ fn value_size(value: &Tensor) -> ValueSize {
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-pub(crate) use tests::photos;
+pub(crate) use tests::{package, photos};

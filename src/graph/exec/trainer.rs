@@ -1,12 +1,14 @@
 //! One fine-tuning run's state: parameters, optimiser, batch-norm statistics. The loop over epochs
 //! is `steps/fit.rs`.
 
+use super::budget::Budget;
 use super::network::{batch_tensor, channels_last, first_output};
 use super::ops::{Fault, Mode};
 use super::optim::State;
 use super::plan::{Feed, Plan, Program, outside};
 use super::roles::{Role, replace_head, reset, roles};
 use super::{Device, augment, tensor};
+use crate::graph::formats::Limits;
 use crate::graph::head::{HeadSite, find_head};
 use crate::graph::{Attribute, Error, Graph, Weight, input::InputContract};
 use crate::sample::Image;
@@ -315,7 +317,8 @@ impl Trainer {
     /// `[n, classes]`.
     fn forward(&self, input: Tensor, mode: &Mode) -> Result<Tensor, Error> {
         let n = input.size()[0];
-        let feed = Feed { weights: &self.weights, input, mode };
+        let budget = Budget::new(&Limits::default());
+        let feed = Feed { weights: &self.weights, inputs: vec![input], mode, budget: &budget };
         let outputs = self.plan.run(&self.logits, feed, &mut |_, _, _| Ok(()))?;
         let classes = self.options.classes as i64;
         let output = &outputs[0];

@@ -7,6 +7,8 @@ mod tensor;
 mod tests;
 mod write;
 
+pub(crate) use tensor::dtype_of;
+
 use super::Limits;
 use crate::graph::{Error, Graph, Weight};
 
@@ -46,6 +48,14 @@ pub struct Canonical {
 /// external data, local functions, sparse or string tensors.
 pub fn read(bytes: &[u8], limits: &Limits) -> Result<OnnxFile, Error> {
     read::read(bytes, limits)
+}
+
+/// Name and value of a tensor in a file of its own.
+#[cfg(test)]
+pub(crate) fn read_tensor(bytes: &[u8]) -> Result<(String, Weight), Error> {
+    let proto = <proto::TensorProto as prost::Message>::decode(bytes)
+        .map_err(|error| Error::Contract(format!("expected a tensor: {error}")))?;
+    Ok((proto.name().to_owned(), tensor::to_weight(proto)?))
 }
 
 /// Serialises a network with embedded weights.

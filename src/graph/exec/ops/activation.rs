@@ -1,6 +1,6 @@
 //! Activations.
 
-use super::{Call, Fault, Outputs, axis};
+use super::{Call, Fault, Outputs, axis, is_float};
 use crate::graph::exec::tensor;
 use tch::{Kind, Tensor};
 
@@ -18,7 +18,11 @@ pub(super) fn leaky_relu(call: &Call<'_>) -> Outputs {
 
 pub(super) fn prelu(call: &Call<'_>) -> Outputs {
     let (x, slope) = (call.input(0)?, call.input(1)?);
-    let negative = x.f_neg()?.f_relu()?.f_mul(slope)?;
+    // Before opset 7 the slopes were aligned with the channels.
+    let old = call.opset < 7 && slope.dim() == 1 && x.dim() > 2;
+    let line = [&[-1], &vec![1; x.dim().saturating_sub(2)][..]].concat();
+    let slope = if old { slope.f_reshape(&line)? } else { slope.shallow_clone() };
+    let negative = x.f_neg()?.f_relu()?.f_mul(&slope)?;
     Ok(vec![x.f_relu()?.f_sub(&negative)?])
 }
 
@@ -123,4 +127,43 @@ pub(super) fn softplus(call: &Call<'_>) -> Outputs {
 
 pub(super) fn mish(call: &Call<'_>) -> Outputs {
     Ok(vec![call.input(0)?.f_mish()?])
+}
+
+pub(super) fn celu(call: &Call<'_>) -> Outputs {
+    let (x, alpha) = (call.input(0)?, call.float("alpha", 1.0));
+    let tail = x.f_clamp_max(0.0)?.f_div_scalar(alpha)?.f_expm1()?.f_mul_scalar(alpha)?;
+    Ok(vec![x.f_relu()?.f_add(&tail)?])
+}
+
+pub(super) fn softsign(call: &Call<'_>) -> Outputs {
+    let x = call.input(0)?;
+    Ok(vec![x.f_div(&x.f_abs()?.f_add_scalar(1.0)?)?])
+}
+
+pub(super) fn swish(call: &Call<'_>) -> Outputs {
+    let (x, alpha) = (call.input(0)?, call.float("alpha", 1.0));
+    Ok(vec![x.f_mul(&x.f_mul_scalar(alpha)?.f_sigmoid()?)?])
+}
+
+pub(super) fn thresholded_relu(call: &Call<'_>) -> Outputs {
+    let (x, alpha) = (call.input(0)?, call.float("alpha", 1.0));
+    Ok(vec![x.f_masked_fill(&x.f_le(alpha)?, 0.0)?])
+}
+
+/// Values within `lambd` of zero become zero, others move towards it by `bias`.
+pub(super) fn shrink(call: &Call<'_>) -> Outputs {
+    let x = call.input(0)?;
+    let (bias, limit) = (call.float("bias", 0.0), call.float("lambd", 0.5));
+    let far = x.f_to_kind(if is_float(x)? { x.f_kind()? } else { Kind::Float })?;
+    let moved = far.f_sub(&far.f_sign()?.f_mul_scalar(bias)?)?;
+    let near = far.f_abs()?.f_le(limit)?;
+    Ok(vec![moved.f_masked_fill(&near, 0.0)?.f_to_kind(x.f_kind()?)?])
+}
+
+/// One at the first largest value along the axis, zero elsewhere.
+pub(super) fn hardmax(call: &Call<'_>) -> Outputs {
+    over_axis(call, |x, dim| {
+        let top = x.f_argmax(dim, true)?;
+        Ok(x.f_zeros_like()?.f_scatter_value(dim, &top, 1)?)
+    })
 }

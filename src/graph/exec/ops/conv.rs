@@ -66,6 +66,16 @@ impl Window {
         self.before == self.after && self.before.iter().all(|&pad| pad >= 0)
     }
 
+    /// Whether the limits leave room for the padded input and an output of `channels`.
+    pub fn allow(&self, call: &Call<'_>, x: &Tensor, channels: i64) -> Result<(), Fault> {
+        let size = x.size();
+        let mut shape = vec![size[0], size[1].max(channels)];
+        for (index, &side) in size[2..].iter().enumerate() {
+            shape.push((side + self.before[index] + self.after[index]).max(0));
+        }
+        call.allow(&shape, x.f_kind()?)
+    }
+
     /// Pads explicitly, last dimension first as libtorch counts.
     pub fn pad(&self, x: &Tensor, value: f64) -> Result<Tensor, Fault> {
         let pads = self.before.iter().zip(&self.after).rev();
@@ -84,13 +94,24 @@ pub(super) fn spatial_size(x: &Tensor) -> Result<Vec<i64>, Fault> {
 }
 
 pub(super) fn conv(call: &Call<'_>) -> Outputs {
-    let (x, weight, bias) = (call.input(0)?, call.input(1)?, call.optional(2));
+    let y = convolve(call, call.input(0)?, call.input(1)?, call.optional(2))?;
+    Ok(vec![y])
+}
+
+/// Convolution by the node's attributes, of tensors that need not be its inputs.
+pub(super) fn convolve(
+    call: &Call<'_>,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<Tensor, Fault> {
     let size = spatial_size(x)?;
     let kernel = spatial_size(weight)?;
     if kernel.len() != size.len() {
         return Err(Fault::Failed(format!("weight {:?} for input {:?}", weight.size(), x.size())));
     }
     let window = Window::read(call, &size, kernel)?;
+    window.allow(call, x, weight.size()[0])?;
     let zero = vec![0; size.len()];
     let groups = call.int("group", 1);
     let (stride, dilation) = (&window.stride, &window.dilation);
@@ -100,14 +121,18 @@ pub(super) fn conv(call: &Call<'_>) -> Outputs {
         let x = window.pad(x, 0.0)?;
         x.f_convolution(weight, bias, stride, &zero, dilation, false, &zero, groups)?
     };
-    Ok(vec![y])
+    Ok(y)
 }
 
 pub(super) fn conv_transpose(call: &Call<'_>) -> Outputs {
     let (x, weight, bias) = (call.input(0)?, call.input(1)?, call.optional(2));
     let size = spatial_size(x)?;
     let rank = size.len();
-    let mut window = Window::read(call, &size, spatial_size(weight)?)?;
+    let kernel = spatial_size(weight)?;
+    if kernel.len() != rank {
+        return Err(Fault::Failed(format!("weight {:?} for input {:?}", weight.size(), x.size())));
+    }
+    let mut window = Window::read(call, &size, kernel)?;
     let extra = spatial(call.ints("output_padding"), rank, 0)?;
     let shape = call.ints("output_shape");
     let auto = call.text("auto_pad", "NOTSET");
@@ -120,12 +145,23 @@ pub(super) fn conv_transpose(call: &Call<'_>) -> Outputs {
             };
             let reach = (window.kernel[index] - 1) * window.dilation[index] + 1;
             let total = (size[index] - 1) * window.stride[index] + extra[index] + reach - wanted;
+            if total < 0 {
+                // What the output has too many lies at its end.
+                (window.before[index], window.after[index]) = (0, total);
+                continue;
+            }
             let (small, large) = (total / 2, total - total / 2);
             let upper = auto == "SAME_UPPER";
             window.before[index] = if upper { small } else { large };
             window.after[index] = if upper { large } else { small };
         }
     }
+    let whole = (0..rank).map(|index| {
+        let reach = (window.kernel[index] - 1) * window.dilation[index] + 1;
+        (size[index] - 1).saturating_mul(window.stride[index]).saturating_add(reach + extra[index])
+    });
+    let channels = weight.size()[1].saturating_mul(call.int("group", 1).max(1));
+    call.allow(&[vec![x.size()[0], channels], whole.collect()].concat(), x.f_kind()?)?;
     // The whole output is computed and then cropped: padding may differ between the sides.
     let zero = vec![0; rank];
     let groups = call.int("group", 1);

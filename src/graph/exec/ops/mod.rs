@@ -1,17 +1,35 @@
-//! The operators: one table from name to function.
+//! The operators: what each is called with and answers; `table` has their names.
 
 mod activation;
 mod arithmetic;
+mod attention;
+mod bits;
+mod cast;
+mod control;
 mod conv;
+mod index;
 mod linear;
+mod loss;
 mod norm;
 mod pool;
+mod quantized;
+mod recurrent;
 mod reduce;
 mod resize;
+mod scatter;
 mod shape;
+mod signal;
+mod table;
+mod vision;
 
+pub(crate) use table::find;
+#[cfg(test)]
+pub(crate) use table::operators;
+
+use super::budget::Budget;
+use super::plan::{Body, Feed};
 use super::tensor;
-use crate::graph::{Attribute, Node};
+use crate::graph::{Attribute, Dtype, Error, Node};
 use rand_chacha::ChaCha8Rng;
 use std::cell::RefCell;
 use tch::{Kind, Tensor};
@@ -25,6 +43,17 @@ pub(crate) enum Fault {
     Failed(String),
     /// The device failed, whatever the values.
     Device(String),
+    /// More than a stated limit would be taken.
+    Limit {
+        /// What is limited.
+        what: &'static str,
+        /// How much would be taken.
+        found: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A node of a subgraph failed.
+    Inner(Box<Error>),
 }
 
 /// What libtorch says when the device, not the network, is at fault.
@@ -49,108 +78,6 @@ pub(crate) type Outputs = Result<Vec<Tensor>, Fault>;
 /// Executes one operator.
 pub(crate) type Run = fn(&Call<'_>) -> Outputs;
 
-/// Every operator of the ONNX standard domain that can be executed.
-const TABLE: &[(&str, Run)] = &[
-    ("Abs", arithmetic::abs),
-    ("Add", arithmetic::add),
-    ("And", arithmetic::and),
-    ("ArgMax", reduce::arg_max),
-    ("ArgMin", reduce::arg_min),
-    ("AveragePool", pool::average),
-    ("BatchNormalization", norm::batch),
-    ("Cast", shape::cast),
-    ("CastLike", shape::cast_like),
-    ("Ceil", arithmetic::ceil),
-    ("Clip", activation::clip),
-    ("Concat", shape::concat),
-    ("Constant", shape::constant),
-    ("ConstantOfShape", shape::constant_of_shape),
-    ("Conv", conv::conv),
-    ("ConvTranspose", conv::conv_transpose),
-    ("Cos", arithmetic::cos),
-    ("DepthToSpace", shape::depth_to_space),
-    ("Div", arithmetic::div),
-    ("Dropout", norm::dropout),
-    ("Elu", activation::elu),
-    ("Equal", arithmetic::equal),
-    ("Erf", activation::erf),
-    ("Exp", arithmetic::exp),
-    ("Expand", shape::expand),
-    ("Flatten", shape::flatten),
-    ("Floor", arithmetic::floor),
-    ("Gather", shape::gather),
-    ("Gelu", activation::gelu),
-    ("Gemm", linear::gemm),
-    ("GlobalAveragePool", pool::global_average),
-    ("GlobalMaxPool", pool::global_max),
-    ("Greater", arithmetic::greater),
-    ("GreaterOrEqual", arithmetic::greater_or_equal),
-    ("GroupNormalization", norm::group),
-    ("HardSigmoid", activation::hard_sigmoid),
-    ("HardSwish", activation::hard_swish),
-    ("Identity", shape::identity),
-    ("InstanceNormalization", norm::instance),
-    ("LRN", norm::local_response),
-    ("LayerNormalization", norm::layer),
-    ("LeakyRelu", activation::leaky_relu),
-    ("Less", arithmetic::less),
-    ("LessOrEqual", arithmetic::less_or_equal),
-    ("Log", arithmetic::log),
-    ("LogSoftmax", activation::log_softmax),
-    ("MatMul", linear::mat_mul),
-    ("Max", arithmetic::max),
-    ("MaxPool", pool::max),
-    ("Mean", arithmetic::mean),
-    ("Min", arithmetic::min),
-    ("Mish", activation::mish),
-    ("Mul", arithmetic::mul),
-    ("Neg", arithmetic::neg),
-    ("Not", arithmetic::not),
-    ("Or", arithmetic::or),
-    ("PRelu", activation::prelu),
-    ("Pad", shape::pad),
-    ("Pow", arithmetic::pow),
-    ("Range", shape::range),
-    ("Reciprocal", arithmetic::reciprocal),
-    ("ReduceL2", reduce::l2),
-    ("ReduceMax", reduce::max),
-    ("ReduceMean", reduce::mean),
-    ("ReduceMin", reduce::min),
-    ("ReduceProd", reduce::prod),
-    ("ReduceSum", reduce::sum),
-    ("Relu", activation::relu),
-    ("Reshape", shape::reshape),
-    ("Resize", resize::resize),
-    ("Round", arithmetic::round),
-    ("Selu", activation::selu),
-    ("Shape", shape::shape),
-    ("Sigmoid", activation::sigmoid),
-    ("Sign", arithmetic::sign),
-    ("Sin", arithmetic::sin),
-    ("Slice", shape::slice),
-    ("Softmax", activation::softmax),
-    ("Softplus", activation::softplus),
-    ("Split", shape::split),
-    ("Sqrt", arithmetic::sqrt),
-    ("Squeeze", shape::squeeze),
-    ("Sub", arithmetic::sub),
-    ("Sum", arithmetic::sum),
-    ("Tanh", activation::tanh),
-    ("Tile", shape::tile),
-    ("Transpose", shape::transpose),
-    ("Unsqueeze", shape::unsqueeze),
-    ("Upsample", resize::upsample),
-    ("Where", arithmetic::select),
-    ("Xor", arithmetic::xor),
-];
-
-/// The function of an operator of the standard domain.
-pub(crate) fn find(domain: &str, op: &str) -> Option<Run> {
-    let standard = matches!(domain, "" | "ai.onnx");
-    let row = TABLE.binary_search_by_key(&op, |&(name, _)| name).ok()?;
-    standard.then(|| TABLE[row].1)
-}
-
 /// How a network is run.
 pub(crate) enum Mode {
     /// Batch statistics are fixed and nothing is dropped.
@@ -171,6 +98,12 @@ pub(crate) struct Call<'a> {
     pub mode: &'a Mode,
     /// Samples in this run.
     pub batch: i64,
+    /// Subgraphs; what they take from outside follows the node's own inputs in `inputs`.
+    pub bodies: &'a [Body],
+    /// The type of the first input, if that is an unsigned one of more than 8 bits.
+    pub unsigned: Option<Dtype>,
+    /// What the run may take.
+    pub budget: &'a Budget,
 }
 
 impl<'a> Call<'a> {
@@ -216,12 +149,68 @@ impl<'a> Call<'a> {
             _ => default,
         }
     }
+    /// Refuses a tensor of this shape if the run's limits have no room for it.
+    pub fn allow(&self, shape: &[i64], kind: Kind) -> Result<(), Fault> {
+        self.budget.allow(shape, kind)
+    }
+    /// Whether the caller wants output `index`.
+    pub fn wants(&self, index: usize) -> bool {
+        self.node.outputs.get(index).is_some_and(|name| !name.is_empty())
+    }
+    /// A subgraph with its weights and what it takes from outside.
+    pub fn body(&self, name: &str) -> Result<Subgraph<'_>, Fault> {
+        let body = self.bodies.iter().find(|body| body.attribute == name);
+        let body = body.ok_or_else(|| Fault::Failed(format!("expected a subgraph {name:?}")))?;
+        let device = self.inputs.iter().flatten().map(|x| x.device());
+        let device = device.max_by_key(|&device| device != tch::Device::Cpu);
+        let weights = body
+            .plan
+            .load(&body.graph, device.unwrap_or(tch::Device::Cpu))
+            .map_err(|error| Fault::Inner(Box::new(error)))?;
+        let captured = body.captures.clone().map(|index| Ok(self.input(index)?.shallow_clone()));
+        Ok(Subgraph {
+            body,
+            weights,
+            captured: captured.collect::<Result<_, Fault>>()?,
+            mode: self.mode,
+            budget: self.budget,
+        })
+    }
     /// Axes from input `index`, or from the attribute of older operator sets.
     pub fn axes(&self, index: usize) -> Result<Option<Vec<i64>>, Fault> {
         match self.numbers(index)? {
             Some(axes) => Ok(Some(axes)),
             None => Ok(self.ints("axes").map(<[i64]>::to_vec)),
         }
+    }
+}
+
+/// A subgraph that is ready to run, any number of times.
+pub(crate) struct Subgraph<'a> {
+    body: &'a Body,
+    weights: Vec<Tensor>,
+    captured: Vec<Tensor>,
+    mode: &'a Mode,
+    budget: &'a Budget,
+}
+
+impl Subgraph<'_> {
+    /// Number of its own inputs.
+    pub fn input_count(&self) -> usize {
+        self.body.graph.inputs.len()
+    }
+    /// Runs it once.
+    pub fn run(&self, mut inputs: Vec<Tensor>) -> Outputs {
+        if inputs.len() != self.input_count() {
+            let (expected, found) = (self.input_count(), inputs.len());
+            return Err(Fault::Failed(format!(
+                "expected a subgraph of {found} inputs, found one of {expected}"
+            )));
+        }
+        inputs.extend(self.captured.iter().map(Tensor::shallow_clone));
+        let feed = Feed { weights: &self.weights, inputs, mode: self.mode, budget: self.budget };
+        let outputs = self.body.plan.run(&self.body.program, feed, &mut |_, _, _| Ok(()));
+        outputs.map_err(|error| Fault::Inner(Box::new(error)))
     }
 }
 
@@ -245,6 +234,20 @@ fn spatial(list: Option<&[i64]>, rank: usize, default: i64) -> Result<Vec<i64>, 
             values.len()
         ))),
     }
+}
+
+/// The shape that two shapes broadcast to, if they fit.
+fn broadcast(a: &[i64], b: &[i64]) -> Vec<i64> {
+    let (mut long, short) = if a.len() >= b.len() { (a.to_vec(), b) } else { (b.to_vec(), a) };
+    let first = long.len() - short.len();
+    long[first..].iter_mut().zip(short).for_each(|(side, &other)| *side = (*side).max(other));
+    long
+}
+
+/// A tensor's slices along a dimension. Each takes some hundred bytes whatever its size.
+fn unbound(call: &Call<'_>, x: &Tensor, dim: usize) -> Outputs {
+    call.allow(&[x.size()[dim], 64], Kind::Int64)?;
+    Ok(x.f_unbind(dim as i64)?)
 }
 
 /// Both tensors on the device of the one that is not on the CPU.

@@ -15,11 +15,31 @@ pub(super) fn batch(call: &Call<'_>) -> Outputs {
     let (mean, variance) = (Some(call.input(3)?), Some(call.input(4)?));
     let epsilon = call.float("epsilon", 1e-5);
     let channels = x.size().get(1).copied().unwrap_or(1).max(1);
+    if call.int("training_mode", 0) != 0 && matches!(call.mode, Mode::Inference) {
+        return by_batch(call, x);
+    }
     // The variance of a single value a channel is undefined and would poison the running
     // statistics.
     let enough = x.numel() as i64 / channels > 1;
     let learn = matches!(call.mode, Mode::Training(_)) && enough;
     Ok(vec![x.f_batch_norm(gamma, beta, mean, variance, learn, MOMENTUM, epsilon, true)?])
+}
+
+/// What a file that is still in training mode asks for: the batch's own statistics, and the running
+/// ones moved towards them.
+fn by_batch(call: &Call<'_>, x: &Tensor) -> Outputs {
+    let dims: Vec<i64> = (0..x.dim() as i64).filter(|&dim| dim != 1).collect();
+    let mean = x.f_mean_dim(Some(&dims[..]), false, None::<Kind>)?;
+    let variance = x.f_var_dim(Some(&dims[..]), false, false)?;
+    let (gamma, beta) = (Some(call.input(1)?), Some(call.input(2)?));
+    let epsilon = call.float("epsilon", 1e-5);
+    let none = None::<&Tensor>;
+    let y = x.f_batch_norm(gamma, beta, none, none, true, MOMENTUM, epsilon, true)?;
+    let momentum = call.float("momentum", 0.9);
+    let moved = |old: &Tensor, new: &Tensor| -> Result<Tensor, Fault> {
+        Ok(old.f_mul_scalar(momentum)?.f_add(&new.f_mul_scalar(1.0 - momentum)?)?)
+    };
+    Ok(vec![y, moved(call.input(3)?, &mean)?, moved(call.input(4)?, &variance)?])
 }
 
 pub(super) fn instance(call: &Call<'_>) -> Outputs {
@@ -38,10 +58,50 @@ pub(super) fn layer(call: &Call<'_>) -> Outputs {
     let epsilon = call.float("epsilon", 1e-5);
     let plain = x.f_layer_norm(&size[first..], None::<&Tensor>, None, epsilon, true)?;
     let scaled = plain.f_mul(gamma)?;
-    Ok(vec![match beta {
+    let y = match beta {
         Some(beta) => scaled.f_add(beta)?,
         None => scaled,
-    }])
+    };
+    if !call.wants(1) && !call.wants(2) {
+        return Ok(vec![y]);
+    }
+    let dims: Vec<i64> = (first as i64..size.len() as i64).collect();
+    let mean = x.f_mean_dim(Some(&dims[..]), true, None::<Kind>)?;
+    let variance = x.f_var_dim(Some(&dims[..]), false, true)?;
+    Ok(vec![y, mean, variance.f_add_scalar(epsilon)?.f_rsqrt()?])
+}
+
+/// `x / sqrt(mean(x^2) + epsilon) * scale`.
+pub(super) fn root_mean_square(call: &Call<'_>) -> Outputs {
+    let (x, scale) = (call.input(0)?, call.input(1)?);
+    let first = axis(call.int("axis", -1), x.dim())? as i64;
+    let dims: Vec<i64> = (first..x.dim() as i64).collect();
+    let mean = x.f_square()?.f_mean_dim(Some(&dims[..]), true, None::<Kind>)?;
+    let inverse = mean.f_add_scalar(call.float("epsilon", 1e-5))?.f_rsqrt()?;
+    Ok(vec![x.f_mul(&inverse)?.f_mul(scale)?])
+}
+
+/// Divides by the norm along an axis; zeros stay zeros.
+pub(super) fn by_norm(call: &Call<'_>) -> Outputs {
+    let x = call.input(0)?;
+    let dim = axis(call.int("axis", -1), x.dim())? as i64;
+    let norm = match call.int("p", 2) {
+        1 => x.f_abs()?.f_sum_dim_intlist(Some(&[dim][..]), true, None::<Kind>)?,
+        2 => x.f_square()?.f_sum_dim_intlist(Some(&[dim][..]), true, None::<Kind>)?.f_sqrt()?,
+        other => return Err(Fault::Unsupported(format!("p {other}"))),
+    };
+    Ok(vec![x.f_div(&norm.f_masked_fill(&norm.f_eq(0.0)?, 1.0)?)?])
+}
+
+/// Zero mean and unit variance over the axes.
+pub(super) fn mean_variance(call: &Call<'_>) -> Outputs {
+    let x = call.input(0)?;
+    let wanted = call.ints("axes").unwrap_or(&[0, 2, 3]);
+    let dims = wanted.iter().map(|&at| Ok(axis(at, x.dim())? as i64));
+    let dims = dims.collect::<Result<Vec<i64>, Fault>>()?;
+    let centred = x.f_sub(&x.f_mean_dim(Some(&dims[..]), true, None::<Kind>)?)?;
+    let variance = centred.f_square()?.f_mean_dim(Some(&dims[..]), true, None::<Kind>)?;
+    Ok(vec![centred.f_div(&variance.f_sqrt()?.f_add_scalar(1e-9)?)?])
 }
 
 /// Scale and bias are per group before opset 21, per channel from then on.
@@ -71,17 +131,17 @@ pub(super) fn group(call: &Call<'_>) -> Outputs {
 pub(super) fn local_response(call: &Call<'_>) -> Outputs {
     let x = call.input(0)?;
     let size = call.int("size", 0);
-    if x.dim() != 4 || size < 1 {
-        return Err(Fault::Unsupported(format!("size {size} on {:?}", x.size())));
+    let shape = x.size();
+    if shape.len() < 3 || !(1..=1 << 16).contains(&size) {
+        return Err(Fault::Unsupported(format!("size {size} on {shape:?}")));
     }
     let (alpha, beta) = (call.float("alpha", 1e-4), call.float("beta", 0.75));
     let bias = call.float("bias", 1.0);
-    let squares = x.f_square()?.f_unsqueeze(1)?;
+    let squares = x.f_square()?.f_reshape([shape[0], 1, shape[1], -1])?;
     let before = (size - 1) / 2;
-    let pads = [0, 0, 0, 0, before, size - 1 - before];
-    let padded = squares.f_pad(pads, "constant", 0.0)?;
-    let mean = padded.f_avg_pool3d([size, 1, 1], [1, 1, 1], [0, 0, 0], false, true, None::<i64>)?;
-    let scale = mean.f_squeeze_dim(1)?.f_mul_scalar(alpha)?.f_add_scalar(bias)?;
+    let padded = squares.f_pad([0, 0, before, size - 1 - before], "constant", 0.0)?;
+    let mean = padded.f_avg_pool2d([size, 1], [1, 1], [0, 0], false, true, None::<i64>)?;
+    let scale = mean.f_reshape(&shape)?.f_mul_scalar(alpha)?.f_add_scalar(bias)?;
     Ok(vec![x.f_div(&scale.f_pow_tensor_scalar(beta)?)?])
 }
 
@@ -89,17 +149,20 @@ pub(super) fn local_response(call: &Call<'_>) -> Outputs {
 /// the run.
 pub(super) fn dropout(call: &Call<'_>) -> Outputs {
     let x = call.input(0)?;
-    if call.node.outputs.len() > 1 && !call.node.outputs[1].is_empty() {
-        let mask = x.f_ones_like()?.f_to_kind(Kind::Bool)?;
-        return Ok(vec![x.shallow_clone(), mask]);
-    }
-    let Mode::Training(generator) = call.mode else {
-        return Ok(vec![x.shallow_clone()]);
-    };
     let ratio = match call.optional(1) {
         Some(ratio) => tensor::to_f32(ratio)?.first().copied().unwrap_or(0.5),
         None => call.float("ratio", 0.5) as f32,
     };
+    let Mode::Training(generator) = call.mode else {
+        let drops = call.numbers(2)?.is_some_and(|mode| mode.first().is_some_and(|&on| on != 0));
+        if drops && ratio != 0.0 {
+            return Err(Fault::Unsupported("training_mode: its result is random".to_string()));
+        }
+        return Ok(vec![x.shallow_clone(), x.f_ones_like()?.f_to_kind(Kind::Bool)?]);
+    };
+    if call.wants(1) {
+        return Err(Fault::Unsupported("second output (mask) in training".to_string()));
+    }
     if !(0.0..1.0).contains(&ratio) {
         return Err(Fault::Failed(format!("expected a ratio in 0..1, found {ratio}")));
     }

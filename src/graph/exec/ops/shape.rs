@@ -5,9 +5,6 @@ use crate::graph::exec::tensor;
 use crate::graph::{Attribute, Weight};
 use tch::{Device, Kind, Tensor};
 
-/// More elements than this in a made tensor is a damaged shape, not a network.
-const ELEMENTS_MAX: i64 = 1 << 31;
-
 pub(super) fn identity(call: &Call<'_>) -> Outputs {
     Ok(vec![call.input(0)?.shallow_clone()])
 }
@@ -98,6 +95,10 @@ pub(super) fn split(call: &Call<'_>) -> Outputs {
             None => even_parts(side, call.int("num_outputs", call.node.outputs.len() as i64))?,
         },
     };
+    if parts.len() != call.node.outputs.len() {
+        let (expected, found) = (call.node.outputs.len(), parts.len());
+        return Err(Fault::Failed(format!("expected {expected} parts, found {found}")));
+    }
     Ok(x.f_split_with_sizes(&parts, dim as i64)?)
 }
 
@@ -152,25 +153,6 @@ fn slice_one(x: &Tensor, dim: usize, [start, end, step]: [i64; 3]) -> Result<Ten
     Ok(x.f_index_select(dim as i64, &indices)?)
 }
 
-pub(super) fn gather(call: &Call<'_>) -> Outputs {
-    let (x, indices) = (call.input(0)?, call.input(1)?);
-    let dim = axis(call.int("axis", 0), x.dim())?;
-    let size = x.size();
-    let side = size[dim];
-    let wanted = tensor::to_i64(indices)?;
-    if let Some(wrong) = wanted.iter().find(|&&index| index < -side || index >= side) {
-        return Err(Fault::Failed(format!(
-            "expected an index in {}..{side}, found {wrong}",
-            -side
-        )));
-    }
-    let flat: Vec<i64> =
-        wanted.iter().map(|&index| if index < 0 { index + side } else { index }).collect();
-    let flat = Tensor::f_from_slice(&flat)?.f_to_device(x.device())?;
-    let shape = [&size[..dim], &indices.size(), &size[dim + 1..]].concat();
-    Ok(vec![x.f_index_select(dim as i64, &flat)?.f_reshape(&shape)?])
-}
-
 pub(super) fn shape(call: &Call<'_>) -> Outputs {
     let size = call.input(0)?.size();
     let rank = size.len() as i64;
@@ -200,20 +182,12 @@ pub(super) fn constant(call: &Call<'_>) -> Outputs {
 
 pub(super) fn constant_of_shape(call: &Call<'_>) -> Outputs {
     let shape = tensor::to_i64(call.input(0)?)?;
-    checked(&shape)?;
     let value = match call.node.attributes.get("value") {
         Some(Attribute::Tensor(weight)) => tensor::from_weight(weight, Device::Cpu)?,
         _ => Tensor::f_zeros([1], (Kind::Float, Device::Cpu))?,
     };
+    call.allow(&shape, value.f_kind()?)?;
     Ok(vec![value.f_reshape([1])?.f_expand(&shape, false)?.f_contiguous()?])
-}
-
-fn checked(shape: &[i64]) -> Result<(), Fault> {
-    let elements = shape.iter().try_fold(1_i64, |n, &side| n.checked_mul(side));
-    match elements {
-        Some(n) if n <= ELEMENTS_MAX && shape.iter().all(|&side| side >= 0) => Ok(()),
-        _ => Err(Fault::Failed(format!("expected a shape of memory size, found {shape:?}"))),
-    }
 }
 
 /// Broadcasting in both directions, unlike libtorch's expand.
@@ -231,14 +205,19 @@ pub(super) fn expand(call: &Call<'_>) -> Outputs {
             (_, other) => other,
         })
         .collect();
-    checked(&shape)?;
+    call.allow(&shape, x.f_kind()?)?;
     Ok(vec![x.f_expand(&shape, false)?])
 }
 
 pub(super) fn tile(call: &Call<'_>) -> Outputs {
     let x = call.input(0)?;
     let repeats = tensor::to_i64(call.input(1)?)?;
-    checked(&[&x.size()[..], &repeats].concat())?;
+    let grown = x.size().into_iter().zip(&repeats);
+    let grown: Vec<i64> = grown.map(|(side, &times)| side.saturating_mul(times)).collect();
+    if repeats.len() != x.dim() {
+        return Err(Fault::Failed(format!("repeats {repeats:?} for {:?}", x.size())));
+    }
+    call.allow(&grown, x.f_kind()?)?;
     Ok(vec![x.f_repeat(&repeats)?])
 }
 
@@ -247,28 +226,13 @@ pub(super) fn range(call: &Call<'_>) -> Outputs {
     let one = |x: &Tensor| -> Result<f64, Fault> { Ok(x.f_reshape([-1])?.f_double_value(&[0])?) };
     let (from, to, step) = (one(start)?, one(limit)?, one(delta)?);
     let count = ((to - from) / step).ceil().max(0.0);
-    if !count.is_finite() || count > ELEMENTS_MAX as f64 {
+    if !count.is_finite() {
         return Err(Fault::Failed(format!("range from {from} to {to} by {step}")));
     }
+    call.allow(&[count as i64], Kind::Double)?;
     let options = (Kind::Double, Device::Cpu);
     let line = Tensor::f_arange(count as i64, options)?.f_mul_scalar(step)?.f_add_scalar(from)?;
     Ok(vec![line.f_to_kind(start.f_kind()?)?])
-}
-
-/// All floating types are computed as f32 and all integers as i64 here.
-pub(super) fn cast(call: &Call<'_>) -> Outputs {
-    let x = call.input(0)?;
-    let kind = match call.int("to", 0) {
-        1 | 10 | 11 | 16 => Kind::Float,
-        2..=7 | 12 | 13 => Kind::Int64,
-        9 => Kind::Bool,
-        other => return Err(Fault::Unsupported(format!("cast to type {other}"))),
-    };
-    Ok(vec![x.f_to_kind(kind)?])
-}
-
-pub(super) fn cast_like(call: &Call<'_>) -> Outputs {
-    Ok(vec![call.input(0)?.f_to_kind(call.input(1)?.f_kind()?)?])
 }
 
 pub(super) fn pad(call: &Call<'_>) -> Outputs {
@@ -287,25 +251,46 @@ pub(super) fn pad(call: &Call<'_>) -> Outputs {
     for (index, &at) in axes.iter().enumerate() {
         sides[at] = [pads[index], pads[index + axes.len()]];
     }
-    let mode = match call.text("mode", "constant") {
-        "constant" => "constant",
-        "reflect" => "reflect",
-        "edge" => "replicate",
-        "wrap" => "circular",
-        other => return Err(Fault::Unsupported(format!("mode {other:?}"))),
-    };
-    if mode != "constant" {
-        // libtorch counts these modes from the first spatial dimension on and refuses others.
-        let first = sides.iter().position(|side| *side != [0, 0]).unwrap_or(rank);
-        sides.drain(..first.min(2));
+    let grown = x.size().into_iter().zip(&sides);
+    let grown = grown.map(|(side, pads)| side.saturating_add(pads[0]).saturating_add(pads[1]));
+    call.allow(&grown.collect::<Vec<i64>>(), x.f_kind()?)?;
+    let mode = call.text("mode", "constant");
+    if mode == "constant" {
+        let flat: Vec<i64> = sides.iter().rev().flatten().copied().collect();
+        let value = match call.optional(2) {
+            Some(value) => tensor::to_f32(value)?.first().copied().unwrap_or(0.0).into(),
+            None => call.float("value", 0.0),
+        };
+        return Ok(vec![x.f_pad(&flat, "constant", value)?]);
     }
-    let flat: Vec<i64> = sides.iter().rev().flatten().copied().collect();
-    let value = match call.optional(2) {
-        Some(value) => tensor::to_f32(value)?.first().copied().unwrap_or(0.0).into(),
-        None => call.float("value", 0.0),
-    };
-    let value = (mode == "constant").then_some(value);
-    Ok(vec![x.f_pad(&flat, mode, value)?])
+    // An unknown mode is an error even where nothing is padded.
+    source(0, 1, mode)?;
+    let mut y = x.shallow_clone();
+    for (dim, &pads) in sides.iter().enumerate().filter(|(_, pads)| **pads != [0, 0]) {
+        let side = x.size()[dim];
+        let indices = (-pads[0]..side + pads[1]).map(|at| source(at, side, mode));
+        let indices = Tensor::f_from_slice(&indices.collect::<Result<Vec<i64>, _>>()?)?;
+        y = y.f_index_select(dim as i64, &indices.f_to_device(x.device())?)?;
+    }
+    Ok(vec![y])
+}
+
+/// The cell of `0..side` that stands at `at` when the line is continued on both sides.
+fn source(at: i64, side: i64, mode: &str) -> Result<i64, Fault> {
+    if side < 1 {
+        return Err(Fault::Failed("an empty side cannot be continued".to_string()));
+    }
+    Ok(match mode {
+        "edge" => at.clamp(0, side - 1),
+        "wrap" => at.rem_euclid(side),
+        "reflect" if side == 1 => 0,
+        "reflect" => {
+            let period = 2 * (side - 1);
+            let at = at.rem_euclid(period);
+            at.min(period - at)
+        }
+        other => return Err(Fault::Unsupported(format!("mode {other:?}"))),
+    })
 }
 
 pub(super) fn depth_to_space(call: &Call<'_>) -> Outputs {
@@ -322,4 +307,26 @@ pub(super) fn depth_to_space(call: &Call<'_>) -> Outputs {
     };
     let y = x.f_reshape(shape)?.f_permute(order)?;
     Ok(vec![y.f_reshape([n, depth, h * block, w * block])?])
+}
+
+pub(super) fn space_to_depth(call: &Call<'_>) -> Outputs {
+    let x = call.input(0)?;
+    let (n, c, h, w) = x.size4()?;
+    let block = call.int("blocksize", 1);
+    if block < 1 || h % block != 0 || w % block != 0 {
+        return Err(Fault::Failed(format!("blocksize {block} on {:?}", x.size())));
+    }
+    let (rows, columns) = (h / block, w / block);
+    let cells = x.f_reshape([n, c, rows, block, columns, block])?;
+    let y = match call.text("mode", "DCR") {
+        "DCR" => cells.f_permute([0, 3, 5, 1, 2, 4])?,
+        "CRD" => cells.f_permute([0, 1, 3, 5, 2, 4])?,
+        other => return Err(Fault::Unsupported(format!("mode {other:?}"))),
+    };
+    Ok(vec![y.f_reshape([n, c * block * block, rows, columns])?])
+}
+
+pub(super) fn size(call: &Call<'_>) -> Outputs {
+    let count = call.input(0)?.numel() as i64;
+    Ok(vec![Tensor::f_full([0_i64; 0], count, (Kind::Int64, Device::Cpu))?])
 }

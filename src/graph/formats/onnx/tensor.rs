@@ -43,7 +43,7 @@ impl AsRef<[u8]> for Shared {
 }
 
 /// Element type of an ONNX code, if weights can have it.
-pub(super) fn dtype_of(code: i32) -> Option<Dtype> {
+pub(crate) fn dtype_of(code: i32) -> Option<Dtype> {
     DTYPES.iter().find(|(known, _)| *known == code).map(|(_, dtype)| *dtype)
 }
 
