@@ -4,6 +4,7 @@ use super::{input_contract, stored_graph};
 use crate::graph::formats::{onnx, safetensors};
 use crate::{Error, Result};
 use std::path::Path;
+use tans_storage::Error::Corrupt;
 use tans_storage::{ModelRecord, Store, TaskRecord, TensorId};
 
 /// What a network is written as.
@@ -42,8 +43,8 @@ impl Format {
 /// # Errors
 /// `Error::Input` for a reference model, `Error::Storage` for damage.
 pub fn encode(store: &Store, model: &ModelRecord, format: Format) -> Result<Vec<u8>> {
-    let graph = stored_graph(store, model)?;
     prove(store, &format!("model {}", model.name), tensors(model))?;
+    let graph = stored_graph(store, model)?;
     let metadata = metadata(model)?;
     Ok(match format {
         Format::Onnx => onnx::write(&graph, &metadata)?,
@@ -68,23 +69,20 @@ pub fn task_tensors(task: &TaskRecord) -> impl Iterator<Item = TensorId> {
     tensors.into_iter().flatten().flatten()
 }
 
-/// Hashes stored tensors again.
+/// Reads stored tensors, which are hashed then.
 ///
 /// # Errors
-/// `Error::Storage` that names `owner`, whose tensors these are.
+/// `Error::Storage`; of damage, one that names `owner`, whose tensors these are.
 pub fn prove(store: &Store, owner: &str, tensors: impl Iterator<Item = TensorId>) -> Result<()> {
     for id in tensors {
-        let tensor = store.tensor(id)?;
-        let found = TensorId::of(tensor.dtype(), tensor.shape(), tensor.as_ref());
-        if found != id {
-            return Err(Error::Storage(tans_storage::Error::Corrupt {
+        store.tensor(id).map_err(|error| match error {
+            Corrupt { what, .. } => Corrupt {
                 file: owner.to_owned(),
                 offset: format!("tensor {id}"),
-                what: format!(
-                    "expected bytes with that hash, found {found}; `tans check` shows all damage, a backup has the rest"
-                ),
-            }));
-        }
+                what: format!("{what}; `tans check` shows all damage, a backup has the rest"),
+            },
+            other => other,
+        })?;
     }
     Ok(())
 }

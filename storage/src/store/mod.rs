@@ -143,6 +143,7 @@ impl Store {
         fs::create_dir_all(path).map_err(io_error("cannot create", path))?;
         // Before the lock, so that whatever this process leaves is known to be ours.
         schema::mark_unfinished(path)?;
+        step("create/unfinished", path)?;
         let lock = WriterLock::take(path)?;
         // Another process may have been faster between the first look and the lock.
         schema::require_vacant(path)?;
@@ -165,7 +166,9 @@ impl Store {
     /// `Error::Io` or `Error::Rocks` when a file cannot be written.
     pub fn finish(&self) -> Result<()> {
         self.db.flush()?;
+        step("create/flushed", &self.path)?;
         schema::write_marker(&self.path, FORMAT_VERSION)?;
+        step("create/marked", &self.path)?;
         match self.path.canonicalize().ok().as_deref().and_then(Path::parent) {
             Some(parent) => sync_folder(parent),
             None => Ok(()),
@@ -471,15 +474,14 @@ impl Writer {
 
 /// Makes the folders and the database of a new zoo.
 fn lay_out(path: &Path, backbone: [u8; 32]) -> Result<Db> {
-    let step = |name| failpoint::step(name).map_err(io_error("cannot create", path));
-    step("create/locked")?;
+    step("create/locked", path)?;
     for folder in [schema::PACKS, schema::SEGMENTS, schema::READERS] {
         let folder = path.join(folder);
         fs::create_dir(&folder).map_err(io_error("cannot create", &folder))?;
     }
-    step("create/folders")?;
+    step("create/folders", path)?;
     let db = Db::create(&path.join(schema::DATABASE))?;
-    step("create/database")?;
+    step("create/database", path)?;
     let mut write = Write::default();
     let values = [
         (SYS_FORMAT, codec::encode(&FORMAT_VERSION)?),
@@ -491,8 +493,12 @@ fn lay_out(path: &Path, backbone: [u8; 32]) -> Result<Db> {
         write.entries.insert((Family::Sys, key.to_vec()), Some(value));
     }
     db.write_synced(write)?;
-    step("create/records")?;
+    step("create/records", path)?;
     Ok(db)
+}
+
+fn step(name: &'static str, zoo: &Path) -> Result<()> {
+    failpoint::step(name).map_err(io_error("cannot create", zoo))
 }
 
 fn require_consistent(tensor: &NewTensor<'_>) -> Result<()> {
