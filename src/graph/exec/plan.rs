@@ -230,11 +230,11 @@ impl Plan {
                 unsigned: self.unsigned[step.node],
                 budget,
             };
-            let outputs = self.functions[step.node](&call).map_err(explain)?;
+            let outputs = ops::guarded(|| self.functions[step.node](&call)).map_err(explain)?;
             for (slot, value) in step.outputs.iter().zip(outputs) {
                 let Some(slot) = *slot else { continue };
-                let value =
-                    unsigned::cut(node, self.unsigned[step.node], value).map_err(explain)?;
+                let value = ops::guarded(|| unsigned::cut(node, self.unsigned[step.node], value))
+                    .map_err(explain)?;
                 observe(node, &self.names[slot], &value)?;
                 budget.take(&value).map_err(explain)?;
                 values[slot] = Some(value);

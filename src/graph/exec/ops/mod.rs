@@ -32,6 +32,7 @@ use super::tensor;
 use crate::graph::{Attribute, Dtype, Error, Node};
 use rand_chacha::ChaCha8Rng;
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use tch::{Kind, Tensor};
 
 /// What an operator can answer instead of tensors.
@@ -64,12 +65,32 @@ impl From<tch::TchError> for Fault {
     fn from(error: tch::TchError) -> Self {
         // libtorch appends its call stack to each message.
         let text = error.to_string();
-        let message = text.lines().next().unwrap_or_default().to_string();
+        Self::of_libtorch(text.lines().next().unwrap_or_default().to_string())
+    }
+}
+
+impl Fault {
+    fn of_libtorch(message: String) -> Self {
         match DEVICE_FAULTS.iter().any(|fault| message.contains(fault)) {
             true => Self::Device(message),
             false => Self::Failed(message),
         }
     }
+}
+
+/// Runs what calls libtorch. Where a function that takes a scalar fails, tch 0.24 panics: it frees the
+/// scalar before it has read the error and then takes that for one of freeing. Other panics go on.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<String>();
+        match text.and_then(|text| text.split_once("an `Err` value: Torch(\"")) {
+            Some((_, message)) => {
+                let line = message.split("\\n").next().unwrap_or_default();
+                Err(Fault::of_libtorch(line.replace("\\\"", "\"")))
+            }
+            None => resume_unwind(payload),
+        }
+    })
 }
 
 /// Tensors of a node, one for each of its outputs.

@@ -1,6 +1,6 @@
 //! Every operator gives what ONNX Runtime gives (scripts/make_exec_references.py).
 
-use super::{Call, Fault, Mode, find, operators};
+use super::{Call, Fault, Mode, find, guarded, operators};
 use crate::graph::exec::budget::Budget;
 use crate::graph::exec::tensor;
 use crate::graph::formats::Limits;
@@ -217,4 +217,12 @@ fn memory_that_is_not_there_is_the_devices_fault() {
         .map_err(Fault::from)
         .expect_err("two numbers are not three");
     assert!(matches!(unfit, Fault::Failed(_)), "{unfit:?}");
+}
+
+#[test]
+fn a_scalar_function_that_fails_is_an_error() {
+    let x = Tensor::ones([2], (Kind::Float, Device::Cpu));
+    let fault = guarded(|| Ok(x.f_bitwise_and(1)?)).expect_err("floats have no bits to and");
+    let Fault::Failed(message) = fault else { panic!("{fault:?}") };
+    assert_eq!(message, "\"bitwise_and_cpu\" not implemented for 'Float'");
 }
