@@ -53,6 +53,8 @@ pub(crate) fn run(state: &State, observer: Observer<'_>) -> Result<Option<MergeR
 
     let _ordered = state.lock_commits();
     if state.generation().record.number != record.number {
+        // Named by no record; one that cannot be deleted now goes with the next generation.
+        let _ = std::fs::remove_file(state.store.segment_path(&name));
         return Ok(None);
     }
     let record = GenerationRecord { number, segment: Some(name), sequence, ..record };
