@@ -225,7 +225,6 @@ impl Database {
     /// # Errors
     /// If the segment cannot be written; `Error::Cancelled`. The vectors stay where they were then.
     pub fn merge(&self, observer: Observer<'_>) -> Result<Option<merge::MergeReport>> {
-        self.merger.wait();
         merge::run(&self.state, observer)
     }
 

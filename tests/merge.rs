@@ -53,7 +53,15 @@ fn many_fresh_vectors_move_into_the_segment_and_answers_stay() {
     let zoo = Database::open(&at, OpenOptions::default()).expect("the zoo opens at once");
     let before = answer(&zoo);
     assert!(before.iter().all(|hit| hit.0 != best));
-    zoo.merge(&mut unobserved).expect("the segment can be written");
+    let reader = OpenOptions { read_only: true, ..OpenOptions::default() };
+    let reader = Database::open(&at, reader).expect("the zoo opens for reading");
+    assert!(reader.merge(&mut unobserved).is_err(), "a reader writes no segment");
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let merge = || zoo.merge(&mut unobserved).expect("the segment can be written");
+            scope.spawn(merge);
+        }
+    });
     let merged = zoo.stats().expect("a readable zoo");
     assert_eq!((merged.segment_vectors, merged.fresh_vectors), (2 * MODELS - 1, 0));
     assert_eq!(answer(&zoo), before);

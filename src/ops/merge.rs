@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use tans_index::Entry;
-use tans_storage::{Batch, GenerationRecord};
+use tans_storage::{Batch, GenerationRecord, Mode};
 
 /// What `merge` did.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -36,8 +36,14 @@ pub(crate) fn is_due(state: &State) -> bool {
     tans_index::needs_merge(generation.segment.as_ref(), &delta)
 }
 
-/// Merges if that is due; `None` if it is not, or if a generation that was installed meanwhile holds these vectors too.
+/// Merges if that is due, after the merge that is under way; `None` if it is not due, or if a generation that was
+/// installed meanwhile holds these vectors too.
 pub(crate) fn run(state: &State, observer: Observer<'_>) -> Result<Option<MergeReport>> {
+    if state.store.mode() == Mode::Read {
+        return Err(tans_storage::Error::ReadOnly.into());
+    }
+    // Two merges of one generation would write one file.
+    let _alone = state.lock_merges();
     if !is_due(state) {
         return Ok(None);
     }
@@ -93,7 +99,7 @@ impl Merger {
     pub(crate) fn start_if_due(&self, state: &Arc<State>) {
         let mut worker = self.worker();
         let is_busy = worker.as_ref().is_some_and(|worker| !worker.is_finished());
-        if is_busy || !is_due(state) {
+        if is_busy || state.store.mode() == Mode::Read || !is_due(state) {
             return;
         }
         let (state, closing) = (state.clone(), self.closing.clone());
@@ -113,14 +119,6 @@ impl Merger {
         }
     }
 
-    /// Waits for the merge that is under way.
-    pub(crate) fn wait(&self) {
-        if let Some(worker) = self.worker().take() {
-            // A thread that panicked has said so; the vectors stay in the delta.
-            let _ = worker.join();
-        }
-    }
-
     fn worker(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
         self.worker.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -129,6 +127,9 @@ impl Merger {
 impl Drop for Merger {
     fn drop(&mut self) {
         self.closing.store(true, Ordering::Relaxed);
-        self.wait();
+        if let Some(worker) = self.worker().take() {
+            // A thread that panicked has said so; the vectors stay in the delta.
+            let _ = worker.join();
+        }
     }
 }

@@ -68,15 +68,10 @@ pub(crate) fn add(
     let samples = dataset::samples(source, &options.sample)?;
     let named = state.store.task_by_name(name)?;
     let stored = state.store.task(samples.task)?;
+    refuse_taken(name, named.as_ref().filter(|named| named.id != samples.task))?;
     let task = match &stored {
-        Some(stored) => {
-            refuse_taken(name, named.as_ref().filter(|named| named.id != stored.id))?;
-            with_family(stored, options.family.as_deref())?
-        }
-        None => {
-            refuse_taken(name, named.as_ref())?;
-            new_task(state, name, &samples, options, observer)?
-        }
+        Some(stored) => with_family(stored, options.family.as_deref())?,
+        None => new_task(state, name, &samples, options, observer)?,
     };
     let reference = named.filter(|named| named.sample.is_none() && named.id != task.id);
     let moved_pairs = match reference {

@@ -44,6 +44,7 @@ pub struct State {
     pub options: OpenOptions,
     current: RwLock<Arc<Generation>>,
     commits: Mutex<()>,
+    merges: Mutex<()>,
 }
 
 /// What holds for the whole process is set before the first network runs.
@@ -69,6 +70,7 @@ impl State {
             options,
             current: RwLock::new(Arc::new(current)),
             commits: Mutex::new(()),
+            merges: Mutex::new(()),
         })
     }
 
@@ -85,6 +87,11 @@ impl State {
     /// Orders commits, so that the delta follows the store.
     pub fn lock_commits(&self) -> MutexGuard<'_, ()> {
         self.commits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets one merge of the index run at a time. Taken before the commit lock, never under it.
+    pub fn lock_merges(&self) -> MutexGuard<'_, ()> {
+        self.merges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// In a reader: catches up with the writer. What changed since the last time goes into the delta; only another

@@ -3,11 +3,14 @@
 
 #![cfg(feature = "failpoints")]
 
+#[path = "common/folders.rs"]
+mod folders;
 #[path = "common/records.rs"]
 mod records;
 #[path = "common/script.rs"]
 mod script;
 
+use folders::copy;
 use script::{Life, Place, Random, State, apply, folder, survive, try_observe};
 use std::fs;
 use std::panic::AssertUnwindSafe;
@@ -41,19 +44,6 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
         }
     }
     found.sort();
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("list") {
-        let entry = entry.expect("entry");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("a copy");
-        }
-    }
 }
 
 /// Flips one bit of a copy and reads all of it; returns whether that was noticed.

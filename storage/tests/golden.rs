@@ -1,15 +1,17 @@
 //! Zoos that earlier versions wrote, kept under `tests/data/vN`: this version must read and go on with
 //! them, twice in a row, because the first opening must not damage them.
 
+#[path = "common/folders.rs"]
+mod folders;
 #[path = "common/records.rs"]
 mod records;
 #[path = "common/script.rs"]
 #[expect(dead_code, reason = "a golden zoo has a fixed life, not a random one")]
 mod script;
 
+use folders::copy;
 use script::{Operation, Place, State, apply, survive};
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use tans_storage::FORMAT_VERSION;
 
@@ -71,18 +73,5 @@ fn every_version_opens_twice_and_goes_on() {
         let first = tans_storage::Store::open(&place.zoo(), tans_storage::Mode::Write);
         assert_eq!(script::observe(&first.expect("opens")), expected(), "version {number}");
         survive(&place, &[&expected()], &[]);
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("list") {
-        let entry = entry.expect("entry");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("a copy");
-        }
     }
 }
