@@ -326,21 +326,21 @@ impl Database {
         export::starter(&self.state, output)
     }
 
-    /// Proves every checksum, reference and tensor hash.
+    /// Proves every checksum, reference and tensor hash, or as much of it as the options ask for.
     ///
     /// # Errors
     /// Only if the check itself cannot run; damage is in the report.
-    pub fn check(&self) -> Result<check::CheckReport> {
+    pub fn check(&self, options: check::CheckOptions) -> Result<check::CheckReport> {
         self.state.refresh()?;
-        check::run(&self.state.store)
+        check::run(&self.state.store, options)
     }
 
     /// The same for a zoo that may be too damaged to be opened: nothing but its records is needed.
     ///
     /// # Errors
     /// If `path` is not a zoo, is of a newer format, or its records cannot be reached at all.
-    pub fn check_at(path: &Path) -> Result<check::CheckReport> {
-        check::at(path)
+    pub fn check_at(path: &Path, options: check::CheckOptions) -> Result<check::CheckReport> {
+        check::at(path, options)
     }
 
     /// Counts and sizes.

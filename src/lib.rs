@@ -26,7 +26,7 @@ pub use graph::exec::{Device, Optimizer};
 pub use graph::formats::Limits;
 pub use graph::input::{ChannelOrder, InputHints};
 pub use ops::backup::BackupReport;
-pub use ops::check::{CheckReport, Finding};
+pub use ops::check::{CheckOptions, CheckReport, Finding};
 pub use ops::edit::EditOptions;
 #[cfg(feature = "torch")]
 pub use ops::encode::EncodeReport;

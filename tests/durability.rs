@@ -4,7 +4,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use tans::{
-    Database, DatasetSource, EditOptions, InitOptions, OpenOptions, QueryOptions, unobserved,
+    CheckOptions, Database, DatasetSource, EditOptions, InitOptions, OpenOptions, QueryOptions, unobserved,
 };
 use tempfile::TempDir;
 
@@ -38,7 +38,7 @@ fn names(zoo: &Database) -> Vec<String> {
 }
 
 fn assert_sound(zoo: &Database) {
-    let report = zoo.check().expect("the check runs");
+    let report = zoo.check(CheckOptions::default()).expect("the check runs");
     assert!(report.sound, "{:?}", report.findings);
 }
 
@@ -95,7 +95,7 @@ fn damaged_encoders_are_made_again() {
 
     let reader = read(&path);
     assert_eq!(hits(&reader, 5).len(), before.len(), "a reader answers without writing");
-    assert!(!reader.check().expect("the check runs").sound);
+    assert!(!reader.check(CheckOptions::default()).expect("the check runs").sound);
     drop(reader);
     let zoo = Database::open(&path, OpenOptions::default()).expect("the zoo opens");
     assert_eq!(names(&zoo).len(), 20);

@@ -15,7 +15,7 @@ use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tans::{
-    Database, DatasetSource, InitOptions, ListOptions, OpenOptions, QueryOptions, unobserved,
+    CheckOptions, Database, DatasetSource, InitOptions, ListOptions, OpenOptions, QueryOptions, unobserved,
 };
 use tempfile::TempDir;
 
@@ -41,7 +41,7 @@ fn new_zoo() -> TempDir {
 /// exported and found each of them.
 fn survivors(folder: &Path) -> BTreeSet<String> {
     let zoo = Database::open(&folder.join("zoo"), OpenOptions::default()).expect("the zoo opens");
-    let report = zoo.check().expect("the check runs");
+    let report = zoo.check(CheckOptions::default()).expect("the check runs");
     assert!(report.sound, "{:?}", report.findings);
     let listed = zoo.list(&ListOptions::default()).expect("models can be read");
     let names: BTreeSet<String> = listed.into_iter().map(|model| model.model).collect();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::path::Path;
-use tans::{Database, DatasetSource, Filter, InitOptions, OpenOptions, QueryOptions, unobserved};
+use tans::{CheckOptions, Database, DatasetSource, Filter, InitOptions, OpenOptions, QueryOptions, unobserved};
 use tempfile::TempDir;
 
 const TASK: &str = "benchmark/font_style";
@@ -65,6 +65,6 @@ fn many_fresh_vectors_move_into_the_segment_and_answers_stay() {
     let merged = zoo.stats().expect("a readable zoo");
     assert_eq!((merged.segment_vectors, merged.fresh_vectors), (2 * MODELS - 1, 0));
     assert_eq!(answer(&zoo), before);
-    let report = zoo.check().expect("the check runs");
+    let report = zoo.check(CheckOptions::default()).expect("the check runs");
     assert!(report.sound, "{:?}", report.findings);
 }

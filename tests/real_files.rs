@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tans::{
-    Benchmark, ChannelOrder, Database, DatasetSource, IngestOptions, InitOptions, InputHints,
+    Benchmark, ChannelOrder, CheckOptions, Database, DatasetSource, IngestOptions, InitOptions, InputHints,
     OpenOptions, QueryOptions, unobserved,
 };
 
@@ -154,7 +154,7 @@ fn published_networks_are_stored_run_and_found() {
         let again = again.expect("our own file").remove(0);
         assert_eq!((again.status, again.model.as_deref()), ("already stored", Some(&**name)));
     }
-    let report = zoo.check().expect("the check runs");
+    let report = zoo.check(CheckOptions::default()).expect("the check runs");
     assert!(report.sound, "{:?}", report.findings);
 }
 

@@ -144,7 +144,7 @@ pub(crate) struct Compiled {
     params_max: Option<u64>,
     macs_max: Option<u64>,
     latency_ms_max: Option<f32>,
-    /// Numbers of the licenses that the segment knows; `None` without a condition.
+    /// Numbers of the licenses of the segment that are permitted; `None` without a condition.
     licenses: Option<Vec<u32>>,
     /// Numbers of the tags; `None` if the segment lacks one of them, so that nothing matches.
     tags: Option<Vec<u32>>,
@@ -191,15 +191,33 @@ impl<'a> Columns<'a> {
         Ok(())
     }
 
-    /// Looks the filter's strings up once.
-    pub(crate) fn compile(&self, filter: &Filter) -> Compiled {
+    /// Numbers of the strings that are a point's license, ascending.
+    pub(crate) fn distinct_licenses(&self) -> Vec<u32> {
+        let of_points = self.flags.iter().zip(self.license);
+        let mut distinct: Vec<u32> = Vec::new();
+        for (_, &license) in of_points.filter(|(flags, _)| *flags & HAS_LICENSE != 0) {
+            if let Err(place) = distinct.binary_search(&license) {
+                distinct.insert(place, license);
+            }
+        }
+        distinct
+    }
+
+    /// Looks the filter's strings up once; `known` gives the distinct licenses.
+    pub(crate) fn compile<'s>(
+        &self,
+        filter: &Filter,
+        known: impl FnOnce() -> &'s [u32],
+    ) -> Compiled {
         let Filter { params_max, macs_max, latency_ms_max, licenses, tags } = filter;
-        let known = licenses.iter().filter_map(|license| self.number(license)).collect();
+        let permitted =
+            |number: &u32| self.string(*number).is_some_and(|license| filter.permits(license));
         Compiled {
             params_max: *params_max,
             macs_max: *macs_max,
             latency_ms_max: *latency_ms_max,
-            licenses: (!licenses.is_empty()).then_some(known),
+            licenses: (!licenses.is_empty())
+                .then(|| known().iter().copied().filter(permitted).collect()),
             tags: tags.iter().map(|tag| self.number(tag)).collect(),
         }
     }

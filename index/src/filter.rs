@@ -1,5 +1,7 @@
 //! Attribute columns and the filters over them.
 
+use spdx::{Expression, ParseMode};
+
 /// What a filter can ask about one vector. Unknown values are `None` and never match a limit on
 /// them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -10,7 +12,7 @@ pub struct Attributes {
     pub macs: Option<u64>,
     /// Measured latency.
     pub latency_ms: Option<f32>,
-    /// License (SPDX).
+    /// License, an SPDX expression.
     pub license: Option<String>,
     /// Tags as `key=value`, sorted.
     pub tags: Vec<String>,
@@ -25,7 +27,8 @@ pub struct Filter {
     pub macs_max: Option<u64>,
     /// At most this latency.
     pub latency_ms_max: Option<f32>,
-    /// One of these licenses; empty = any.
+    /// A license expression that these licenses satisfy (`MIT OR Apache-2.0` is satisfied by `MIT`
+    /// alone), or one of these strings as it is; empty = any.
     pub licenses: Vec<String>,
     /// All of these tags (`key=value`).
     pub tags: Vec<String>,
@@ -46,8 +49,17 @@ impl Filter {
             && within(attributes.macs, self.macs_max)
             && within(attributes.latency_ms, self.latency_ms_max)
             && (self.licenses.is_empty()
-                || attributes.license.as_ref().is_some_and(|id| self.licenses.contains(id)))
+                || attributes.license.as_ref().is_some_and(|found| self.permits(found)))
             && self.tags.iter().all(|tag| attributes.tags.contains(tag))
+    }
+
+    /// Whether a license expression is one of the wanted strings or satisfied by them. What is no
+    /// SPDX expression is satisfied by itself alone.
+    pub(crate) fn permits(&self, license: &str) -> bool {
+        let is_wanted = |name: &str| self.licenses.iter().any(|it| it.eq_ignore_ascii_case(name));
+        is_wanted(license)
+            || Expression::parse_mode(license, ParseMode::LAX)
+                .is_ok_and(|parsed| parsed.evaluate(|term| is_wanted(&term.to_string())))
     }
 
     /// Whether there is no condition.
@@ -67,5 +79,34 @@ pub(crate) fn within<T: PartialOrd>(value: Option<T>, limit: Option<T>) -> bool 
         (_, None) => true,
         (None, Some(_)) => false,
         (Some(value), Some(limit)) => value <= limit,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn licenses_are_expressions() {
+        let cases = [
+            ("MIT", "MIT", true),
+            ("MIT OR Apache-2.0", "MIT", true),
+            ("mit or apache-2.0", "MIT", true),
+            ("MIT AND Zlib", "MIT", false),
+            ("MIT AND Zlib", "Zlib,MIT", true),
+            ("(MIT OR GPL-2.0-only) AND Zlib", "MIT,Zlib", true),
+            ("GPL-3.0-or-later", "GPL-3.0-or-later", true),
+            ("GPL-3.0-or-later", "GPL-3.0-only", false),
+            ("Apache-2.0 WITH LLVM-exception", "Apache-2.0", false),
+            ("ask the author", "ask the author", true),
+            ("ask the author", "MIT", false),
+            ("LicenseRef-lab OR MIT", "LicenseRef-lab", true),
+        ];
+        for (license, wanted, expected) in cases {
+            let licenses = wanted.split(',').map(str::to_string).collect();
+            let filter = Filter { licenses, ..Filter::default() };
+            let attributes = Attributes { license: Some(license.into()), ..Attributes::default() };
+            assert_eq!(filter.matches(&attributes), expected, "{license} for {wanted}");
+        }
     }
 }

@@ -216,7 +216,7 @@ impl<'a> SegmentPart<'a> {
             ranges: segment.ranges(),
             keys: segment.keys(),
             columns,
-            filter: (!filter.is_empty()).then(|| columns.compile(filter)),
+            filter: (!filter.is_empty()).then(|| columns.compile(filter, || segment.licenses())),
             shadow: (delta.shadow_count() > 0).then_some(delta),
         }
     }

@@ -7,6 +7,7 @@ use crate::walk::Graph;
 use crate::{Attributes, BuildOptions, Embedding, Entry, Result};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Vectors of up to this many bytes are used where they are mapped; of more, a search reads the
 /// few that it needs, or in time all of them would be resident.
@@ -18,6 +19,7 @@ pub struct Segment {
     map: Map,
     header: Header,
     extents: [Extent; SECTIONS],
+    licenses: OnceLock<Vec<u32>>,
 }
 
 impl Segment {
@@ -31,7 +33,8 @@ impl Segment {
     pub fn open(path: &Path) -> Result<Self> {
         let map = Map::open(path)?;
         let (header, extents) = format::read(path, map.bytes())?;
-        let segment = Self { path: path.to_path_buf(), map, header, extents };
+        let (path, licenses) = (path.to_path_buf(), OnceLock::new());
+        let segment = Self { path, map, header, extents, licenses };
         segment.check_alignment()?;
         segment.check_graph()?;
         let columns = segment.columns().check();
@@ -182,6 +185,11 @@ impl Segment {
         }
     }
 
+    /// Numbers of the strings that are a point's license; listed when a filter asks first.
+    pub(crate) fn licenses(&self) -> &[u32] {
+        self.licenses.get_or_init(|| self.columns().distinct_licenses())
+    }
+
     /// A section's numbers. `open` proved place and alignment, so that the empty slice for a
     /// section that is not where it should be is never seen.
     fn section<T: Plain>(&self, section: Section) -> &[T] {
@@ -233,7 +241,7 @@ impl Segment {
 
 impl fmt::Debug for Segment {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, map: _, header, extents: _ } = self;
+        let Self { path, map: _, header, extents: _, licenses: _ } = self;
         out.debug_struct("Segment").field("path", path).field("header", header).finish()
     }
 }

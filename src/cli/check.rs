@@ -1,21 +1,24 @@
 //! `tans check`
 
-use super::Context;
+use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
-use tans::Database;
+use tans::{CheckOptions, Database};
 
 /// Prove every checksum, reference and tensor hash; exit code 1 if something is damaged
 #[derive(clap::Args)]
 pub struct Check {
     /// The zoo's directory
     zoo: PathBuf,
+    /// Hash no tensor and rebuild no network: records, references, and files that are long enough
+    #[arg(long)]
+    fast: bool,
 }
 
 impl Check {
     pub fn run(&self, context: &Context) -> Result<bool> {
         // Not through an open zoo: what keeps it from opening is to be found as well.
-        let report = Database::check_at(&self.zoo)?;
+        let report = Database::check_at(&self.zoo, CheckOptions { fast: self.fast })?;
         if context.output.json {
             context.output.object(&report)?;
             return Ok(report.sound);
@@ -31,7 +34,7 @@ impl Check {
         let verdict = if report.sound {
             "sound".to_owned()
         } else {
-            format!("{} findings", report.findings.len())
+            units::counted(report.findings.len(), "finding")
         };
         context.output.line(&format!(
             "{verdict}: {} records, {} tensors, {} networks, {} vectors",

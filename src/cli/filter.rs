@@ -21,7 +21,7 @@ pub struct CostFlags {
 pub struct FilterFlags {
     #[command(flatten)]
     cost: CostFlags,
-    /// One of these licenses (SPDX), separated by commas
+    /// Licenses (SPDX ids, separated by commas) that must satisfy the model's license expression
     #[arg(long, value_name = "SPDX", value_delimiter = ',')]
     license: Vec<String>,
     /// A tag that the model must have, as key=value; may be repeated
@@ -61,11 +61,6 @@ impl FilterFlags {
             context.output.note(
                 "--max-latency finds models whose latency was measured here, at ingest; \
                  those of a starter bundle and references have none",
-            );
-        }
-        if is_short && !self.license.is_empty() {
-            context.output.note(
-                "--license compares whole expressions: MIT does not find \"MIT OR Apache-2.0\"",
             );
         }
     }

@@ -128,19 +128,38 @@ impl Ingest {
             let ingested = zoo.ingest_each(source, &options, &mut report, progress);
             printed?;
             match ingested {
-                Err(error) if error.kind() == ErrorKind::Input && self.sources.len() > 1 => {
-                    super::output::complain(&error.into());
+                Err(error) if error.kind() == ErrorKind::Input => {
                     refused += 1;
+                    if context.output.json {
+                        context.output.object(&refusal(source, &error))?;
+                    }
+                    if self.sources.len() == 1 {
+                        return Err(error.into());
+                    }
+                    super::output::complain(&error.into());
                 }
                 other => other?,
             }
         }
         zoo.merge(&mut context.output.progress())?;
         if refused > 0 {
-            let message = format!("{refused} networks were refused, the others are stored");
+            let refused = units::counted(refused, "network");
+            let message = format!("{refused} refused, the others are stored");
             return Err(tans::Error::Input(message).into());
         }
         Ok(true)
+    }
+}
+
+/// The object of a source that was refused as a whole.
+fn refusal(source: &str, error: &tans::Error) -> tans::Ingested {
+    tans::Ingested {
+        source: source.to_owned(),
+        model: None,
+        status: "refused",
+        note: Some(error.to_string()),
+        params: None,
+        macs: None,
     }
 }
 

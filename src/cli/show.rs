@@ -62,8 +62,8 @@ fn fields(report: &ShowReport) -> Vec<Vec<String>> {
         ("input", or_dash(&input)),
         ("parameters", units::known_count(summary.params)),
         ("MACs", units::known_count(summary.macs)),
-        ("peak activations", units::short_bytes(report.peak_activation_bytes)),
-        ("weights", units::short_bytes(report.weight_bytes)),
+        ("peak activations", units::known_bytes(report.peak_activation_bytes)),
+        ("weights", units::known_bytes(report.weight_bytes)),
         ("classes", report.class_names.join(", ")),
     ]
     .into_iter()

@@ -77,9 +77,19 @@ pub fn short_count(value: u64) -> String {
     }
 }
 
+/// 1 finding, 2 findings.
+pub fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// A count where it is known, else a dash.
 pub fn known_count(value: Option<u64>) -> String {
     value.map_or_else(|| "-".to_owned(), short_count)
+}
+
+/// Bytes where their number is known, else a dash.
+pub fn known_bytes(value: Option<u64>) -> String {
+    value.map_or_else(|| "-".to_owned(), short_bytes)
 }
 
 /// Bytes as 1.2 MB.

@@ -227,8 +227,7 @@ fn manifest(path: &Path, options: &IngestOptions) -> Result<Several> {
         let shown = format!("{}:{}", path.display(), number + 1);
         let parsed = serde_json::from_str::<Line>(line)
             .map_err(|error| Error::input(error.to_string()))
-            .and_then(|line| manifest_line(base, line, options))
-            .map_err(|error| Error::input(format!("{shown}: {error}")));
+            .and_then(|line| manifest_line(base, line, options));
         (shown, parsed)
     };
     Ok(lines.map(wanted).collect())

@@ -90,6 +90,10 @@ fn parse(text: &str, path: &Path) -> Result<Vec<Reported>> {
             result(&record, &columns).map_err(|error| Error::input(format!("{place}: {error}")))?,
         );
     }
+    if reported.is_empty() {
+        let path = path.display();
+        return Err(Error::input(format!("{path}: expected a result a line, found the header alone")));
+    }
     Ok(reported)
 }
 
@@ -119,9 +123,12 @@ fn columns(header: &StringRecord) -> Result<Columns> {
             let params = column(&["params"])?;
             Ok(Columns { count: header.len(), model, task, accuracy, params })
         }
-        _ => Err(Error::input(format!(
-            "expected a first line with the columns model, dataset, accuracy, found {shown:?}"
-        ))),
+        _ => {
+            let separated = if shown.contains([';', '\t']) { "; commas separate fields" } else { "" };
+            Err(Error::input(format!(
+                "expected a first line with the columns model, dataset, accuracy, found {shown:?}{separated}"
+            )))
+        }
     }
 }
 

@@ -20,10 +20,10 @@ pub struct ShowReport {
     pub architecture: Option<String>,
     /// How images become its input; `None` for references.
     pub input: Option<InputContract>,
-    /// Largest sum of live activations of one sample, in bytes.
-    pub peak_activation_bytes: u64,
-    /// Bytes of its weights.
-    pub weight_bytes: u64,
+    /// Largest sum of live activations of one sample, in bytes; `None` for references.
+    pub peak_activation_bytes: Option<u64>,
+    /// Bytes of its weights; `None` for references.
+    pub weight_bytes: Option<u64>,
     /// By logit; may be empty.
     pub class_names: Vec<String>,
     /// Known results, best first.
@@ -52,8 +52,8 @@ pub(crate) fn run(state: &State, name: &str) -> Result<ShowReport> {
         uri: model.uri.clone(),
         architecture,
         input,
-        peak_activation_bytes: model.cost.peak_activation_bytes,
-        weight_bytes,
+        peak_activation_bytes: model.graph.map(|_| model.cost.peak_activation_bytes),
+        weight_bytes: model.graph.map(|_| weight_bytes),
         class_names: model.class_names.clone(),
         results,
         created: model.created,

@@ -69,6 +69,11 @@ pub(crate) fn run(
     observer: Observer<'_>,
 ) -> Result<TrainReport> {
     let set = training_set::load(&state.store)?;
+    if set.pairs.is_empty() {
+        return Err(Error::input(
+            "expected results to learn from, found none: ingest networks, then `tans measure` them or `tans record` their results",
+        ));
+    }
     let gate = gate(&set, &options.fit, &state.generation().encoders, &mut *observer)?;
     if !options.force {
         judge(gate.as_ref(), options.fit.recipe)?;

@@ -245,13 +245,30 @@ pub fn query(
     observer: crate::Observer<'_>,
 ) -> Result<Query> {
     match source {
-        DatasetSource::Task(name) => stored_query(&state.store, name),
+        DatasetSource::Task(name) => {
+            refuse_sampling(options, &format!("task:{name}"), "a stored task")?;
+            stored_query(&state.store, name)
+        }
         DatasetSource::Path(path) => match data::open(path)? {
-            Dataset::Rows(rows) => rows_query(state, path, rows, options),
+            Dataset::Rows(rows) => {
+                let sampled = SampleOptions { seed: 0, ..*options };
+                refuse_sampling(&sampled, &path.display().to_string(), "feature rows")?;
+                rows_query(state, path, rows, options)
+            }
             Dataset::Images(_) => image_query(state, source, options, observer),
         },
         DatasetSource::Images { .. } => image_query(state, source, options, observer),
     }
+}
+
+/// What was sampled and split before is not sampled again.
+fn refuse_sampling(options: &SampleOptions, name: &str, found: &str) -> Result<()> {
+    if *options == SampleOptions::default() {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "{name}: samples per class, training share and split seed are for images, found {found}: leave them out"
+    )))
 }
 
 fn stored_query(store: &Store, name: &str) -> Result<Query> {

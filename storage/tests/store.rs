@@ -7,33 +7,37 @@ use safetensors::View;
 use std::fs;
 use std::path::Path;
 use tans_storage::{
-    Batch, Dtype, EncoderRecord, Error, GenerationRecord, JobRecord, Mode, NewTensor, Operation,
-    PairKind, Store, TaskId, TaskSampleRecord, TensorId, install_file,
+    Batch, Dtype, EncoderRecord, Error, GenerationRecord, JobRecord, Mode, ModelRecord, NewTensor,
+    Operation, PairKind, Store, TaskId, TaskRecord, TaskSampleRecord, TensorId, install_file,
 };
 
 fn shareable<T: Send + Sync>() {}
 
-#[test]
-fn every_record_comes_back_after_reopening() {
-    shareable::<Store>();
-    let folder = tempfile::tempdir().expect("temporary folder");
-    let zoo = folder.path().join("a/zoo");
-    let store = Store::create(&zoo, BACKBONE).expect("create");
+/// One record of each kind, as it was committed.
+struct Written {
+    bytes: Vec<u8>,
+    ids: Vec<TensorId>,
+    model: ModelRecord,
+    task: TaskRecord,
+    encoder: EncoderRecord,
+    generation: GenerationRecord,
+    job: JobRecord,
+}
+
+fn write_one_of_each(store: &Store) -> Written {
     let weight = [1.5f32, -2.0, 0.0, 4.0, 5.0, 6.0];
     let bytes: Vec<u8> = weight.iter().flat_map(|scalar| scalar.to_le_bytes()).collect();
-    let ids = store
-        .put_tensors(&[
-            NewTensor { dtype: Dtype::F32, shape: &[2, 3], bytes: &bytes },
-            NewTensor { dtype: Dtype::F16, shape: &[0, 9], bytes: &[] },
-            NewTensor { dtype: Dtype::U8, shape: &[4], bytes: b"blob" },
-        ])
-        .expect("put tensors");
+    let tensors = [
+        NewTensor { dtype: Dtype::F32, shape: &[2, 3], bytes: &bytes },
+        NewTensor { dtype: Dtype::F16, shape: &[0, 9], bytes: &[] },
+        NewTensor { dtype: Dtype::U8, shape: &[4], bytes: b"blob" },
+    ];
+    let ids = store.put_tensors(&tensors).expect("put tensors");
     assert_eq!(ids[0], TensorId::of(Dtype::F32, &[2, 3], &bytes));
-    let row = store.next_row().expect("row");
-    let mut first = model(row, "first", &[ids[0], ids[0]]);
-    first.graph = Some(ids[2]);
-    let mut sampled = task(9, "sampled");
-    sampled.sample = Some(TaskSampleRecord {
+    let mut model = model(store.next_row().expect("row"), "first", &[ids[0], ids[0]]);
+    model.graph = Some(ids[2]);
+    let mut task = task(9, "sampled");
+    task.sample = Some(TaskSampleRecord {
         backbone: BACKBONE,
         rows: ids[1],
         labels: vec![0, 1],
@@ -52,52 +56,65 @@ fn every_record_comes_back_after_reopening() {
     let generation = GenerationRecord { number: 0, encoder: 4, segment: None, sequence: 0 };
     let job = JobRecord { kind: "finetune".to_owned(), state: vec![0; 1000] };
     let mut batch = Batch::new();
-    batch.put_signature(row, &[1, 0xffff]);
-    batch.put_embedding(4, row, &[1.0, -0.5]);
-    batch.put_model(&first);
-    batch.put_task(&sampled);
-    batch.put_pair(sampled.id, row, PairKind::Probe, 0.25);
-    batch.put_pair(sampled.id, row, PairKind::Probe, 0.75);
+    batch.put_signature(model.row, &[1, 0xffff]);
+    batch.put_embedding(4, model.row, &[1.0, -0.5]);
+    batch.put_model(&model);
+    batch.put_task(&task);
+    batch.put_pair(task.id, model.row, PairKind::Probe, 0.25);
+    batch.put_pair(task.id, model.row, PairKind::Probe, 0.75);
     batch.put_encoder(&encoder);
     batch.install_generation(&generation);
     batch.put_job("job", &job);
     assert_eq!(store.commit(batch).expect("commit"), 5);
-    drop(store);
+    Written { bytes, ids, model, task, encoder, generation, job }
+}
 
+fn assert_all_there(store: &Store, written: &Written) {
+    let Written { bytes, ids, model, task, encoder, generation, job } = written;
+    let row = model.row;
+    assert_eq!(store.backbone(), BACKBONE);
+    assert_eq!(store.model(row).expect("model").as_ref(), Some(model));
+    assert_eq!(store.model_by_name("first").expect("model").as_ref(), Some(model));
+    assert_eq!(store.model_by_id(model.id).expect("model").as_ref(), Some(model));
+    assert_eq!(store.models().expect("models").count(), 1);
+    assert_eq!(store.task(task.id).expect("task").as_ref(), Some(task));
+    assert_eq!(store.task_by_name("sampled").expect("task").as_ref(), Some(task));
+    assert_eq!(store.tasks().expect("tasks"), std::slice::from_ref(task));
+    let pairs = store.pairs().expect("pairs");
+    assert_eq!((pairs.len(), pairs[0].accuracy, pairs[0].sequence), (1, 0.75, 4));
+    assert_eq!(store.pairs_of_model(row).expect("pairs"), pairs);
+    assert_eq!(store.pairs_of_task(task.id).expect("pairs"), pairs);
+    assert_eq!(store.signature(row).expect("signature"), Some(vec![1, 0xffff]));
+    assert_eq!(store.embedding(4, row).expect("embedding"), Some(vec![1.0, -0.5]));
+    let vectors: Vec<_> =
+        store.embeddings(4).expect("embeddings").collect::<Result<_, _>>().expect("decoded");
+    assert_eq!(vectors, vec![(row, vec![1.0, -0.5])]);
+    assert_eq!(store.encoder(4).expect("encoder").as_ref(), Some(encoder));
+    assert_eq!(store.generation().expect("generation").as_ref(), Some(generation));
+    assert_eq!(store.job("job").expect("job").as_ref(), Some(job));
+    let operations = store.operations_after(4).expect("operations");
+    assert_eq!(operations, vec![(5, Operation::GenerationInstalled { number: 0 })]);
+    let tensor = store.tensor(ids[0]).expect("tensor");
+    assert_eq!((tensor.dtype(), tensor.shape()), (Dtype::F32, [2, 3].as_slice()));
+    assert_eq!((tensor.as_ref(), tensor.data_len()), (bytes.as_slice(), 24));
+    assert_eq!(tensor.as_ref().as_ptr() as usize % 64, 0);
+    assert!(store.tensor(ids[1]).expect("empty tensor").as_ref().is_empty());
+    assert_sound(store);
+}
+
+#[test]
+fn every_record_comes_back_after_reopening() {
+    shareable::<Store>();
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let zoo = folder.path().join("a/zoo");
+    let store = Store::create(&zoo, BACKBONE).expect("create");
+    let written = write_one_of_each(&store);
+    drop(store);
     for mode in [Mode::Write, Mode::Read, Mode::Write] {
-        let store = Store::open(&zoo, mode).expect("open");
-        assert_eq!(store.backbone(), BACKBONE);
-        assert_eq!(store.model(row).expect("model"), Some(first.clone()));
-        assert_eq!(store.model_by_name("first").expect("model"), Some(first.clone()));
-        assert_eq!(store.model_by_id(first.id).expect("model"), Some(first.clone()));
-        assert_eq!(store.models().expect("models").count(), 1);
-        assert_eq!(store.task(sampled.id).expect("task"), Some(sampled.clone()));
-        assert_eq!(store.task_by_name("sampled").expect("task"), Some(sampled.clone()));
-        assert_eq!(store.tasks().expect("tasks"), vec![sampled.clone()]);
-        let pairs = store.pairs().expect("pairs");
-        assert_eq!((pairs.len(), pairs[0].accuracy, pairs[0].sequence), (1, 0.75, 4));
-        assert_eq!(store.pairs_of_model(row).expect("pairs"), pairs);
-        assert_eq!(store.pairs_of_task(sampled.id).expect("pairs"), pairs);
-        assert_eq!(store.signature(row).expect("signature"), Some(vec![1, 0xffff]));
-        assert_eq!(store.embedding(4, row).expect("embedding"), Some(vec![1.0, -0.5]));
-        let vectors: Vec<_> =
-            store.embeddings(4).expect("embeddings").collect::<Result<_, _>>().expect("decoded");
-        assert_eq!(vectors, vec![(row, vec![1.0, -0.5])]);
-        assert_eq!(store.encoder(4).expect("encoder"), Some(encoder.clone()));
-        assert_eq!(store.generation().expect("generation"), Some(generation.clone()));
-        assert_eq!(store.job("job").expect("job"), Some(job.clone()));
-        let operations = store.operations_after(4).expect("operations");
-        assert_eq!(operations, vec![(5, Operation::GenerationInstalled { number: 0 })]);
-        let tensor = store.tensor(ids[0]).expect("tensor");
-        assert_eq!((tensor.dtype(), tensor.shape()), (Dtype::F32, [2, 3].as_slice()));
-        assert_eq!(tensor.as_ref(), bytes);
-        assert_eq!(tensor.data_len(), 24);
-        assert_eq!(tensor.as_ref().as_ptr() as usize % 64, 0);
-        assert!(store.tensor(ids[1]).expect("empty tensor").as_ref().is_empty());
-        assert_sound(&store);
+        assert_all_there(&Store::open(&zoo, mode).expect("open"), &written);
     }
     let store = Store::open(&zoo, Mode::Write).expect("open");
-    assert_eq!(store.next_row().expect("row"), row + 1);
+    assert_eq!(store.next_row().expect("row"), written.model.row + 1);
 }
 
 #[test]

@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use tans::{
-    Database, Device, ExplainOptions, Filter, FinetuneOptions, GraphError, IngestOptions,
-    InitOptions, ListOptions, MeasureOptions, OpenOptions, QueryOptions, TrainOptions,
-    TuningOptions,
+    CheckOptions, Database, Device, EditOptions, EvaluateOptions, ExplainOptions, Filter, FinetuneOptions,
+    GraphError, IngestOptions, InitOptions, ListOptions, MeasureOptions, OpenOptions, QueryOptions,
+    SampleOptions, TaskOptions, TrainOptions, TuningOptions,
 };
 
 /// A zoo, open in this process; any number of threads may use it.
@@ -30,23 +30,33 @@ impl Zoo {
     ///
     /// `dataset`: uint8 images [n, height, width], [n, height, width, 1] or [n, height, width, 3] with n integer
     /// `labels`, or a path, or `task:NAME`. Returns a list of dictionaries, best first.
-    #[pyo3(signature = (dataset, labels=None, k=5, *, max_params=None, max_macs=None, licenses=None, rerank=0))]
+    #[pyo3(signature = (dataset, labels=None, k=5, *, max_params=None, max_macs=None, max_latency_ms=None, licenses=None, tags=None, rerank=0))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn query<'py>(
         &self,
         py: Python<'py>,
         dataset: &Bound<'py, PyAny>,
         labels: Option<&Bound<'py, PyAny>>,
-        k: usize,
+        k: i64,
         max_params: Option<u64>,
         max_macs: Option<u64>,
+        max_latency_ms: Option<f32>,
         licenses: Option<Vec<String>>,
+        tags: Option<BTreeMap<String, String>>,
         rerank: usize,
     ) -> PyResult<Bound<'py, PyAny>> {
         let source = self::dataset(dataset, labels)?;
-        let licenses = licenses.unwrap_or_default();
-        let filter =
-            Filter { params_max: max_params, macs_max: max_macs, licenses, ..Filter::default() };
+        let k = usize::try_from(k).map_err(|_| {
+            InputError::new_err(format!("k: expected at least 1, found {k}"))
+        })?;
+        let tags = tags.unwrap_or_default();
+        let filter = Filter {
+            params_max: max_params,
+            macs_max: max_macs,
+            latency_ms_max: max_latency_ms,
+            licenses: licenses.unwrap_or_default(),
+            tags: tags.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+        };
         let options = QueryOptions { k, filter, rerank, ..QueryOptions::default() };
         let report =
             interruptible(py, |observer| self.database.query(&source, &options, observer))?;
@@ -71,17 +81,23 @@ impl Zoo {
     }
 
     /// Takes a network file, a folder of them or a manifest into the zoo; one dictionary per network.
-    #[pyo3(signature = (path, *, name=None, license=None, tags=None))]
+    ///
+    /// `task` and `accuracy`: what it was trained on, and how well; an unknown name becomes a reference.
+    #[pyo3(signature = (path, *, name=None, task=None, accuracy=None, license=None, tags=None))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn ingest<'py>(
         &self,
         py: Python<'py>,
-        path: &str,
+        path: PathBuf,
         name: Option<String>,
+        task: Option<String>,
+        accuracy: Option<f32>,
         license: Option<String>,
         tags: Option<BTreeMap<String, String>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let tags = tags.unwrap_or_default();
-        let options = IngestOptions { name, license, tags, ..IngestOptions::default() };
+        let (path, tags) = (&*path.to_string_lossy(), tags.unwrap_or_default());
+        let options =
+            IngestOptions { name, task, accuracy, license, tags, ..IngestOptions::default() };
         let report = interruptible(py, |observer| self.database.ingest(path, &options, observer))?;
         to_python(py, &report)
     }
@@ -137,6 +153,108 @@ impl Zoo {
         to_python(py, &report)
     }
 
+    /// How good the first pick is on held-out tasks: one dictionary per method. `closed_form_only` leaves out the
+    /// recipe that is trained anew for every fold.
+    #[pyo3(signature = (*, folds=None, closed_form_only=false))]
+    fn evaluate<'py>(
+        &self,
+        py: Python<'py>,
+        folds: Option<usize>,
+        closed_form_only: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let options = EvaluateOptions { folds, closed_form_only, ..EvaluateOptions::default() };
+        let evaluation =
+            interruptible(py, |observer| self.database.evaluate(&options, observer))?;
+        to_python(py, &evaluation.rows)
+    }
+
+    /// Measures what is missing, embeds every model again and builds the index anew.
+    fn reindex<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        to_python(py, &interruptible(py, |observer| self.database.reindex(observer))?)
+    }
+
+    /// Writes a dataset's feature rows into a file (.npz) that `query` takes instead of images.
+    #[pyo3(signature = (output, dataset, labels=None))]
+    fn encode<'py>(
+        &self,
+        py: Python<'py>,
+        output: PathBuf,
+        dataset: &Bound<'py, PyAny>,
+        labels: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let source = self::dataset(dataset, labels)?;
+        let options = SampleOptions::default();
+        let report = interruptible(py, |observer| {
+            self.database.encode(&source, &output, &options, observer)
+        })?;
+        to_python(py, &report)
+    }
+
+    /// Remembers a dataset as a task: feature rows, never images. Tasks of one `family` share images or sources.
+    #[pyo3(signature = (name, dataset, labels=None, *, family=None))]
+    fn add_task<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        dataset: &Bound<'py, PyAny>,
+        labels: Option<&Bound<'py, PyAny>>,
+        family: Option<String>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let source = self::dataset(dataset, labels)?;
+        let options = TaskOptions { family, ..TaskOptions::default() };
+        let report = interruptible(py, |observer| {
+            self.database.add_task(name, &source, &options, observer)
+        })?;
+        to_python(py, &report)
+    }
+
+    /// Forgets a task and the results on it.
+    fn remove_task(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        py.detach(|| self.database.remove_task(name)).map_err(raise)
+    }
+
+    /// Records a result that was made elsewhere; unknown names become references.
+    fn record<'py>(
+        &self,
+        py: Python<'py>,
+        model: &str,
+        task: &str,
+        accuracy: f32,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let recorded = py.detach(|| self.database.record(model, task, accuracy));
+        to_python(py, &recorded.map_err(raise)?)
+    }
+
+    /// Records a CSV file with the columns model, dataset, accuracy and perhaps params.
+    fn record_file<'py>(&self, py: Python<'py>, path: PathBuf) -> PyResult<Bound<'py, PyAny>> {
+        to_python(py, &interruptible(py, |observer| self.database.record_file(&path, observer))?)
+    }
+
+    /// Changes a model's name, license or tags; an empty license or value removes it.
+    #[pyo3(signature = (model, *, name=None, license=None, tags=None))]
+    fn edit(
+        &self,
+        py: Python<'_>,
+        model: &str,
+        name: Option<String>,
+        license: Option<String>,
+        tags: Option<BTreeMap<String, String>>,
+    ) -> PyResult<()> {
+        let tags = tags.unwrap_or_default().into_iter().collect();
+        let options = EditOptions { name, license, tags };
+        py.detach(|| self.database.edit(model, &options)).map_err(raise)
+    }
+
+    /// Gives the disk back what no record names.
+    fn gc<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        to_python(py, &interruptible(py, |observer| self.database.gc(observer))?)
+    }
+
+    /// Copies the zoo into a folder of backups, while others read and write.
+    fn backup<'py>(&self, py: Python<'py>, folder: PathBuf) -> PyResult<Bound<'py, PyAny>> {
+        to_python(py, &interruptible(py, |observer| self.database.backup(&folder, observer))?)
+    }
+
     /// The models, one dictionary each.
     fn list<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let options = ListOptions::default();
@@ -173,9 +291,11 @@ impl Zoo {
         to_python(py, &py.detach(|| self.database.stats()).map_err(raise)?)
     }
 
-    /// Proves every checksum, reference and tensor hash.
-    fn check<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        to_python(py, &py.detach(|| self.database.check()).map_err(raise)?)
+    /// Proves every checksum, reference and tensor hash; `fast` leaves out what reads whole tensors.
+    #[pyo3(signature = (*, fast=false))]
+    fn check<'py>(&self, py: Python<'py>, fast: bool) -> PyResult<Bound<'py, PyAny>> {
+        let options = CheckOptions { fast };
+        to_python(py, &py.detach(|| self.database.check(options)).map_err(raise)?)
     }
 }
 
@@ -236,6 +356,13 @@ fn init(
     Ok(Zoo { database })
 }
 
+/// Makes a zoo at `path` (new or empty) out of a backup, or of the newest one in a folder of them.
+#[pyfunction]
+fn restore(py: Python<'_>, backup: PathBuf, path: PathBuf) -> PyResult<Bound<'_, PyAny>> {
+    let report = interruptible(py, |observer| Database::restore(&backup, &path, observer))?;
+    to_python(py, &report)
+}
+
 /// An embedded model-zoo database: which stored network should I fine-tune on my dataset?
 #[pymodule]
 #[pyo3(name = "tans")]
@@ -244,6 +371,7 @@ fn binding(exports: &Bound<'_, PyModule>) -> PyResult<()> {
     exports.add_class::<Zoo>()?;
     exports.add_function(wrap_pyfunction!(open, exports)?)?;
     exports.add_function(wrap_pyfunction!(init, exports)?)?;
+    exports.add_function(wrap_pyfunction!(restore, exports)?)?;
     exports.add("TansError", py.get_type::<TansError>())?;
     exports.add("InputError", py.get_type::<InputError>())?;
     exports.add("RefusedError", py.get_type::<RefusedError>())?;

@@ -92,6 +92,41 @@ def test_a_model_is_ingested_exported_tuned_and_removed(zoo, dataset, folder):
     assert not {"fresh", "tuned"} & set(models(zoo.list()))
 
 
+def test_every_command_has_its_method(zoo, dataset, folder):
+    images, labels = dataset
+    task = zoo.add_task("kept", images[::2], labels[::2], family="clothes")
+    assert task["task"] == "kept"
+    assert zoo.record("elsewhere", "kept", 0.5) == {"pairs": 1, "new_models": 1, "new_tasks": 0}
+    zoo.edit("elsewhere", name="far", license="MIT OR Apache-2.0", tags={"for": "test"})
+    assert models(zoo.query("task:kept", k=100, licenses=["Apache-2.0"], tags={"for": "test"})) == ["far"]
+    results = folder / "results.csv"
+    results.write_text("model,dataset,accuracy\nfar,kept,0.25\n")
+    assert zoo.record_file(results)["pairs"] == 1
+    assert [it["accuracy"] for it in zoo.show("far")["results"]] == [pytest.approx(0.25)]
+    zoo.encode(folder / "rows.npz", images, labels)
+    # Rows alone lack the pixel scalars, so that the order may differ from the images' own.
+    assert set(models(zoo.query(folder / "rows.npz", k=20))) & set(models(zoo.query(images, labels)))
+    zoo.remove(["far"])
+    zoo.remove_task("kept")
+    assert zoo.reindex()["models"] == len(zoo.list())
+    zoo.gc()
+    zoo.backup(folder / "backups")
+    tans.restore(folder / "backups", folder / "again")
+    assert models(tans.open(folder / "again", "r").list()) == models(zoo.list())
+
+
+def test_a_file_is_ingested_by_its_path(zoo, folder):
+    onnx = folder / "fresh.onnx"
+    zoo.ingest("small:cnn-w18@32", name="written")
+    zoo.export("written", onnx)
+    zoo.remove(["written"])
+    stored = zoo.ingest(onnx, task="somewhere", accuracy=0.5)
+    assert [(it["model"], it["status"]) for it in stored] == [("fresh", "stored")]
+    result = zoo.show("fresh")["results"]
+    assert ("somewhere", "reported", 0.5) in [(it["task"], it["kind"], it["accuracy"]) for it in result]
+    zoo.remove(["fresh"])
+
+
 def test_another_thread_runs_during_a_long_operation(zoo, dataset):
     # A thread that holds the interpreter lock would let the counter stand still.
     counted, done = [0], threading.Event()
@@ -115,6 +150,8 @@ def test_bad_input_is_named_with_both_sides(zoo, dataset, tmp_path):
     images, labels = dataset
     with pytest.raises(tans.InputError, match="k: expected at least 1, found 0"):
         zoo.query(images, labels, k=0)
+    with pytest.raises(tans.InputError, match="k: expected at least 1, found -1"):
+        zoo.query(images, labels, k=-1)
     for wrong, message in [
         (np.full(len(labels), -1), "labels: expected integers from 0 .*found -1"),
         (labels.astype("float32"), r"labels: expected integers \[n\], found float32"),

@@ -45,7 +45,7 @@ pub fn attributes(at: usize) -> Attributes {
         params: (!at.is_multiple_of(7)).then_some(at as u64),
         macs: Some(at as u64 % 1000),
         latency_ms: at.is_multiple_of(2).then_some(at as f32 / 10.0),
-        license: [None, Some("MIT"), Some("Apache-2.0")][at % 3].map(str::to_string),
+        license: [None, Some("MIT"), Some("Apache-2.0 OR Zlib")][at % 3].map(str::to_string),
         tags: [rare, vec![format!("third={}", at % 3)]].concat(),
     }
 }
