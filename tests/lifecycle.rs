@@ -540,6 +540,52 @@ fn each_network_of_a_folder_is_reported_as_soon_as_it_is_stored() {
 }
 
 #[test]
+fn side_by_side_stores_what_one_by_one_stores() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let at = folder.path();
+    let mut lines = Vec::new();
+    for width in [12, 14, 16, 18, 20] {
+        lines.push(format!(r#"{{"space": "small:cnn-w{width}@32", "task": "t", "accuracy": 0.5}}"#));
+        for copy in 0..3 {
+            // The third is one that is known by then, with a name of its own.
+            let uri = format!("https://example.org/{width}-{}", copy % 2);
+            let task = format!("t{copy}");
+            lines.push(format!(
+                r#"{{"uri": "{uri}", "name": "far-{width}-{copy}", "task": "{task}", "accuracy": 0.25}}"#
+            ));
+        }
+        lines.push(format!(r#"{{"uri": "https://example.org/{width}", "accuracy": 0.5}}"#));
+    }
+    fs::write(at.join("all.jsonl"), lines.join("\n")).expect("the tempdir takes files");
+    let source = at.join("all.jsonl").display().to_string();
+    let run = |zoo: &Database, jobs| {
+        let options = IngestOptions { benchmark: Benchmark::None, jobs, ..IngestOptions::default() };
+        let lines = zoo.ingest(&source, &options, &mut unobserved).expect("a readable manifest");
+        let mut told: Vec<_> = lines
+            .into_iter()
+            .map(|line| (line.source, line.model, line.status, line.note.is_some()))
+            .collect();
+        told.sort();
+        told
+    };
+    let (one, three) = (init(&at.join("one"), Vec::new()), init(&at.join("three"), Vec::new()));
+    let told = run(&one, 1);
+    assert_eq!(run(&three, 3), told);
+    let count = |wanted: &str| told.iter().filter(|(_, _, status, _)| *status == wanted).count();
+    assert_eq!((count("stored"), count("already stored"), count("refused")), (15, 5, 5));
+    // Rows follow the order of commits.
+    let sorted = |zoo: &Database| {
+        let mut lines: Vec<String> = knowledge(zoo).lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&three), sorted(&one));
+    assert!(run(&three, 2).iter().all(|(_, _, status, _)| *status != "stored"), "all are known");
+    assert_eq!(sorted(&three), sorted(&one));
+    assert_sound(&three);
+}
+
+#[test]
 fn a_reference_task_becomes_the_dataset_of_its_name() {
     let (folder, zoo) = zoo_of_three();
     let source = DatasetSource::Path(images::colours(&folder.path().join("colours"), 12, 4));

@@ -44,6 +44,9 @@ pub struct Ingest {
     /// Order of the input's channels
     #[arg(long, value_enum)]
     channel_order: Option<Order>,
+    /// Networks of a folder or manifest that are taken in side by side; more than one measure no latency
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = units::whole::<usize>)]
+    jobs: usize,
     /// Benchmark tasks that the network is measured on
     #[arg(long, value_enum, default_value = "quick")]
     benchmark: BenchmarkFlag,
@@ -105,6 +108,7 @@ impl Ingest {
             },
             benchmark: self.benchmark.benchmark(),
             limits,
+            jobs: self.jobs,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Takes trained networks into a zoo: one file, a folder, a manifest, or a generated one.
 
 use crate::error::ErrorKind;
+use crate::graph::exec::device;
 use crate::graph::formats::{Limits, onnx};
 use crate::graph::input::{ChannelOrder, InputContract, InputHints};
 use crate::graph::spaces;
@@ -9,16 +10,17 @@ use crate::steps::admit::{self, Admitted, Bench, NewModel, NewNetwork};
 use crate::steps::benchmark::Benchmark;
 use crate::steps::bundle;
 use crate::steps::embed::Known;
-use crate::steps::results::{self, NewReference, Subject, Tasks};
+use crate::steps::parallel;
+use crate::steps::results::{self, Addition, NewReference, Subject, Tasks};
 use crate::{Error, Observer, Result};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use tans_storage::{Architecture, ModelRecord, PairKind, TaskId, TaskRecord};
 
 /// Options of `ingest`; with a manifest they are the defaults of its lines (input hints: of its files).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct IngestOptions {
     /// Name of the model; the file name without suffix where none is given.
     pub name: Option<String>,
@@ -36,6 +38,27 @@ pub struct IngestOptions {
     pub benchmark: Benchmark,
     /// What a file may make us allocate.
     pub limits: Limits,
+    /// Networks of a folder or manifest that are read, measured and stored side by side, at least 1. They share the
+    /// threads of this process until the last is done. With more than one, references come first and networks in the
+    /// order in which they are done (of two that are equal the first gives its name), and latencies are left to
+    /// `reindex`. Default 1.
+    pub jobs: usize,
+}
+
+impl Default for IngestOptions {
+    fn default() -> Self {
+        Self {
+            name: None,
+            task: None,
+            accuracy: None,
+            license: None,
+            tags: BTreeMap::new(),
+            input: InputHints::default(),
+            benchmark: Benchmark::default(),
+            limits: Limits::default(),
+            jobs: 1,
+        }
+    }
 }
 
 /// What became of one network.
@@ -105,23 +128,105 @@ pub(crate) fn run(
     observer: Observer<'_>,
 ) -> Result<()> {
     check_result(options)?;
-    let mut tell = |ingested| match report(ingested) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(Error::Cancelled),
-    };
+    if options.jobs == 0 {
+        return Err(Error::input("jobs: expected at least 1, found 0"));
+    }
     let Some(many) = several(source, options)? else {
         let wanted = single(source, options)?;
         let bench = Bench::load(state)?;
-        return tell(one(state, &bench, source, wanted, observer)?);
+        return tell(report, one(state, &bench, source, wanted, observer)?);
     };
     let bench = Bench::load(state)?;
-    let total = many.len();
-    for (done, (shown, wanted)) in many.into_iter().enumerate() {
-        crate::progress::report(&mut *observer, "ingesting", &shown, done, total)?;
-        let result = wanted.and_then(|wanted| one(state, &bench, &shown, wanted, &mut *observer));
-        tell(or_refused(shown, result)?)?;
+    let (total, mut done) = (many.len(), 0);
+    let (first, rest): (Vec<Several>, Vec<Several>) =
+        batches(many).into_iter().partition(|batch| options.jobs == 1 || is_of_references(batch));
+    for batch in first {
+        let shown = batch.first().map_or("", |(shown, _)| shown);
+        crate::progress::report(&mut *observer, "ingesting", shown, done, total)?;
+        done += batch.len();
+        for ingested in together(state, &bench, batch, &mut *observer)? {
+            tell(&mut *report, ingested)?;
+        }
     }
-    Ok(())
+    if rest.is_empty() {
+        return Ok(());
+    }
+    let work = |batch, observer: Observer<'_>| together(state, &bench, batch, observer);
+    let mut each = |ingested: Option<Vec<Ingested>>| {
+        for ingested in ingested.into_iter().flatten() {
+            done += 1;
+            tell(&mut *report, ingested)?;
+        }
+        crate::progress::report(&mut *observer, "ingesting", "", done, total)
+    };
+    let threads = device::threads() as usize;
+    device::set_threads((threads / options.jobs).max(1))?;
+    let outcome = parallel::for_each(rest, options.jobs, work, &mut each);
+    device::set_threads(threads)?;
+    outcome
+}
+
+fn tell(report: Reporter<'_>, ingested: Ingested) -> Result<()> {
+    match report(ingested) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Error::Cancelled),
+    }
+}
+
+/// References are records alone, so that many of them share a commit.
+const REFERENCES_MAX: usize = 1000;
+
+/// What is stored by one commit: a network, or references that follow each other and share no URI or name.
+fn batches(many: Several) -> Vec<Several> {
+    let mut batches: Vec<Several> = Vec::new();
+    let mut taken: HashSet<String> = HashSet::new();
+    for (shown, wanted) in many {
+        let words = match &wanted {
+            Ok(Wanted { origin: Origin::Reference { uri, .. }, options }) => {
+                [Some(uri), options.name.as_ref()].into_iter().flatten().cloned().collect()
+            }
+            _ => HashSet::new(),
+        };
+        match batches.last_mut() {
+            Some(last)
+                if !words.is_empty()
+                    && !taken.is_empty()
+                    && last.len() < REFERENCES_MAX
+                    && taken.is_disjoint(&words) =>
+            {
+                last.push((shown, wanted));
+                taken.extend(words);
+            }
+            _ => {
+                batches.push(vec![(shown, wanted)]);
+                taken = words;
+            }
+        }
+    }
+    batches
+}
+
+fn is_of_references(batch: &Several) -> bool {
+    batch.iter().all(|(_, wanted)| {
+        matches!(wanted, Ok(Wanted { origin: Origin::Reference { .. }, .. }))
+    })
+}
+
+/// Stores what one commit takes; one line for each of its networks.
+fn together(
+    state: &State,
+    bench: &Bench,
+    batch: Several,
+    observer: Observer<'_>,
+) -> Result<Vec<Ingested>> {
+    if is_of_references(&batch) {
+        return references(state, batch);
+    }
+    let one = |(shown, wanted): (String, Result<Wanted>)| {
+        let result = wanted.and_then(|wanted| one(state, bench, &shown, wanted, &mut *observer));
+        or_refused(shown, result)
+    };
+    batch.into_iter().map(one).collect()
 }
 
 fn single(source: &str, options: &IngestOptions) -> Result<Wanted> {
@@ -279,6 +384,7 @@ fn manifest_line(base: &Path, line: Line, defaults: &IngestOptions) -> Result<Wa
         },
         benchmark: defaults.benchmark,
         limits: defaults.limits,
+        jobs: defaults.jobs,
     };
     check_result(&options)?;
     Ok(Wanted { origin, options })
@@ -292,27 +398,33 @@ fn one(
     observer: Observer<'_>,
 ) -> Result<Ingested> {
     let Wanted { origin, options } = wanted;
-    let stated = match origin {
-        Origin::Reference { params, .. } => params,
-        Origin::File(_) | Origin::Generated(_) => None,
-    };
-    let (record, is_known) = match origin {
+    let stored = match origin {
         Origin::File(path) => file(state, bench, &path, &options, observer)?,
         Origin::Generated(spec) => generated(state, bench, &spec, &options, observer)?,
-        Origin::Reference { uri, params } => reference(state, uri, params, &options)?,
+        Origin::Reference { .. } => return Err(Error::input("expected a network, found a reference")),
     };
+    Ok(ingested(shown.to_owned(), stored, &options, None))
+}
+
+/// The line of a network that is stored; `stated` are the parameters that a reference came with.
+fn ingested(
+    source: String,
+    (record, is_known): Stored,
+    options: &IngestOptions,
+    stated: Option<u64>,
+) -> Ingested {
     let attributes = state::attributes(&record);
     let other_params = stated.is_some() && stated != attributes.params;
-    let kept = is_known.then(|| kept(&record, &options, other_params)).flatten();
+    let kept = is_known.then(|| kept(&record, options, other_params)).flatten();
     let notes: Vec<String> = record.not_runnable.into_iter().chain(kept).collect();
-    Ok(Ingested {
-        source: shown.to_owned(),
+    Ingested {
+        source,
         model: Some(record.name),
         status: if is_known { "already stored" } else { "stored" },
         note: (!notes.is_empty()).then(|| notes.join("; ")),
         params: attributes.params,
         macs: attributes.macs,
-    })
+    }
 }
 
 /// What was asked for and is not done to a model that is stored already.
@@ -370,6 +482,7 @@ fn new_model(state: &State, default_name: String, options: &IngestOptions) -> Re
         license: options.license.clone(),
         tags: options.tags.clone(),
         benchmark: options.benchmark,
+        skip_latency: options.jobs > 1,
         limits: options.limits,
         seen,
         results,
@@ -452,12 +565,52 @@ fn file(
     })
 }
 
+/// A reference before its commit.
+struct Pending {
+    shown: String,
+    options: IngestOptions,
+    stated: Option<u64>,
+    is_known: bool,
+}
+
+/// Stores references that share no URI or name by one commit; the refused ones come first.
+fn references(state: &State, batch: Several) -> Result<Vec<Ingested>> {
+    let ordered = state.lock_commits();
+    let (mut pending, mut additions) = (Vec::new(), Vec::new());
+    let (mut lines, mut new_tasks) = (Vec::new(), BTreeMap::new());
+    for (shown, wanted) in batch {
+        let prepared = wanted.and_then(|Wanted { origin, options }| match origin {
+            Origin::Reference { uri, params } => {
+                let (addition, tasks) = reference(state, uri, params, &options)?;
+                Ok((addition, tasks, options, params))
+            }
+            Origin::File(_) | Origin::Generated(_) => Err(Error::input("expected a reference")),
+        });
+        match prepared {
+            Ok((addition, tasks, options, stated)) => {
+                new_tasks.extend(tasks.into_iter().map(|task| (task.id, task)));
+                let is_known = matches!(addition.subject, Subject::Stored(_));
+                pending.push(Pending { shown, options, stated, is_known });
+                additions.push(addition);
+            }
+            Err(error) => lines.push(or_refused(shown, Err(error))?),
+        }
+    }
+    let new_tasks: Vec<TaskRecord> = new_tasks.into_values().collect();
+    let tasks = Tasks { new: &new_tasks, replaced: None };
+    let records = results::commit(state, &ordered, &tasks, additions)?;
+    for (record, Pending { shown, options, stated, is_known }) in records.into_iter().zip(pending) {
+        lines.push(ingested(shown, (record, is_known), &options, stated));
+    }
+    Ok(lines)
+}
+
 fn reference(
     state: &State,
     uri: String,
     params: Option<u64>,
     options: &IngestOptions,
-) -> Result<Stored> {
+) -> Result<(Addition, Vec<TaskRecord>)> {
     let Training { seen, results, tasks } = training(state, options)?;
     let new = NewReference {
         name: options.name.clone().unwrap_or_else(|| uri.clone()),
@@ -468,10 +621,5 @@ fn reference(
         results,
         params,
     };
-    let ordered = state.lock_commits();
-    let addition = results::reference(&state.store, new)?;
-    let is_known = matches!(addition.subject, Subject::Stored(_));
-    let tasks = Tasks { new: &tasks, replaced: None };
-    let record = results::commit(state, &ordered, &tasks, vec![addition])?.remove(0);
-    Ok((record, is_known))
+    Ok((results::reference(&state.store, new)?, tasks))
 }

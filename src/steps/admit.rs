@@ -38,6 +38,8 @@ pub struct NewModel {
     pub class_names: Vec<String>,
     /// How many benchmark tasks to measure it on.
     pub benchmark: Benchmark,
+    /// Leave its latency unknown, because other work would be measured with it.
+    pub skip_latency: bool,
     /// What its first run may take.
     pub limits: Limits,
     /// Tasks that are new with it.
@@ -234,7 +236,7 @@ fn run(
         Benchmark::None => Vec::new(),
         Benchmark::Quick => probe_all(bench, &network, observer)?,
     };
-    let latency = Some(latency_of(&network)?);
+    let latency = if new.skip_latency { None } else { Some(latency_of(&network)?) };
     Ok(Measured { cost, latency, not_runnable: None, signature, probes })
 }
 

@@ -15,6 +15,8 @@ pub mod generation;
 pub mod known;
 pub mod network_file;
 #[cfg(feature = "torch")]
+pub mod parallel;
+#[cfg(feature = "torch")]
 pub mod probe;
 pub mod results;
 pub mod search;
