@@ -2,12 +2,12 @@
 
 use crate::ops::{
     backup, check, edit, evaluate, explain, export, gc, init, list, merge, open, query, record,
-    reindex, remove, restore, show, stats, task, train,
+    reindex, remove, restore, show, stats, task, train, weights,
 };
 #[cfg(feature = "torch")]
 use crate::ops::{encode, finetune, ingest, measure};
 use crate::state::State;
-use crate::{DatasetSource, Observer, OpenOptions, Result};
+use crate::{DatasetSource, MappedTensor, Observer, OpenOptions, Result};
 #[cfg(feature = "torch")]
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -300,6 +300,15 @@ impl Database {
     /// If no model has that name.
     pub fn show(&self, model: &str) -> Result<show::ShowReport> {
         show::run(&self.state, model)
+    }
+
+    /// A model's named weights, each a read-only slice of a mapped file that implements `safetensors::View`: nothing is
+    /// copied, and a slice stays readable after the model is removed, for as long as it is held.
+    ///
+    /// # Errors
+    /// If no model has that name, it is a reference, or a weight is damaged.
+    pub fn weights(&self, model: &str) -> Result<Vec<(String, MappedTensor)>> {
+        weights::run(&self.state, model)
     }
 
     /// Removes all of the named models, or none if one of them is not there.

@@ -65,6 +65,6 @@ pub use steps::summary::{KnownResult, ModelSummary};
 #[cfg(feature = "torch")]
 pub use steps::tuning::{Raced, TuningOptions};
 pub use tans_index::Filter;
-pub use tans_storage::Error as StorageError;
+pub use tans_storage::{Dtype, Error as StorageError, MappedTensor};
 pub use train::evaluate::{Evaluation, MethodRow};
 pub use train::{FitOptions, Recipe};

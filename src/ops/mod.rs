@@ -28,3 +28,4 @@ pub mod show;
 pub mod stats;
 pub mod task;
 pub mod train;
+pub mod weights;

@@ -3,12 +3,14 @@
 
 mod convert;
 mod errors;
+mod weight;
 
 use convert::{dataset, to_python};
 use errors::{CancelledError, DamagedError, InputError, LockedError};
 use errors::{RefusedError, TansError, ZooError, interruptible, raise};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -264,6 +266,12 @@ impl Zoo {
     /// Everything that is known of one model.
     fn show<'py>(&self, py: Python<'py>, model: &str) -> PyResult<Bound<'py, PyAny>> {
         to_python(py, &py.detach(|| self.database.show(model)).map_err(raise)?)
+    }
+
+    /// A model's weights by name: read-only numpy arrays over the zoo's mapped files, nothing is copied. bfloat16, which
+    /// numpy lacks, comes as its bits (uint16).
+    fn weights<'py>(&self, py: Python<'py>, model: &str) -> PyResult<Bound<'py, PyDict>> {
+        weight::arrays(py, py.detach(|| self.database.weights(model)).map_err(raise)?)
     }
 
     /// The tasks, one dictionary each.

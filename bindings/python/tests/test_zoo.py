@@ -1,5 +1,6 @@
 """The binding end to end: the starter zoo, queries from arrays, ingest, fine-tuning, errors as exceptions."""
 
+import json
 import pathlib
 import threading
 
@@ -125,6 +126,26 @@ def test_a_file_is_ingested_by_its_path(zoo, folder):
     result = zoo.show("fresh")["results"]
     assert ("somewhere", "reported", 0.5) in [(it["task"], it["kind"], it["accuracy"]) for it in result]
     zoo.remove(["fresh"])
+
+
+def test_weights_are_views_of_the_zoo(zoo, folder):
+    model = models(zoo.list())[0]
+    weights = zoo.weights(model)
+    assert sum(array.size for array in weights.values()) >= zoo.show(model)["params"]
+    for array in weights.values():
+        assert not array.flags.writeable and not array.flags.owndata
+    zoo.export(model, folder / "same.onnx")
+    path = folder / "all.safetensors"
+    zoo.export(model, path)
+    header_length = int.from_bytes(path.read_bytes()[:8], "little")
+    header = json.loads(path.read_bytes()[8 : 8 + header_length])
+    data = path.read_bytes()[8 + header_length :]
+    for name, array in weights.items():
+        start, end = header[name]["data_offsets"]
+        assert array.tobytes() == data[start:end], name
+        assert list(array.shape) == header[name]["shape"]
+    with pytest.raises(tans.InputError, match="nobody"):
+        zoo.weights("nobody")
 
 
 def test_another_thread_runs_during_a_long_operation(zoo, dataset):
