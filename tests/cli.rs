@@ -270,7 +270,10 @@ fn wrong_arguments_are_refused() {
             ("query zoo colours --per-class 1", &["at least 2", "found 1"]),
             ("query zoo colours --train-share 1", &["between 0 and 1"]),
             ("query zoo task:benchmark/font_style --train-share 1.5", &["between 0 and 1", "1.5"]),
-            ("query zoo task:benchmark/font_style --per-class 5", &["stored task", "leave them out"]),
+            (
+                "query zoo task:benchmark/font_style --per-class 5",
+                &["stored task", "leave them out"],
+            ),
             ("train empty", &["results to learn from", "tans measure"]),
             ("finetune zoo base colours --max-params 5", &["--max-params", "--top N"]),
             ("finetune zoo base colours --head-only --from-scratch", &["cannot be used with"]),
@@ -455,7 +458,7 @@ fn check_finds_a_flipped_byte_and_says_where() {
     // The last tensor belongs to the generation or the network; padding may follow it.
     let last = bytes.iter().rposition(|&byte| byte != 0).expect("a pack holds tensors");
     bytes[last] ^= 1;
-    fs::write(&pack, bytes).expect("files can be written");
+    fs::write(&pack, &bytes).expect("files can be written");
     let answer = tans(at, "check zoo --json");
     assert_eq!(answer.code, Some(1), "{}{}", answer.out, answer.err);
     let report = &objects(&answer.out)[0];

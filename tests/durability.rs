@@ -4,7 +4,8 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use tans::{
-    CheckOptions, Database, DatasetSource, EditOptions, InitOptions, OpenOptions, QueryOptions, unobserved,
+    CheckOptions, Database, DatasetSource, EditOptions, InitOptions, OpenOptions, QueryOptions,
+    unobserved,
 };
 use tempfile::TempDir;
 

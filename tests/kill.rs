@@ -15,7 +15,8 @@ use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tans::{
-    CheckOptions, Database, DatasetSource, InitOptions, ListOptions, OpenOptions, QueryOptions, unobserved,
+    CheckOptions, Database, DatasetSource, InitOptions, ListOptions, OpenOptions, QueryOptions,
+    unobserved,
 };
 use tempfile::TempDir;
 

@@ -12,9 +12,9 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use tans::{
-    Benchmark, CheckOptions, Database, DatasetSource, EditOptions, Error, Filter, FinetuneOptions, Hit,
-    IngestOptions, Ingested, InitOptions, KnownResult, ListOptions, MeasureOptions, OpenOptions,
-    QueryOptions, TaskOptions, TopOptions, TrainOptions, TuningOptions, unobserved,
+    Benchmark, CheckOptions, Database, DatasetSource, EditOptions, Error, Filter, FinetuneOptions,
+    Hit, IngestOptions, Ingested, InitOptions, KnownResult, ListOptions, MeasureOptions,
+    OpenOptions, QueryOptions, TaskOptions, TopOptions, TrainOptions, TuningOptions, unobserved,
 };
 use tempfile::TempDir;
 
@@ -545,7 +545,8 @@ fn side_by_side_stores_what_one_by_one_stores() {
     let at = folder.path();
     let mut lines = Vec::new();
     for width in [12, 14, 16, 18, 20] {
-        lines.push(format!(r#"{{"space": "small:cnn-w{width}@32", "task": "t", "accuracy": 0.5}}"#));
+        lines
+            .push(format!(r#"{{"space": "small:cnn-w{width}@32", "task": "t", "accuracy": 0.5}}"#));
         for copy in 0..3 {
             // The third is one that is known by then, with a name of its own.
             let uri = format!("https://example.org/{width}-{}", copy % 2);
@@ -559,7 +560,8 @@ fn side_by_side_stores_what_one_by_one_stores() {
     fs::write(at.join("all.jsonl"), lines.join("\n")).expect("the tempdir takes files");
     let source = at.join("all.jsonl").display().to_string();
     let run = |zoo: &Database, jobs| {
-        let options = IngestOptions { benchmark: Benchmark::None, jobs, ..IngestOptions::default() };
+        let options =
+            IngestOptions { benchmark: Benchmark::None, jobs, ..IngestOptions::default() };
         let lines = zoo.ingest(&source, &options, &mut unobserved).expect("a readable manifest");
         let mut told: Vec<_> = lines
             .into_iter()

@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 use std::path::Path;
-use tans::{CheckOptions, Database, DatasetSource, Filter, InitOptions, OpenOptions, QueryOptions, unobserved};
+use tans::{
+    CheckOptions, Database, DatasetSource, Filter, InitOptions, OpenOptions, QueryOptions,
+    unobserved,
+};
 use tempfile::TempDir;
 
 const TASK: &str = "benchmark/font_style";

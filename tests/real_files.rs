@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tans::{
-    Benchmark, ChannelOrder, CheckOptions, Database, DatasetSource, IngestOptions, InitOptions, InputHints,
-    OpenOptions, QueryOptions, unobserved,
+    Benchmark, ChannelOrder, CheckOptions, Database, DatasetSource, IngestOptions, InitOptions,
+    InputHints, OpenOptions, QueryOptions, unobserved,
 };
 
 /// A file, how it wants its images, and what is published of its size.

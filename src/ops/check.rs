@@ -157,12 +157,7 @@ fn rebuild(store: &Store, model: &ModelRecord, report: &mut CheckReport) {
     }
 }
 
-fn check_generation(
-    store: &Store,
-    models: usize,
-    options: CheckOptions,
-    report: &mut CheckReport,
-) {
+fn check_generation(store: &Store, models: usize, options: CheckOptions, report: &mut CheckReport) {
     // A damaged record was found with the others, and what it names cannot be looked for.
     let Ok(record) = store.generation() else { return };
     if let Some(record) = &record {

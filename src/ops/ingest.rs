@@ -207,9 +207,9 @@ fn batches(many: Several) -> Vec<Several> {
 }
 
 fn is_of_references(batch: &Several) -> bool {
-    batch.iter().all(|(_, wanted)| {
-        matches!(wanted, Ok(Wanted { origin: Origin::Reference { .. }, .. }))
-    })
+    batch
+        .iter()
+        .all(|(_, wanted)| matches!(wanted, Ok(Wanted { origin: Origin::Reference { .. }, .. })))
 }
 
 /// Stores what one commit takes; one line for each of its networks.
@@ -401,7 +401,9 @@ fn one(
     let stored = match origin {
         Origin::File(path) => file(state, bench, &path, &options, observer)?,
         Origin::Generated(spec) => generated(state, bench, &spec, &options, observer)?,
-        Origin::Reference { .. } => return Err(Error::input("expected a network, found a reference")),
+        Origin::Reference { .. } => {
+            return Err(Error::input("expected a network, found a reference"));
+        }
     };
     Ok(ingested(shown.to_owned(), stored, &options, None))
 }

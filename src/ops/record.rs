@@ -92,7 +92,9 @@ fn parse(text: &str, path: &Path) -> Result<Vec<Reported>> {
     }
     if reported.is_empty() {
         let path = path.display();
-        return Err(Error::input(format!("{path}: expected a result a line, found the header alone")));
+        return Err(Error::input(format!(
+            "{path}: expected a result a line, found the header alone"
+        )));
     }
     Ok(reported)
 }
@@ -124,7 +126,8 @@ fn columns(header: &StringRecord) -> Result<Columns> {
             Ok(Columns { count: header.len(), model, task, accuracy, params })
         }
         _ => {
-            let separated = if shown.contains([';', '\t']) { "; commas separate fields" } else { "" };
+            let separated =
+                if shown.contains([';', '\t']) { "; commas separate fields" } else { "" };
             Err(Error::input(format!(
                 "expected a first line with the columns model, dataset, accuracy, found {shown:?}{separated}"
             )))

@@ -38,8 +38,7 @@ pub fn for_each<T: Send, R: Send>(
                 };
                 while let Some(item) = next() {
                     // The receiver is gone once something failed.
-                    if stop.load(Ordering::Relaxed)
-                        || send.send(work(item, &mut observer)).is_err()
+                    if stop.load(Ordering::Relaxed) || send.send(work(item, &mut observer)).is_err()
                     {
                         break;
                     }

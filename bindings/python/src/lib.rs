@@ -15,9 +15,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use tans::{
-    CheckOptions, Database, Device, EditOptions, EvaluateOptions, ExplainOptions, Filter, FinetuneOptions,
-    GraphError, IngestOptions, InitOptions, ListOptions, MeasureOptions, OpenOptions, QueryOptions,
-    SampleOptions, TaskOptions, TrainOptions, TuningOptions,
+    CheckOptions, Database, Device, EditOptions, EvaluateOptions, ExplainOptions, Filter,
+    FinetuneOptions, GraphError, IngestOptions, InitOptions, ListOptions, MeasureOptions,
+    OpenOptions, QueryOptions, SampleOptions, TaskOptions, TrainOptions, TuningOptions,
 };
 
 /// A zoo, open in this process; any number of threads may use it.
@@ -48,9 +48,8 @@ impl Zoo {
         rerank: usize,
     ) -> PyResult<Bound<'py, PyAny>> {
         let source = self::dataset(dataset, labels)?;
-        let k = usize::try_from(k).map_err(|_| {
-            InputError::new_err(format!("k: expected at least 1, found {k}"))
-        })?;
+        let k = usize::try_from(k)
+            .map_err(|_| InputError::new_err(format!("k: expected at least 1, found {k}")))?;
         let tags = tags.unwrap_or_default();
         let filter = Filter {
             params_max: max_params,
@@ -165,8 +164,7 @@ impl Zoo {
         closed_form_only: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let options = EvaluateOptions { folds, closed_form_only, ..EvaluateOptions::default() };
-        let evaluation =
-            interruptible(py, |observer| self.database.evaluate(&options, observer))?;
+        let evaluation = interruptible(py, |observer| self.database.evaluate(&options, observer))?;
         to_python(py, &evaluation.rows)
     }
 
