@@ -544,7 +544,7 @@ fn side_by_side_stores_what_one_by_one_stores() {
     let folder = TempDir::new().expect("a temporary folder");
     let at = folder.path();
     let mut lines = Vec::new();
-    for width in [12, 14, 16, 18, 20] {
+    for width in [16, 18, 20, 22, 24] {
         lines
             .push(format!(r#"{{"space": "small:cnn-w{width}@32", "task": "t", "accuracy": 0.5}}"#));
         for copy in 0..3 {

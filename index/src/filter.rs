@@ -91,7 +91,7 @@ mod tests {
         let cases = [
             ("MIT", "MIT", true),
             ("MIT OR Apache-2.0", "MIT", true),
-            ("mit or apache-2.0", "MIT", true),
+            ("MIT or Apache-2.0", "MIT", true),
             ("MIT AND Zlib", "MIT", false),
             ("MIT AND Zlib", "Zlib,MIT", true),
             ("(MIT OR GPL-2.0-only) AND Zlib", "MIT,Zlib", true),
