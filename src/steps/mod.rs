@@ -16,9 +16,12 @@ pub mod known;
 pub mod network_file;
 #[cfg(feature = "torch")]
 pub mod probe;
+#[cfg(feature = "torch")]
+pub mod rerank;
 pub mod results;
 pub mod search;
 pub mod summary;
+pub mod table;
 pub mod training_set;
 #[cfg(feature = "torch")]
 pub mod tuning;
