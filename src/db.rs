@@ -327,12 +327,16 @@ impl Database {
         export::model(&self.state, model, output)
     }
 
-    /// Writes the whole zoo as a starter bundle for `init`; float weights become f16.
+    /// Writes the whole zoo as a starter bundle for `init`; float weights become f16, or are left out.
     ///
     /// # Errors
     /// If the store cannot be read or the file cannot be written.
-    pub fn export_starter(&self, output: &Path) -> Result<export::ExportReport> {
-        export::starter(&self.state, output)
+    pub fn export_starter(
+        &self,
+        output: &Path,
+        options: export::StarterOptions,
+    ) -> Result<export::ExportReport> {
+        export::starter(&self.state, output, options)
     }
 
     /// Proves every checksum, reference and tensor hash, or as much of it as the options ask for.

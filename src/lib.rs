@@ -34,7 +34,7 @@ pub use ops::evaluate::EvaluateOptions;
 pub use ops::explain::{
     CostReport, ExplainOptions, ExplainReport, LatencyReport, ScoreTerm, SimilarTask,
 };
-pub use ops::export::ExportReport;
+pub use ops::export::{ExportReport, StarterOptions};
 #[cfg(feature = "torch")]
 pub use ops::finetune::{FinetuneOptions, FinetuneReport, TopOptions};
 pub use ops::gc::GcReport;
@@ -61,10 +61,12 @@ pub use steps::benchmark::Benchmark;
 pub use steps::dataset::{DatasetSource, SampleOptions};
 #[cfg(feature = "torch")]
 pub use steps::fit::EpochReport;
+#[cfg(feature = "torch")]
+pub use steps::probe::Estimate;
 pub use steps::summary::{KnownResult, ModelSummary};
 #[cfg(feature = "torch")]
 pub use steps::tuning::{Raced, TuningOptions};
 pub use tans_index::Filter;
 pub use tans_storage::{Dtype, Error as StorageError, MappedTensor};
-pub use train::evaluate::{Evaluation, MethodRow};
+pub use train::evaluate::{Comparison, Evaluation, MethodRow};
 pub use train::{FitOptions, Recipe};

@@ -11,7 +11,7 @@ mod zoo;
 
 use command::{done, objects};
 use serde_json::Value;
-use zoo::{RESULT, zoo_of_one};
+use zoo::zoo_of_one;
 
 /// (command, how many lines it prints, fields of each line).
 type Printed = (&'static str, usize, &'static [&'static str]);
@@ -44,15 +44,18 @@ const EXPLAINED: [&str; 10] = [
     "similar_tasks",
     "cost",
 ];
-const PRINTED: [Printed; 20] = [
+const PROBED: [&str; 8] =
+    ["model", "task", "kind", "accuracy", "test_images", "loo_accuracy", "logme", "seconds"];
+const PRINTED: [Printed; 21] = [
     ("init other", 1, &["zoo", "models", "tasks", "pairs"]),
     ("ingest zoo small:cnn-w18@32 --benchmark none", 1, &INGESTED),
     ("query zoo colours", 2, &HIT),
     ("query zoo colours --rerank 2", 2, &HIT),
+    ("query zoo colours --budget 10s", 2, &HIT),
     ("list zoo", 2, &SUMMARY),
     ("show zoo base", 1, &["model", "parent", "architecture", "input", "weight_bytes", "results"]),
     ("task add zoo seen colours", 1, &["task", "id", "family", "classes", "rows", "pairs"]),
-    ("measure zoo --all colours", 2, &RESULT),
+    ("measure zoo --all colours", 2, &PROBED),
     ("explain zoo colours base", 1, &EXPLAINED),
     ("record zoo base seen 0.5", 1, &["pairs", "new_models", "new_tasks"]),
     ("encode zoo colours -o rows.npz", 1, &["output", "rows", "dim", "backbone_ms"]),

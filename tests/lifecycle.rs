@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use tans::{
     Benchmark, CheckOptions, Database, DatasetSource, EditOptions, Error, Filter, FinetuneOptions,
     Hit, IngestOptions, Ingested, InitOptions, KnownResult, ListOptions, MeasureOptions,
-    OpenOptions, QueryOptions, TaskOptions, TopOptions, TrainOptions, TuningOptions, unobserved,
+    OpenOptions, QueryOptions, StarterOptions, TaskOptions, TopOptions, TrainOptions,
+    TuningOptions, unobserved,
 };
 use tempfile::TempDir;
 
@@ -409,7 +410,7 @@ fn a_starter_bundle_carries_the_whole_zoo() {
     // A new zoo learns its encoders from everything in the bundle, so this one does the same first.
     zoo.train(&TrainOptions::default(), &mut unobserved).expect("new encoders");
     let bundle = folder.path().join("starter.tar");
-    assert_eq!(zoo.export_starter(&bundle).expect("a bundle").models, 4);
+    assert_eq!(zoo.export_starter(&bundle, StarterOptions::default()).expect("a bundle").models, 4);
     let copy = init(&folder.path().join("copy"), vec![bundle]);
     assert_eq!(knowledge(&copy), knowledge(&zoo));
     for task in ["seen", BENCHMARK_TASK] {
@@ -420,6 +421,33 @@ fn a_starter_bundle_carries_the_whole_zoo() {
         };
         assert_eq!(names(&query(&copy)), names(&query(&zoo)), "{task}");
     }
+    assert_sound(&copy);
+}
+
+#[test]
+fn a_bundle_without_weights_keeps_what_was_measured() {
+    let (folder, zoo) = zoo_of_three();
+    for (model, accuracy) in [("narrow", 0.3), ("middle", 0.6), ("wide", 0.9)] {
+        zoo.record(model, BENCHMARK_TASK, accuracy).expect("a result is recorded");
+    }
+    zoo.train(&TrainOptions::default(), &mut unobserved).expect("new encoders");
+    let export = |name: &str, without_weights| {
+        let bundle = folder.path().join(name);
+        let report = zoo.export_starter(&bundle, StarterOptions { without_weights });
+        (bundle, report.expect("a bundle").bytes)
+    };
+    let (_, whole) = export("whole.tar", false);
+    let (bundle, bare) = export("bare.tar", true);
+    assert!(bare + 100_000 < whole, "{bare} and {whole} bytes");
+    let copy = init(&folder.path().join("copy"), vec![bundle]);
+    // The vectors need signature, topology and results, and all of these are there.
+    assert_eq!(all(&copy).iter().map(|hit| hit.cosine).collect::<Vec<_>>(), {
+        all(&zoo).iter().map(|hit| hit.cosine).collect::<Vec<_>>()
+    });
+    let listed = copy.list(&ListOptions::default()).expect("a list");
+    assert!(listed.iter().all(|model| model.status == "reference" && model.macs.is_some()));
+    let refused = copy.export("wide", &folder.path().join("wide.onnx")).expect_err("no network");
+    assert!(refused.to_string().contains("reference"), "{refused}");
     assert_sound(&copy);
 }
 

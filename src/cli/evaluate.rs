@@ -3,7 +3,7 @@
 use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
-use tans::{EvaluateOptions, MethodRow};
+use tans::{Comparison, EvaluateOptions, Evaluation, MethodRow};
 
 /// How good the first pick is on tasks that nothing was learned from
 #[derive(clap::Args)]
@@ -13,6 +13,10 @@ pub struct Evaluate {
     /// Hold out this many folds of families; default: one family at a time
     #[arg(long, value_parser = units::whole::<usize>)]
     folds: Option<usize>,
+    /// What each network's probe says of each task from its training part, as `measure --json` prints it: a CSV file
+    /// with columns task, model, loo, logme and perhaps seconds
+    #[arg(long, value_name = "FILE.csv")]
+    scores: Option<PathBuf>,
     /// Leave out tans2021, which is trained anew for every fold
     #[arg(long)]
     closed_form_only: bool,
@@ -36,6 +40,7 @@ impl Evaluate {
     pub fn run(&self, context: &Context) -> Result<bool> {
         let options = EvaluateOptions {
             folds: self.folds,
+            scores: self.scores.clone(),
             closed_form_only: self.closed_form_only,
             epochs: self.epochs,
             seed: self.seed,
@@ -44,29 +49,49 @@ impl Evaluate {
         let evaluation = zoo.evaluate(&options, &mut context.output.progress())?;
         if context.output.json {
             evaluation.rows.iter().try_for_each(|row| context.output.object(row))?;
+            context.output.note(&verdict(&evaluation.verdict));
             return Ok(true);
         }
-        context.output.line(&format!(
-            "{} held-out tasks; best network {:.3}, mean network {:.3}; losses in accuracy points",
-            evaluation.tasks.len(),
-            evaluation.best_accuracy,
-            evaluation.mean_accuracy
-        ))?;
-        let header = [
-            "method",
-            ">loss",
-            "90 % interval",
-            ">best of 5",
-            ">Spearman",
-            ">tau",
-            ">MAE",
-            ">cover",
-            ">against static",
-            "90 % interval",
-        ];
-        context.output.table(&header, evaluation.rows.iter().map(row).collect())?;
-        Ok(true)
+        show(context, &evaluation)
     }
+}
+
+fn show(context: &Context, evaluation: &Evaluation) -> Result<bool> {
+    context.output.line(&format!(
+        "{} held-out tasks; best network {:.3}, mean network {:.3}; losses in accuracy points",
+        evaluation.tasks.len(),
+        evaluation.best_accuracy,
+        evaluation.mean_accuracy
+    ))?;
+    let header = [
+        "method",
+        ">loss",
+        "90 % interval",
+        ">best of 5",
+        ">Spearman",
+        ">tau",
+        ">MAE",
+        ">cover",
+        ">ms",
+        ">against static",
+        "90 % interval",
+    ];
+    context.output.table(&header, evaluation.rows.iter().map(row).collect())?;
+    context.output.line(&verdict(&evaluation.verdict))?;
+    Ok(true)
+}
+
+/// Whose first pick is worse, and whose is not.
+fn verdict(compared: &[Comparison]) -> String {
+    let names = |better: bool| -> Vec<&str> {
+        let those = compared.iter().filter(|one| one.is_better() == better);
+        those.map(|one| one.method.as_str()).collect()
+    };
+    let said = [("better than", names(true)), ("not better than", names(false))];
+    let said = said.into_iter().filter(|(_, names)| !names.is_empty());
+    let said: Vec<String> =
+        said.map(|(words, names)| format!("{words} {}", names.join(", "))).collect();
+    format!("verdict: {}", said.join("; "))
 }
 
 fn row(row: &MethodRow) -> Vec<String> {
@@ -81,6 +106,7 @@ fn row(row: &MethodRow) -> Vec<String> {
         format!("{:.3}", row.tau),
         optional(row.mae),
         optional(row.cover),
+        optional(row.ms),
         row.against_static.map_or("-".into(), |(difference, _)| format!("{difference:+.2}")),
         row.against_static.map_or("-".into(), |(_, bounds)| interval(bounds)),
     ]

@@ -19,9 +19,12 @@ pub struct Query {
     k: usize,
     #[command(flatten)]
     filter: FilterFlags,
-    /// Probe this many of the first candidates on the dataset and rank them again
+    /// Probe up to this many candidates on the dataset, each time the one that promises most, and rank all again
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = units::whole::<usize>)]
     rerank: usize,
+    /// Begin no probe later than this after the first one, such as 10s
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    budget: Option<std::time::Duration>,
     #[command(flatten)]
     sample: SampleFlags,
 }
@@ -32,6 +35,7 @@ impl Query {
             k: self.k,
             filter: self.filter.filter(),
             rerank: self.rerank,
+            budget: self.budget,
             sample: self.sample.options(),
         };
         let zoo = context.read(&self.zoo)?;

@@ -3,9 +3,11 @@
 #[cfg(feature = "torch")]
 pub mod backbone;
 pub(crate) mod basis;
+pub mod belief;
 pub(crate) mod closed_form;
 mod error;
 pub(crate) mod linalg;
+pub mod logme;
 pub mod metrics;
 pub(crate) mod predictor;
 pub mod ridge;

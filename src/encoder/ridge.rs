@@ -188,7 +188,7 @@ fn centred_targets(labels: &[u32], classes: usize) -> (Mat<f64>, Vec<f64>) {
 }
 
 /// Left singular vectors and squared singular values, from the smaller of the two Gram matrices.
-fn left_singular(features: MatRef<'_, f64>) -> Result<(Mat<f64>, Vec<f64>), Error> {
+pub(super) fn left_singular(features: MatRef<'_, f64>) -> Result<(Mat<f64>, Vec<f64>), Error> {
     let wide = features.ncols() > features.nrows();
     let gram = if wide {
         product(features, features.transpose())

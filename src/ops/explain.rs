@@ -117,7 +117,7 @@ pub(crate) fn run(
     })?;
     let cosine = search::cosine(&vector, &task);
     let prediction = generation.encoders.predict(&task, cosine);
-    let mut found = Found { model, cosine, prediction, measured: None };
+    let mut found = Found { model, cosine, prediction, measured: None, probed: None };
     let mut terms = terms(&generation, &task, &vector, cosine);
     let mut measured = Vec::new();
     if let Some(id) = query.task {

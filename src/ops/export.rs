@@ -32,8 +32,19 @@ pub(crate) fn model(state: &State, name: &str, output: &Path) -> Result<ExportRe
     Ok(ExportReport { model, output, bytes: bytes.len() as u64, models: 1 })
 }
 
+/// Options of `export_starter`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StarterOptions {
+    /// Leave the weights out: networks become references that keep what was measured of them. Default false.
+    pub without_weights: bool,
+}
+
 /// Writes every model, task and pair as a starter bundle; float weights become f16.
-pub(crate) fn starter(state: &State, output: &Path) -> Result<ExportReport> {
+pub(crate) fn starter(
+    state: &State,
+    output: &Path,
+    options: StarterOptions,
+) -> Result<ExportReport> {
     if output.extension().is_none_or(|suffix| !suffix.eq_ignore_ascii_case("tar")) {
         return Err(Error::input(format!(
             "{}: expected a file name that ends in .tar, which is what a starter bundle is",
@@ -43,7 +54,11 @@ pub(crate) fn starter(state: &State, output: &Path) -> Result<ExportReport> {
     state.refresh()?;
     prove_all(&state.store)?;
     let mut bytes = Vec::new();
-    let counts = bundle::export(&state.store, &mut bytes)?;
+    let weights = match options.without_weights {
+        true => bundle::Weights::Without,
+        false => bundle::Weights::Half,
+    };
+    let counts = bundle::export(&state.store, weights, &mut bytes)?;
     steps::write_file(output, &bytes)?;
     let output = output.to_path_buf();
     Ok(ExportReport { model: None, output, bytes: bytes.len() as u64, models: counts.models })

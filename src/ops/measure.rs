@@ -3,8 +3,9 @@
 use crate::state::State;
 use crate::steps::admit;
 use crate::steps::dataset::{self, DatasetSource, SampleOptions, Samples};
+use crate::steps::probe::{self, Estimate};
 use crate::steps::tuning::{self, Candidate, Course, TuningOptions};
-use crate::steps::{self, probe, results};
+use crate::steps::{self, results};
 use crate::{Error, Observer, Result};
 use serde::Serialize;
 use tans_storage::{ModelRecord, PairKind};
@@ -53,6 +54,9 @@ pub struct Measurement {
     pub accuracy: f32,
     /// Images of the test part.
     pub test_images: usize,
+    /// Estimates from the training part alone, of the same features; `None` after fine-tuning.
+    #[serde(flatten)]
+    pub estimate: Option<Estimate>,
 }
 
 /// Answer of `measure`.
@@ -94,7 +98,7 @@ pub(crate) fn run(
         crate::progress::report(&mut *observer, "measuring", &model.name, done, chosen.len())?;
         let kind = options.by.kind();
         match measure_one(state, model, &samples, options, &mut *observer) {
-            Ok(accuracy) => {
+            Ok((accuracy, estimate)) => {
                 if std::mem::take(&mut unstored) {
                     results::commit_task(state, &task)?;
                 }
@@ -105,6 +109,7 @@ pub(crate) fn run(
                     kind: steps::kind_name(kind),
                     accuracy,
                     test_images: samples.test.images.len(),
+                    estimate,
                 });
             }
             Err(error @ (Error::Input(_) | Error::Graph(_))) if models.len() != 1 => {
@@ -140,19 +145,20 @@ fn measure_one(
     samples: &Samples,
     options: &MeasureOptions,
     observer: Observer<'_>,
-) -> Result<f32> {
+) -> Result<(f32, Option<Estimate>)> {
     Ok(match &options.by {
         MeasureBy::Probe => {
             let network = admit::load_runnable(state, model)?;
             let classes = samples.class_names.len();
-            probe::probe(&network, classes, &samples.train, &samples.test)?.test_accuracy
+            let probed = probe::probe(&network, classes, &samples.train, &samples.test)?;
+            (probed.test_accuracy, Some(probed.estimate))
         }
         MeasureBy::Finetune(tuning) => {
             admit::load_runnable(state, model)?;
             let (graph, input) = admit::load_network(state, model)?;
             let candidate = Candidate { name: model.name.clone(), graph, input };
             let course = Course { samples, options: tuning, device: state.options.device };
-            tuning::tune(&course, &candidate, observer)?.test_accuracy
+            (tuning::tune(&course, &candidate, observer)?.test_accuracy, None)
         }
     })
 }

@@ -1,8 +1,6 @@
 //! Which stored networks should be fine-tuned on this dataset?
 
 use crate::encoder::TaskEncoding;
-#[cfg(feature = "torch")]
-use crate::error::ErrorKind;
 use crate::state::{self, Generation, State};
 use crate::steps::dataset::{self, DatasetSource, SampleOptions};
 use crate::steps::known;
@@ -10,10 +8,8 @@ use crate::steps::search::Found;
 use crate::steps::{self, summary};
 use crate::{Error, Observer, Result};
 use serde::Serialize;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tans_index::Filter;
-#[cfg(feature = "torch")]
-use tans_storage::ModelRecord;
 use tans_storage::TaskId;
 
 /// Options of `query`.
@@ -23,15 +19,39 @@ pub struct QueryOptions {
     pub k: usize,
     /// Conditions on the models.
     pub filter: Filter,
-    /// Probe this many of the first candidates on the query's training part and rank them again. Default 0.
+    /// Probe up to this many candidates on the query's training part, each time the one that promises most, and rank
+    /// all of them again; fewer where no further probe is worth its time. Default 0.
     pub rerank: usize,
+    /// Begin no probe later than this long after the first one; without `rerank`, their number is not limited.
+    /// Default `None`.
+    pub budget: Option<Duration>,
     /// How much of the dataset is used.
     pub sample: SampleOptions,
 }
 
 impl Default for QueryOptions {
     fn default() -> Self {
-        Self { k: 5, filter: Filter::default(), rerank: 0, sample: SampleOptions::default() }
+        Self {
+            k: 5,
+            filter: Filter::default(),
+            rerank: 0,
+            budget: None,
+            sample: SampleOptions::default(),
+        }
+    }
+}
+
+/// Models that probes choose from, at least.
+const CANDIDATES: usize = 1024;
+
+impl QueryOptions {
+    fn is_probing(&self) -> bool {
+        self.rerank > 0 || self.budget.is_some()
+    }
+
+    /// Models to look up: probes choose from many and move what is predicted of them all.
+    fn wanted(&self) -> usize {
+        if self.is_probing() { self.k.max(self.rerank).max(CANDIDATES) } else { self.k }
     }
 }
 
@@ -133,24 +153,21 @@ pub(crate) fn run(
     times.encode = milliseconds(start);
 
     let start = Instant::now();
-    let wanted = options.k.max(options.rerank);
     let asked = (query.task, &task);
-    let found = known::answers(state, &generation, asked, &options.filter, wanted)?;
+    let mut found = known::answers(state, &generation, asked, &options.filter, options.wanted())?;
     times.lookup = milliseconds(start);
 
     let start = Instant::now();
-    let mut ranked: Vec<Ranked> = found.into_iter().map(|hit| (hit, None)).collect();
     let mut unprobed = Vec::new();
-    if options.rerank > 0 {
-        unprobed = rerank(state, &query, &mut ranked, options.rerank, observer)?;
+    if options.is_probing() {
+        let asked = (&query, &task);
+        unprobed = rerank(state, &generation, asked, &mut found, (options, observer))?;
         times.rerank = milliseconds(start);
     }
-    let zoo_is_empty = ranked.is_empty() && generation.vector_count() == 0;
-    ranked.truncate(options.k);
-    let mut hits = Vec::with_capacity(ranked.len());
-    for (index, (found, probed)) in ranked.into_iter().enumerate() {
-        hits.push(hit(state, index + 1, found, probed)?);
-    }
+    let zoo_is_empty = found.is_empty() && generation.vector_count() == 0;
+    found.truncate(options.k);
+    let hits = found.into_iter().enumerate();
+    let hits = hits.map(|(index, found)| hit(state, index + 1, found)).collect::<Result<_>>()?;
     Ok(QueryReport {
         dataset: query.name,
         hits,
@@ -165,15 +182,12 @@ pub(crate) fn run(
     })
 }
 
-/// A model found, and its accuracy in a probe where it was probed.
-type Ranked = (Found, Option<f32>);
-
 fn milliseconds(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1e3
 }
 
-fn hit(state: &State, rank: usize, found: Found, probed_accuracy: Option<f32>) -> Result<Hit> {
-    let Found { model, cosine, prediction, measured } = found;
+fn hit(state: &State, rank: usize, found: Found) -> Result<Hit> {
+    let Found { model, cosine, prediction, measured, probed } = found;
     let measured = measured
         .map(|known| MeasuredHere { accuracy: known.accuracy, kind: steps::kind_name(known.kind) });
     let cost = state::attributes(&model);
@@ -183,7 +197,7 @@ fn hit(state: &State, rank: usize, found: Found, probed_accuracy: Option<f32>) -
         predicted_accuracy: prediction.accuracy,
         interval: prediction.interval,
         measured,
-        probed_accuracy,
+        probed_accuracy: probed,
         source_tasks: summary::task_names(&state.store, &model.seen)?,
         params: cost.params,
         macs: cost.macs,
@@ -208,73 +222,33 @@ fn nearest_tasks(
     Ok(nearest)
 }
 
-/// Weight of the prediction against the probe's standardised accuracy (DESIGN: z + 0.5-1 prior).
-#[cfg(feature = "torch")]
-const PRIOR_WEIGHT: f32 = 0.75;
-
-/// Probes the first `count` candidates and orders them by probe and prediction together; the rest keep their order.
-/// Returns (model, reason) of those that could not be probed.
+/// Probes candidates and ranks all of them again; (model, reason) of those that could not be probed.
 #[cfg(feature = "torch")]
 fn rerank(
     state: &State,
-    query: &dataset::Query,
-    ranked: &mut [Ranked],
-    count: usize,
-    observer: Observer<'_>,
+    generation: &Generation,
+    (query, task): (&dataset::Query, &TaskEncoding),
+    found: &mut Vec<Found>,
+    (options, observer): (&QueryOptions, Observer<'_>),
 ) -> Result<Vec<(String, String)>> {
+    use crate::steps::rerank::{self, Allowance};
     let samples = query.samples.as_ref().ok_or_else(|| {
         Error::input("re-ranking runs networks on images: expected a dataset of images, found rows or a stored task")
     })?;
-    let total = count.min(ranked.len());
-    let candidates = &mut ranked[..total];
-    let mut unprobed = Vec::new();
-    for (done, (found, probed)) in candidates.iter_mut().enumerate() {
-        let name = &found.model.name;
-        crate::progress::report(observer, "probing candidates", name, done, total)?;
-        match probe(state, &found.model, samples) {
-            Ok(accuracy) => *probed = Some(accuracy),
-            // A reference, or a network that cannot run or gives NaN, keeps its predicted standing.
-            Err(error) if error.kind() == ErrorKind::Input => {
-                unprobed.push((name.clone(), error.to_string()));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    let measured: Vec<f32> = candidates.iter().filter_map(|(_, probed)| *probed).collect();
-    let (probe_mean, probe_sd) = mean_sd(&measured);
-    let predicted: Vec<f32> =
-        candidates.iter().map(|(found, _)| found.prediction.accuracy).collect();
-    let (prior_mean, prior_sd) = mean_sd(&predicted);
-    let score = |(found, probed): &Ranked| {
-        let prior = (found.prediction.accuracy - prior_mean) / prior_sd;
-        probed.map_or(prior, |accuracy| (accuracy - probe_mean) / probe_sd + PRIOR_WEIGHT * prior)
+    let allowance = Allowance {
+        probes: if options.rerank > 0 { options.rerank } else { usize::MAX },
+        until: options.budget.map(|budget| Instant::now() + budget),
     };
-    candidates.sort_by(|a, b| score(b).total_cmp(&score(a)));
-    Ok(unprobed)
-}
-
-#[cfg(feature = "torch")]
-fn probe(state: &State, model: &ModelRecord, samples: &dataset::Samples) -> Result<f32> {
-    use crate::steps::{admit, probe};
-    let network = admit::load_runnable(state, model)?;
-    probe::probe_loo(&network, samples.class_names.len(), &samples.train)
-}
-
-#[cfg(feature = "torch")]
-fn mean_sd(values: &[f32]) -> (f32, f32) {
-    let n = values.len().max(1) as f32;
-    let mean = values.iter().sum::<f32>() / n;
-    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f32>() / n;
-    (mean, variance.sqrt().max(0.01))
+    rerank::rerank(state, generation, (task, samples), found, (allowance, observer))
 }
 
 #[cfg(not(feature = "torch"))]
 fn rerank(
     _: &State,
-    _: &dataset::Query,
-    _: &mut [Ranked],
-    _: usize,
-    _: Observer<'_>,
+    _: &Generation,
+    _: (&dataset::Query, &TaskEncoding),
+    _: &mut [Found],
+    _: (&QueryOptions, Observer<'_>),
 ) -> Result<Vec<(String, String)>> {
     Err(Error::input("this build has no libtorch (feature `torch`): it cannot re-rank by probes"))
 }

@@ -4,8 +4,8 @@ use crate::options::parse_count;
 use crate::state::State;
 use crate::steps::admit_name;
 use crate::steps::results::{self, Addition, NewReference, Subject, Tasks};
+use crate::steps::table::Table;
 use crate::{Error, Observer, Result};
-use csv::StringRecord;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -51,112 +51,29 @@ fn check_accuracy(accuracy: f32, place: &str) -> Result<()> {
 ///
 /// The whole file is checked before anything is recorded, and recorded by one commit.
 pub(crate) fn file(state: &State, path: &Path, observer: Observer<'_>) -> Result<RecordReport> {
-    let text =
-        std::fs::read_to_string(path).map_err(|error| Error::file("cannot read", path, error))?;
-    let reported = parse(&text, path)?;
-    all(state, &reported, observer)
+    all(state, &parse(&Table::read(path)?)?, observer)
 }
 
-/// Positions of the columns.
-struct Columns {
-    count: usize,
-    model: usize,
-    task: usize,
-    accuracy: usize,
-    params: Option<usize>,
-}
-
-fn parse(text: &str, path: &Path) -> Result<Vec<Reported>> {
-    let text = text.trim_start_matches('\u{feff}');
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .trim(csv::Trim::All)
-        .from_reader(text.as_bytes());
-    let mut records = reader
-        .records()
-        .map(|record| record.map_err(|error| Error::input(format!("{}: {error}", path.display()))));
-    let header = records.next().transpose()?.unwrap_or_default();
-    let columns =
-        columns(&header).map_err(|error| Error::input(format!("{}: {error}", path.display())))?;
-    let mut reported = Vec::new();
-    for record in records {
-        let record = record?;
-        if record.len() == 1 && record[0].is_empty() {
-            continue;
-        }
-        let place = format!("{}:{}", path.display(), line(text, &record));
-        reported.push(
-            result(&record, &columns).map_err(|error| Error::input(format!("{place}: {error}")))?,
-        );
-    }
-    if reported.is_empty() {
-        let path = path.display();
-        return Err(Error::input(format!(
-            "{path}: expected a result a line, found the header alone"
-        )));
-    }
-    Ok(reported)
-}
-
-/// The line on which a record begins; its position counts from the end of the record before, blank lines included.
-fn line(text: &str, record: &StringRecord) -> u64 {
-    let Some(position) = record.position() else { return 0 };
-    let from = usize::try_from(position.byte()).ok().and_then(|byte| text.as_bytes().get(byte..));
-    let blank = from.unwrap_or_default().iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
-    position.line() + blank.filter(|&&byte| byte == b'\n').count() as u64
-}
-
-fn columns(header: &StringRecord) -> Result<Columns> {
-    let shown = header.iter().collect::<Vec<_>>().join(",");
-    let column = |wanted: &[&str]| {
-        let mut places = (0..header.len()).filter(|&at| wanted.contains(&&header[at]));
-        match (places.next(), places.next()) {
-            (place, None) => Ok(place),
-            (_, Some(_)) => Err(Error::input(format!(
-                "expected one column {}, found several in {shown:?}",
-                wanted.join(" or ")
-            ))),
-        }
-    };
-    let (model, task) = (column(&["model"])?, column(&["dataset", "task"])?);
-    match (model, task, column(&["accuracy"])?) {
-        (Some(model), Some(task), Some(accuracy)) => {
-            let params = column(&["params"])?;
-            Ok(Columns { count: header.len(), model, task, accuracy, params })
-        }
-        _ => {
-            let separated =
-                if shown.contains([';', '\t']) { "; commas separate fields" } else { "" };
-            Err(Error::input(format!(
-                "expected a first line with the columns model, dataset, accuracy, found {shown:?}{separated}"
-            )))
-        }
-    }
-}
-
-fn result(record: &StringRecord, columns: &Columns) -> Result<Reported> {
-    if record.len() != columns.count {
-        return Err(Error::input(format!(
-            "expected {} fields, found {}",
-            columns.count,
-            record.len()
-        )));
-    }
-    let (model, task) = (&record[columns.model], &record[columns.task]);
-    admit_name::check("model", model)?;
-    admit_name::check("task", task)?;
-    let text = &record[columns.accuracy];
-    let accuracy = text
-        .parse()
-        .map_err(|_| Error::input(format!("expected an accuracy in 0..1, found {text:?}")))?;
-    check_accuracy(accuracy, "accuracy")?;
-    let params = columns.params.map(|column| &record[column]).filter(|text| !text.is_empty());
-    Ok(Reported {
-        model: model.to_owned(),
-        task: task.to_owned(),
-        accuracy,
-        params: params.map(parse_count).transpose()?,
+fn parse(table: &Table) -> Result<Vec<Reported>> {
+    let [model, task, accuracy] =
+        table.columns([&["model"], &["dataset", "task"], &["accuracy"]])?;
+    let params = table.column(&["params"])?;
+    table.map(|record| {
+        let (model, task) = (&record[model], &record[task]);
+        admit_name::check("model", model)?;
+        admit_name::check("task", task)?;
+        let text = &record[accuracy];
+        let accuracy = text
+            .parse()
+            .map_err(|_| Error::input(format!("expected an accuracy in 0..1, found {text:?}")))?;
+        check_accuracy(accuracy, "accuracy")?;
+        let params = params.map(|column| &record[column]).filter(|text| !text.is_empty());
+        Ok(Reported {
+            model: model.to_owned(),
+            task: task.to_owned(),
+            accuracy,
+            params: params.map(parse_count).transpose()?,
+        })
     })
 }
 

@@ -3,7 +3,7 @@
 use crate::encoder::Encoders;
 use crate::state::State;
 use crate::steps::{generation, training_set};
-use crate::train::evaluate::{self, Contestant, Evaluation, MethodRow};
+use crate::train::evaluate::{self, Contestant, Evaluation, MethodRow, Protocol};
 use crate::train::{self, FitOptions, Recipe, TrainingSet};
 use crate::{Error, Observer, Progress, Result};
 use serde::Serialize;
@@ -121,7 +121,9 @@ fn gate(
     let mut progress = |done, total| -> ControlFlow<()> {
         observer(Progress { step: "held-out tasks", item: String::new(), done, total })
     };
-    let evaluation = evaluate::leave_tasks_out(set, &contestants, Some(GATE_FOLDS), &mut progress)?;
+    // Nothing is timed: the gate looks at losses alone.
+    let protocol = Protocol { folds: Some(GATE_FOLDS), scores: None, clock: || 0.0 };
+    let evaluation = evaluate::leave_tasks_out(set, &contestants, &protocol, &mut progress)?;
     if evaluation.tasks.len() < GATE_TASKS_MIN {
         return Ok(None);
     }

@@ -1,6 +1,6 @@
 //! From what is on disk to the generation that answers queries.
 
-use super::Generation;
+use super::{Encoded, Generation};
 use crate::encoder::Encoders;
 use crate::{Error, Result};
 use std::collections::BTreeSet;
@@ -30,6 +30,7 @@ pub fn load(store: &Store) -> Result<Generation> {
         fingerprint: encoder.fingerprint,
         segment,
         delta: RwLock::new(delta),
+        encoded: Encoded::default(),
     })
 }
 

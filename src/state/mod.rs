@@ -4,11 +4,15 @@ mod load;
 
 pub use load::{attributes, load};
 
-use crate::encoder::Encoders;
+use crate::encoder::{Encoders, TaskEncoding};
 use crate::{OpenOptions, Result};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tans_index::{Delta, Segment};
-use tans_storage::{GenerationRecord, Mode, Store};
+use tans_storage::{GenerationRecord, Mode, Store, TensorId};
+
+/// Encodings under one generation's encoders of tasks that they were not learned from, by rows and class means.
+pub type Encoded = Mutex<HashMap<(TensorId, TensorId), Arc<TaskEncoding>>>;
 
 /// Encoders, index and delta that belong together: what one query sees from start to end.
 pub struct Generation {
@@ -22,6 +26,8 @@ pub struct Generation {
     pub segment: Option<Segment>,
     /// Vectors since then.
     pub delta: RwLock<Delta>,
+    /// Tasks encoded so far.
+    pub encoded: Encoded,
 }
 
 impl Generation {

@@ -92,8 +92,18 @@ pub struct Counts {
     pub pairs: usize,
 }
 
-/// Writes every task, model and latest pair of a zoo as a bundle; float weights become f16.
-pub fn export(store: &Store, out: &mut dyn Write) -> Result<Counts> {
+/// Whether a bundle carries its networks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Weights {
+    /// As f16.
+    #[default]
+    Half,
+    /// Not at all: networks become references that keep record, topology and signature.
+    Without,
+}
+
+/// Writes every task, model and latest pair of a zoo as a bundle.
+pub fn export(store: &Store, weights: Weights, out: &mut dyn Write) -> Result<Counts> {
     let tasks = store.tasks()?;
     let task_index: HashMap<TaskId, usize> =
         tasks.iter().enumerate().map(|(index, task)| (task.id, index)).collect();
@@ -111,7 +121,7 @@ pub fn export(store: &Store, out: &mut dyn Write) -> Result<Counts> {
         })
         .collect::<Vec<_>>();
     let counts = Counts { models: models.len(), tasks: tasks.len(), pairs: pairs.len() };
-    let manifest = Manifest {
+    let mut manifest = Manifest {
         version: VERSION,
         signature_version: SIGNATURE_VERSION,
         backbone: store.backbone(),
@@ -119,12 +129,15 @@ pub fn export(store: &Store, out: &mut dyn Write) -> Result<Counts> {
         models: models.iter().map(|model| model_entry(model, &by_id, &task_index)).collect(),
         pairs,
     };
+    if weights == Weights::Without {
+        manifest.models.iter_mut().zip(&models).for_each(|(entry, model)| strip(entry, model));
+    }
     let mut archive = tar::Builder::new(out);
     let json = serde_json::to_vec(&manifest).map_err(|error| Error::input(error.to_string()))?;
     append(&mut archive, "manifest.json", &json)?;
     append(&mut archive, "tasks.safetensors", &task_tensors(store, &tasks)?)?;
     append(&mut archive, "signatures.safetensors", &signatures(store, &models)?)?;
-    for (index, model) in models.iter().enumerate() {
+    for (index, model) in models.iter().enumerate().filter(|_| weights == Weights::Half) {
         export_model(store, &mut archive, index, model)?;
     }
     archive.finish().map_err(|error| cannot_write("the bundle", error))?;
@@ -179,6 +192,16 @@ fn model_entry(
         topology: model.topology.clone(),
         class_names: model.class_names.clone(),
     }
+}
+
+/// Makes a network a reference, named by its content.
+fn strip(entry: &mut ModelEntry, model: &ModelRecord) {
+    if model.graph.is_none() || entry.built_in {
+        return;
+    }
+    entry.uri = entry.uri.take().or_else(|| Some(format!("tans:{}", model.id)));
+    entry.weight_names.clear();
+    entry.input.clear();
 }
 
 /// At most `TASK_ROWS_MAX` rows, taken from every class in turn.

@@ -2,13 +2,17 @@
 
 use crate::Result;
 use crate::encoder::{Encoders, Evidence, Kind, ModelEvidence, TaskEncoding};
+use crate::state::Encoded;
 use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 use tans_storage::{ModelRecord, PairKind, Store, TaskId, TaskRecord};
 
 /// Encodings of the tasks that the encoders were not trained on, so that results on them count as well.
 pub struct Context<'a> {
     encoders: &'a Encoders,
-    fresh: HashMap<TaskId, TaskEncoding>,
+    /// What was encoded before: a task takes milliseconds, and each recorded result asks for all of them.
+    encoded: &'a Encoded,
+    fresh: HashMap<TaskId, Arc<TaskEncoding>>,
 }
 
 /// One known result: task, how it was measured, accuracy.
@@ -16,8 +20,8 @@ pub type Known = (TaskId, PairKind, f32);
 
 impl<'a> Context<'a> {
     /// Encodes every stored task that lies outside the encoders' basis.
-    pub fn load(store: &Store, encoders: &'a Encoders) -> Result<Self> {
-        let mut context = Self { encoders, fresh: HashMap::new() };
+    pub fn load(store: &Store, encoders: &'a Encoders, encoded: &'a Encoded) -> Result<Self> {
+        let mut context = Self { encoders, encoded, fresh: HashMap::new() };
         for task in store.tasks()? {
             context.include(store, &task)?;
         }
@@ -29,9 +33,20 @@ impl<'a> Context<'a> {
         if self.encoders.basis().contains(&task.id.0) {
             return Ok(());
         }
-        if let Some(sample) = super::task_sample(store, task)? {
-            self.fresh.insert(task.id, self.encoders.encode_task(&sample)?);
-        }
+        let Some(record) = &task.sample else { return Ok(()) };
+        let key = (record.rows, record.class_means);
+        let known = self.encoded.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let encoding = match known {
+            Some(encoding) => encoding,
+            None => {
+                let Some(sample) = super::task_sample(store, task)? else { return Ok(()) };
+                let encoding = Arc::new(self.encoders.encode_task(&sample)?);
+                let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
+                encoded.insert(key, encoding.clone());
+                encoding
+            }
+        };
+        self.fresh.insert(task.id, encoding);
         Ok(())
     }
 
@@ -62,7 +77,7 @@ impl<'a> Context<'a> {
                 task: task.0,
                 kind: evidence_kind(kind),
                 accuracy,
-                encoding: self.fresh.get(&task),
+                encoding: self.fresh.get(&task).map(Arc::as_ref),
             })
             .collect();
         let numbers = model.architecture.as_ref().map_or(&[][..], |space| &space.numbers);

@@ -3,7 +3,7 @@
 use super::embed;
 use crate::Result;
 use crate::encoder::Encoders;
-use crate::state::{self, Generation};
+use crate::state::{self, Encoded, Generation};
 use std::ops::ControlFlow;
 use std::sync::RwLock;
 use tans_index::{BuildOptions, Delta, Embedding, Entry};
@@ -77,7 +77,8 @@ pub fn in_memory(store: &Store, encoders: Encoders) -> Result<Generation> {
     for Entry { key, vector, attributes } in embed_all(store, &encoders, 0, &mut Batch::new())? {
         delta.insert(key, &vector, attributes)?;
     }
-    Ok(Generation { record, encoders, fingerprint, segment: None, delta: RwLock::new(delta) })
+    let (segment, delta, encoded) = (None, RwLock::new(delta), Encoded::default());
+    Ok(Generation { record, encoders, fingerprint, segment, delta, encoded })
 }
 
 fn embed_all(
@@ -86,7 +87,8 @@ fn embed_all(
     number: u32,
     batch: &mut Batch,
 ) -> Result<Vec<Entry>> {
-    let context = embed::Context::load(store, encoders)?;
+    let encoded = Encoded::default();
+    let context = embed::Context::load(store, encoders, &encoded)?;
     let mut entries = Vec::new();
     for model in store.models()? {
         let model = model?;

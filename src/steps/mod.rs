@@ -18,9 +18,12 @@ pub mod network_file;
 pub mod parallel;
 #[cfg(feature = "torch")]
 pub mod probe;
+#[cfg(feature = "torch")]
+pub mod rerank;
 pub mod results;
 pub mod search;
 pub mod summary;
+pub mod table;
 pub mod training_set;
 #[cfg(feature = "torch")]
 pub mod tuning;

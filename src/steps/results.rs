@@ -167,7 +167,8 @@ pub fn commit(
     tasks.new.iter().for_each(|task| batch.put_task(task));
     let mut moved = Vec::with_capacity(additions.len());
     if !additions.is_empty() {
-        let mut context = embed::Context::load(&state.store, &generation.encoders)?;
+        let (encoders, encoded) = (&generation.encoders, &generation.encoded);
+        let mut context = embed::Context::load(&state.store, encoders, encoded)?;
         for task in tasks.new {
             context.include(&state.store, task)?;
         }

@@ -18,6 +18,14 @@ pub struct Found {
     pub prediction: Prediction,
     /// What was measured on the task itself.
     pub measured: Option<Measured>,
+    /// Leave-one-out accuracy of a probe on the query's training part.
+    pub probed: Option<f32>,
+}
+
+impl Found {
+    fn new(model: ModelRecord, cosine: f32, prediction: Prediction) -> Self {
+        Self { model, cosine, prediction, measured: None, probed: None }
+    }
 }
 
 /// The `k` models nearest to a task that match the filter.
@@ -39,7 +47,7 @@ pub fn search(
         // A model that was removed since the search is no answer.
         let Some(model) = state.store.model(neighbour.key)? else { continue };
         let prediction = generation.encoders.predict(task, neighbour.cosine);
-        found.push(Found { model, cosine: neighbour.cosine, prediction, measured: None });
+        found.push(Found::new(model, neighbour.cosine, prediction));
     }
     Ok(found)
 }
@@ -58,7 +66,7 @@ pub fn one(
     Ok(vector.map(|vector| {
         let cosine = cosine(&vector, task);
         let prediction = generation.encoders.predict(task, cosine);
-        Found { model, cosine, prediction, measured: None }
+        Found::new(model, cosine, prediction)
     }))
 }
 

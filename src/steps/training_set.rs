@@ -2,8 +2,8 @@
 
 use super::embed::evidence_kind;
 use super::{benchmark, family, stored_signature, task_sample};
-use crate::Result;
 use crate::train::{TrainingModel, TrainingPair, TrainingSet, TrainingTask};
+use crate::{Error, Result};
 use std::collections::HashMap;
 use tans_storage::{Store, TaskId};
 
@@ -43,4 +43,36 @@ pub fn load(store: &Store) -> Result<TrainingSet> {
         }
     }
     Ok(set)
+}
+
+/// Names of the tasks and models of a training set.
+pub struct Names {
+    tasks: HashMap<String, usize>,
+    models: HashMap<String, usize>,
+}
+
+impl Names {
+    /// In the order of `load`.
+    pub fn load(store: &Store) -> Result<Self> {
+        let tasks = store.tasks()?.into_iter().enumerate();
+        let mut models = HashMap::new();
+        for (index, model) in store.models()?.enumerate() {
+            models.insert(model?.name, index);
+        }
+        Ok(Self { tasks: tasks.map(|(index, task)| (task.name, index)).collect(), models })
+    }
+
+    /// Index of a task.
+    pub fn task(&self, name: &str) -> Result<usize> {
+        let unknown =
+            || Error::input(format!("no task is named {name:?}; `tans task list` shows the names"));
+        self.tasks.get(name).copied().ok_or_else(unknown)
+    }
+
+    /// Index of a model.
+    pub fn model(&self, name: &str) -> Result<usize> {
+        let unknown =
+            || Error::input(format!("no model is named {name:?}; `tans list` shows the names"));
+        self.models.get(name).copied().ok_or_else(unknown)
+    }
 }

@@ -1,44 +1,49 @@
 //! Leave-tasks-out evaluation: how good is the first pick on tasks never seen?
 
+mod score;
+
+pub use score::MethodRow;
+
 use super::{FitOptions, Recipe, TrainingSet, closed_form};
-use crate::encoder::linalg::quantile;
-use crate::encoder::metrics::{ranking, spearman, weighted_tau};
-use crate::encoder::{Encoders, Error, Evidence, Kind, TaskEncoding, TaskSample};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use crate::encoder::belief::{Belief, Candidate};
+use crate::encoder::{Encoders, Error, Evidence, Kind, Prediction, TaskEncoding, TaskSample};
+use score::Scored;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 /// Tasks with fewer candidates say nothing about picking.
 const CANDIDATES_MIN: usize = 3;
-/// Resamples of the bootstrap.
-const RESAMPLES: usize = 1000;
 /// Methods that need no recipe, in the order of their rows.
 const BASELINES: [&str; 4] = ["random", "params", "static", "nearest"];
+/// Methods that run every network on the query.
+const WHOLE: [&str; 2] = ["logme", "probe"];
+/// Probes that the first contestant is granted.
+const PROBES: [usize; 3] = [3, 5, 10];
 
-/// One method's figures, averaged over held-out tasks. Accuracy points are 0..100 where named so, fractions elsewhere.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct MethodRow {
-    /// random, params, static, nearest, or the contestant's name.
-    pub method: String,
-    /// First pick's loss in accuracy points, with its 90 % bootstrap interval over tasks.
-    pub loss: f32,
-    /// Interval of the loss.
-    pub loss_interval: [f32; 2],
-    /// Best of the first five's loss in accuracy points.
-    pub best5: f32,
-    /// Spearman.
-    pub spearman: f32,
-    /// Weighted Kendall tau.
-    pub tau: f32,
-    /// Mean absolute error of predicted accuracy in accuracy points; `None` where the method predicts none.
-    pub mae: Option<f32>,
-    /// Share of accuracies inside the 90 % interval.
-    pub cover: Option<f32>,
-    /// Paired difference of loss to the static list (negative = better), with its 90 % interval.
-    pub against_static: Option<(f32, [f32; 2])>,
-    /// Loss of each held-out task, in the order of `Evaluation::tasks`.
-    pub losses: Vec<f32>,
+/// What the training part of a task alone tells of a network.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimates {
+    /// Leave-one-out accuracy of a ridge probe, 0..=1.
+    pub loo: f32,
+    /// LogME.
+    pub logme: f32,
+    /// What the probe took.
+    pub seconds: Option<f32>,
+}
+
+/// Estimates by (task, model).
+pub type Scores = HashMap<(usize, usize), Estimates>;
+
+/// What is held out, and what a query may look at.
+#[derive(Clone, Copy)]
+pub struct Protocol<'a> {
+    /// Folds over families; `None` holds out one family at a time.
+    pub folds: Option<usize>,
+    /// Estimates from the queries' own training parts: rows for LogME, the probe of the whole zoo, and the first
+    /// contestant with some probes.
+    pub scores: Option<&'a Scores>,
+    /// Milliseconds now.
+    pub clock: fn() -> f64,
 }
 
 /// A recipe that takes part.
@@ -71,9 +76,30 @@ pub struct Evaluation {
     pub mean_accuracy: f32,
     /// One row per method.
     pub rows: Vec<MethodRow>,
+    /// Whether the first contestant's first pick is better than each of the static list, LogME and `tans2021` that took
+    /// part.
+    pub verdict: Vec<Comparison>,
 }
 
-/// Holds out each family in turn (folds of families when `folds` is given), fits on the rest, ranks the uncontaminated models.
+/// The first contestant beside another method.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Comparison {
+    /// The other method.
+    pub method: String,
+    /// Paired difference of loss in accuracy points (negative = better), with its 90 % bootstrap interval over tasks.
+    pub difference: f32,
+    /// Its interval.
+    pub interval: [f32; 2],
+}
+
+impl Comparison {
+    /// Whether the interval lies below 0.
+    pub fn is_better(&self) -> bool {
+        self.interval[1] < 0.0
+    }
+}
+
+/// Holds out each family in turn, or folds of families, fits on the rest, ranks the uncontaminated models.
 ///
 /// Tasks without a sample cannot be asked about; tasks with fewer than three candidates are left out. Candidates are
 /// the models that have seen no task of the query's family, judged by the first of probe, finetune, reported that at
@@ -85,11 +111,11 @@ pub struct Evaluation {
 pub fn leave_tasks_out(
     set: &TrainingSet,
     contestants: &[Contestant<'_>],
-    folds: Option<usize>,
+    protocol: &Protocol<'_>,
     progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Evaluation, Error> {
     super::check(set)?;
-    let groups = groups(set, folds);
+    let groups = groups(set, protocol.folds);
     let mut outcomes = Vec::new();
     for (done, group) in groups.iter().enumerate() {
         if progress(done, groups.len()).is_break() {
@@ -101,13 +127,13 @@ pub fn leave_tasks_out(
         }
         let fold = Fold::fit(set, group, contestants, &mut || progress(done, groups.len()))?;
         for query in queries {
-            outcomes.push(fold.judge(set, query)?);
+            outcomes.push(fold.judge(set, query, protocol)?);
         }
     }
     outcomes.sort_by_key(|outcome| outcome.task);
     // The last call only reports: everything is done.
     let _ = progress(groups.len(), groups.len());
-    Ok(summary(&outcomes, contestants))
+    Ok(summary(&outcomes, contestants, protocol.scores.is_some()))
 }
 
 /// Tasks that are held out together: families, dealt in turn into `folds` where given.
@@ -153,6 +179,29 @@ impl Query {
                 .unzip();
             (models.len() >= CANDIDATES_MIN).then_some(Self { task, models, truth })
         })
+    }
+}
+
+impl Query {
+    fn estimates(&self, scores: &Scores) -> Vec<Option<Estimates>> {
+        self.models.iter().map(|&model| scores.get(&(self.task, model)).copied()).collect()
+    }
+
+    /// LogME and the probe of every candidate; `None` where not one was probed. Those that were not rank last.
+    fn whole_zoo(&self, estimates: &[Option<Estimates>]) -> [Option<Scored>; 2] {
+        let known = estimates.iter().flatten();
+        let seconds = known.clone().map(|one| one.seconds).sum::<Option<f32>>();
+        if known.count() == 0 {
+            return [None; 2];
+        }
+        let scored = |take: fn(Estimates) -> f32| {
+            let scores: Vec<f32> =
+                estimates.iter().map(|one| one.map_or(f32::NEG_INFINITY, take)).collect();
+            Scored::new(&scores, &self.truth).taking(seconds.map(|seconds| 1e3 * seconds))
+        };
+        let probed: Vec<f32> = estimates.iter().map(|one| one.map_or(0.0, |one| one.loo)).collect();
+        let probe = scored(|one| one.loo).with_accuracies(&probed, &self.truth);
+        [Some(scored(|one| one.logme)), Some(probe)]
     }
 }
 
@@ -214,7 +263,12 @@ impl Fold {
         Ok(Self { set: rest, options, reference, learned })
     }
 
-    fn judge(&self, set: &TrainingSet, query: Query) -> Result<Outcome, Error> {
+    fn judge(
+        &self,
+        set: &TrainingSet,
+        query: Query,
+        protocol: &Protocol<'_>,
+    ) -> Result<Outcome, Error> {
         let Some(sample) = &set.tasks[query.task].sample else {
             return Err(Error::Numerical("a query lost its sample".into()));
         };
@@ -223,11 +277,21 @@ impl Fold {
         let params = |&model: &usize| set.models[model].params as f32;
         let mut scores = vec![query.models.iter().map(params).collect::<Vec<f32>>()];
         scores.extend(self.baselines(&query, &histories, &located));
-        let mut methods = vec![Scored::random(&query.truth)];
-        methods.extend(scores.iter().map(|scores| Scored::new(scores, &query.truth)));
-        for learned in &self.learned {
-            methods.push(self.contestant(learned, sample, &query, &histories)?);
+        let mut methods = vec![Some(Scored::random(&query.truth))];
+        methods.extend(scores.iter().map(|scores| Some(Scored::new(scores, &query.truth))));
+        let estimates = protocol.scores.map(|scores| query.estimates(scores));
+        if let Some(estimates) = &estimates {
+            methods.extend(query.whole_zoo(estimates));
         }
+        let mut probed = Vec::new();
+        for (index, learned) in self.learned.iter().enumerate() {
+            let answer = self.answer(learned, sample, &query, &histories, protocol.clock)?;
+            methods.push(Some(answer.scored(&query.truth)));
+            if let (0, Some(estimates)) = (index, &estimates) {
+                probed = answer.sequential(estimates, &query.truth, protocol.clock);
+            }
+        }
+        methods.extend(probed);
         let best = query.truth.iter().copied().fold(0.0, f32::max);
         let mean = query.truth.iter().sum::<f32>() / query.truth.len() as f32;
         Ok(Outcome { task: query.task, best, mean, methods })
@@ -265,36 +329,90 @@ impl Fold {
         [query.models.iter().map(average).collect(), nearest.unwrap_or_else(none)]
     }
 
-    fn contestant(
+    /// A contestant's vectors are stored, so that a query encodes its dataset and compares.
+    fn answer(
         &self,
         learned: &Learned,
         sample: &TaskSample,
         query: &Query,
         histories: &[Vec<Evidence<'_>>],
-    ) -> Result<Scored, Error> {
+        clock: fn() -> f64,
+    ) -> Result<Answer, Error> {
         let Learned { encoders, fresh } = learned;
-        let task = encoders.encode_task(sample)?;
-        let cosine = |&model: &usize| -> f32 {
+        let vector = |&model: &usize| -> Vec<f32> {
             let placed = |known: &Evidence<'_>| {
                 let encoding = fresh.get(&known.task);
                 Evidence { task: known.task, kind: known.kind, accuracy: known.accuracy, encoding }
             };
             let history: Vec<Evidence<'_>> = histories[model].iter().map(placed).collect();
-            let known = closed_form::evidence(&self.set, model, &history);
-            encoders.encode_model(&known).iter().zip(&task.vector).map(|(a, b)| a * b).sum()
+            encoders.encode_model(&closed_form::evidence(&self.set, model, &history))
         };
-        let cosines: Vec<f32> = query.models.iter().map(cosine).collect();
-        let mut scored = Scored::new(&cosines, &query.truth);
-        let (mut error, mut inside) = (0.0, 0);
-        for (&cosine, &truth) in cosines.iter().zip(&query.truth) {
-            let predicted = encoders.predict(&task, cosine);
-            error += (predicted.accuracy - truth).abs();
-            let [low, high] = predicted.interval;
-            inside += usize::from((low..=high).contains(&truth));
+        let vectors: Vec<Vec<f32>> = query.models.iter().map(vector).collect();
+        let start = clock();
+        let task = encoders.encode_task(sample)?;
+        let cosine = |vector: &Vec<f32>| -> f32 {
+            vector.iter().zip(&task.vector).map(|(a, b)| a * b).sum()
+        };
+        let cosines: Vec<f32> = vectors.iter().map(cosine).collect();
+        let predictions: Vec<Prediction> =
+            cosines.iter().map(|&cosine| encoders.predict(&task, cosine)).collect();
+        let ms = clock() - start;
+        Ok(Answer { task, vectors, cosines, predictions, ms })
+    }
+}
+
+/// What a contestant says of a query's candidates.
+struct Answer {
+    task: TaskEncoding,
+    vectors: Vec<Vec<f32>>,
+    cosines: Vec<f32>,
+    predictions: Vec<Prediction>,
+    ms: f64,
+}
+
+impl Answer {
+    fn scored(&self, truth: &[f32]) -> Scored {
+        let ranked = Scored::new(&self.cosines, truth);
+        ranked.with_predictions(&self.predictions, truth).taking(Some(self.ms as f32))
+    }
+
+    /// The same after some probes of the query's own training part, in the order in which `query` would make them.
+    fn sequential(
+        &self,
+        estimates: &[Option<Estimates>],
+        truth: &[f32],
+        clock: fn() -> f64,
+    ) -> Vec<Option<Scored>> {
+        let known = self.predictions.iter().zip(&self.vectors).zip(estimates);
+        let candidates: Vec<Candidate<'_>> = known
+            .map(|((&prediction, vector), estimate)| Candidate {
+                prediction,
+                vector,
+                runnable: estimate.is_some(),
+            })
+            .collect();
+        if estimates.iter().all(Option::is_none) {
+            return vec![None; PROBES.len()];
         }
-        let count = query.truth.len() as f32;
-        scored.predicted = Some((100.0 * error / count, inside as f32 / count));
-        Ok(scored)
+        let start = clock();
+        let mut belief = Belief::new(&self.task, &candidates);
+        let (mut probes, mut seconds) = (0, Some(0.0));
+        let mut out = Vec::with_capacity(PROBES.len());
+        for count in PROBES {
+            while let Some(next) = belief.next().filter(|_| probes < count) {
+                probes += 1;
+                let Some(found) = estimates[next] else { break };
+                belief.observe(next, found.loo);
+                seconds = seconds.and_then(|sum: f32| Some(sum + found.seconds?));
+            }
+            let predictions: Vec<Prediction> =
+                (0..truth.len()).map(|at| belief.prediction(at)).collect();
+            let passed = (self.ms + clock() - start) as f32;
+            let ranked = Scored::new(&belief.standings(), truth);
+            let scored = ranked.with_predictions(&predictions, truth);
+            out.push(Some(scored.taking(seconds.map(|seconds| passed + 1e3 * seconds))));
+        }
+        out
     }
 }
 
@@ -332,119 +450,49 @@ struct Outcome {
     task: usize,
     best: f32,
     mean: f32,
-    methods: Vec<Scored>,
+    methods: Vec<Option<Scored>>,
 }
 
-/// One method on one task; losses in accuracy points.
-struct Scored {
-    loss: f32,
-    best5: f32,
-    spearman: f32,
-    tau: f32,
-    /// Mean absolute error in points, and cover.
-    predicted: Option<(f32, f32)>,
+/// The methods in the order of their rows.
+fn names(contestants: &[Contestant<'_>], with_scores: bool) -> Vec<String> {
+    let first = contestants.first().filter(|_| with_scores);
+    let whole = WHOLE.iter().filter(|_| with_scores);
+    let fixed = BASELINES.iter().chain(whole).map(|&name| name.to_owned());
+    let learned = contestants.iter().map(|contestant| contestant.name.to_owned());
+    let probed =
+        first.iter().flat_map(|first| PROBES.map(|count| format!("{}+{count}", first.name)));
+    fixed.chain(learned).chain(probed).collect()
 }
 
-impl Scored {
-    fn new(scores: &[f32], truth: &[f32]) -> Self {
-        let best = truth.iter().copied().fold(0.0, f32::max);
-        let order = ranking(scores);
-        let reached =
-            |count: usize| order.iter().take(count).map(|&index| truth[index]).fold(0.0, f32::max);
-        Self {
-            loss: 100.0 * (best - reached(1)),
-            best5: 100.0 * (best - reached(5)),
-            spearman: spearman(scores, truth),
-            tau: weighted_tau(scores, truth),
-            predicted: None,
-        }
-    }
-
-    /// Expected figures of a random order.
-    fn random(truth: &[f32]) -> Self {
-        let mut sorted = truth.to_vec();
-        sorted.sort_by(f32::total_cmp);
-        let count = sorted.len();
-        let best = sorted.last().copied().unwrap_or(0.0);
-        let mean = sorted.iter().sum::<f32>() / count.max(1) as f32;
-        let drawn = count.min(5);
-        // The largest of the draw is at or below position i in C(i + 1, drawn) of C(count, drawn) draws.
-        let below = |position: usize| -> f64 {
-            (0..drawn)
-                .map(|j| (position + 1).saturating_sub(j) as f64 / (count - j) as f64)
-                .product()
-        };
-        let mut reached = 0.0;
-        for (position, &value) in sorted.iter().enumerate() {
-            let lower = if position == 0 { 0.0 } else { below(position - 1) };
-            reached += f64::from(value) * (below(position) - lower);
-        }
-        Self {
-            loss: 100.0 * (best - mean),
-            best5: 100.0 * (best - reached as f32),
-            spearman: 0.0,
-            tau: 0.0,
-            predicted: None,
-        }
-    }
-}
-
-fn summary(outcomes: &[Outcome], contestants: &[Contestant<'_>]) -> Evaluation {
+fn summary(outcomes: &[Outcome], contestants: &[Contestant<'_>], with_scores: bool) -> Evaluation {
     let seed = contestants.first().map_or(0, |first| first.options.seed);
-    let names = BASELINES.into_iter().chain(contestants.iter().map(|contestant| contestant.name));
-    let names: Vec<String> = names.map(str::to_owned).collect();
-    let fixed = |outcome: &Outcome| outcome.methods[2].loss;
-    let reference: Vec<f32> = outcomes.iter().map(fixed).collect();
-    let row = |(index, method): (usize, String)| {
-        let of: Vec<&Scored> = outcomes.iter().map(|outcome| &outcome.methods[index]).collect();
-        let losses: Vec<f32> = of.iter().map(|scored| scored.loss).collect();
-        let differences: Vec<f32> = losses.iter().zip(&reference).map(|(a, b)| a - b).collect();
-        let predicted: Vec<(f32, f32)> = of.iter().filter_map(|scored| scored.predicted).collect();
-        let part = |take: fn(&(f32, f32)) -> f32| {
-            (!predicted.is_empty()).then(|| mean(&predicted.iter().map(take).collect::<Vec<_>>()))
-        };
-        let average = |take: fn(&Scored) -> f32| {
-            mean(&of.iter().map(|scored| take(scored)).collect::<Vec<_>>())
-        };
-        MethodRow {
-            loss: mean(&losses),
-            loss_interval: bootstrap(&losses, seed),
-            best5: average(|scored| scored.best5),
-            spearman: average(|scored| scored.spearman),
-            tau: average(|scored| scored.tau),
-            mae: part(|predicted| predicted.0),
-            cover: part(|predicted| predicted.1),
-            against_static: (method != "static" && !differences.is_empty())
-                .then(|| (mean(&differences), bootstrap(&differences, seed))),
-            method,
-            losses,
-        }
+    let of = |index: usize| -> Vec<Option<Scored>> {
+        outcomes.iter().map(|outcome| outcome.methods[index]).collect()
     };
+    let fixed: Vec<Option<f32>> = of(2).iter().map(|one| one.map(|one| one.loss)).collect();
+    let names = names(contestants, with_scores).into_iter().enumerate();
+    let rows: Vec<MethodRow> =
+        names.map(|(index, method)| score::row(method, &of(index), &fixed, seed)).collect();
+    let average =
+        |take: fn(&Outcome) -> f32| score::mean(&outcomes.iter().map(take).collect::<Vec<_>>());
     Evaluation {
         tasks: outcomes.iter().map(|outcome| outcome.task).collect(),
-        best_accuracy: mean(&outcomes.iter().map(|outcome| outcome.best).collect::<Vec<_>>()),
-        mean_accuracy: mean(&outcomes.iter().map(|outcome| outcome.mean).collect::<Vec<_>>()),
-        rows: names.into_iter().enumerate().map(row).collect(),
+        best_accuracy: average(|outcome| outcome.best),
+        mean_accuracy: average(|outcome| outcome.mean),
+        verdict: verdict(&rows, contestants.first().map_or("", |first| first.name), seed),
+        rows,
     }
 }
 
-fn mean(values: &[f32]) -> f32 {
-    let sum: f64 = values.iter().map(|&value| f64::from(value)).sum();
-    (sum / values.len().max(1) as f64) as f32
-}
-
-/// 90 % interval of the mean, by drawing tasks with replacement.
-fn bootstrap(values: &[f32], seed: u64) -> [f32; 2] {
-    if values.is_empty() {
-        return [0.0, 0.0];
-    }
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let mut means: Vec<f64> = (0..RESAMPLES)
-        .map(|_| {
-            let draw = (0..values.len()).map(|_| values[random.random_range(0..values.len())]);
-            draw.map(f64::from).sum::<f64>() / values.len() as f64
-        })
-        .collect();
-    let low = quantile(&mut means, 0.05) as f32;
-    [low, quantile(&mut means, 0.95) as f32]
+/// The methods that the first contestant has to beat, where they took part.
+fn verdict(rows: &[MethodRow], first: &str, seed: u64) -> Vec<Comparison> {
+    let row = |name: &str| rows.iter().find(|row| row.method == name);
+    let Some(own) = row(first) else { return Vec::new() };
+    let others =
+        ["static", WHOLE[0], Recipe::Tans2021.name()].into_iter().filter(|&name| name != first);
+    let compared = |name: &str| {
+        let (difference, interval) = score::difference(&own.losses, &row(name)?.losses, seed)?;
+        Some(Comparison { method: name.to_owned(), difference, interval })
+    };
+    others.filter_map(compared).collect()
 }

@@ -1,6 +1,6 @@
 //! Learning on a synthetic world: tasks and models with hidden factors, and rows in which a task's factors show.
 
-use super::evaluate::{Contestant, Evaluation, leave_tasks_out};
+use super::evaluate::{Contestant, Estimates, Evaluation, Protocol, Scores, leave_tasks_out};
 use super::{FitOptions, Recipe, TrainingModel, TrainingPair, TrainingSet, TrainingTask, fit};
 use crate::encoder::{Encoders, Error, Evidence, Kind, ModelEvidence, TaskSample};
 use crate::rows::Rows;
@@ -86,7 +86,12 @@ fn fitted(set: &TrainingSet) -> Encoders {
 
 fn evaluated(set: &TrainingSet, recipes: &[FitOptions]) -> Evaluation {
     let contestants: Vec<_> = recipes.iter().copied().map(Contestant::new).collect();
-    leave_tasks_out(set, &contestants, Some(8), &mut |_, _| ControlFlow::Continue(())).unwrap()
+    leave_tasks_out(set, &contestants, &protocol(None), &mut |_, _| ControlFlow::Continue(()))
+        .unwrap()
+}
+
+fn protocol(scores: Option<&Scores>) -> Protocol<'_> {
+    Protocol { folds: Some(8), scores, clock: || 0.0 }
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -120,6 +125,39 @@ fn default_beats_static_beats_random_on_unseen_families() {
     assert!(random.best5 < random.loss && learned.best5 <= learned.loss);
 }
 
+/// With what a probe says of each network, a few probes in a good order are worth almost as much as all of them.
+#[test]
+fn some_probes_close_most_of_the_gap() {
+    let set = world(60, 30, (60, 12));
+    let mut random = ChaCha8Rng::seed_from_u64(3);
+    let scores: Scores = set
+        .pairs
+        .iter()
+        .map(|pair| {
+            let loo = (pair.accuracy + 0.01 * normal(&mut random)).clamp(0.0, 1.0);
+            let seconds = Some(0.5);
+            ((pair.task, pair.model), Estimates { loo, logme: 3.0 * loo - 1.0, seconds })
+        })
+        .collect();
+    let contestants = [Contestant::new(FitOptions::default())];
+    let go_on = &mut |_, _| ControlFlow::Continue(());
+    let result = leave_tasks_out(&set, &contestants, &protocol(Some(&scores)), go_on).unwrap();
+    let row = |name: &str| result.rows.iter().find(|row| row.method == name).unwrap();
+    let names: Vec<&str> = result.rows.iter().map(|row| row.method.as_str()).collect();
+    assert_eq!(names[4..], ["logme", "probe", "default", "default+3", "default+5", "default+10"]);
+    let (bare, five, all) = (row("default"), row("default+5"), row("probe"));
+    assert!(five.loss < 0.6 * bare.loss, "{} {}", five.loss, bare.loss);
+    assert!(all.loss < 1.0 && row("logme").losses == all.losses, "{}", all.loss);
+    assert!(five.mae.unwrap() < bare.mae.unwrap() && five.spearman > bare.spearman);
+    let cover = five.cover.unwrap();
+    assert!((0.8..=1.0).contains(&cover), "{cover}");
+    // Every probe costs half a second, and no more than five are made.
+    assert!((500.0..=2500.0).contains(&five.ms.unwrap()) && bare.ms == Some(0.0));
+    let compared: Vec<&str> = result.verdict.iter().map(|one| one.method.as_str()).collect();
+    assert_eq!(compared, ["static", "logme"]);
+    assert!(result.verdict[0].is_better() && !result.verdict[1].is_better());
+}
+
 #[test]
 fn older_encoders_are_judged_by_the_tasks_that_they_know() {
     let set = world(60, 30, (60, 12));
@@ -131,7 +169,7 @@ fn older_encoders_are_judged_by_the_tasks_that_they_know() {
         Contestant { name: "same", options, tasks: Some(&(0..60).map(id).collect::<Vec<_>>()) },
     ];
     let go_on = &mut |_, _| ControlFlow::Continue(());
-    let rows = leave_tasks_out(&set, &contestants, Some(8), go_on).unwrap().rows;
+    let rows = leave_tasks_out(&set, &contestants, &protocol(None), go_on).unwrap().rows;
     let row = |name: &str| rows.iter().find(|row| row.method == name).unwrap();
     assert!(row("older").loss > row("default").loss + 0.5, "{rows:?}");
     assert_eq!(row("same").losses, row("default").losses);

@@ -1,0 +1,262 @@
+//! What is believed of candidates' accuracies on one dataset, and what each probe changes in it.
+//!
+//! Accuracies are jointly normal: means and spreads are the predictions', and what two candidates share is the error in
+//! the dataset's level, common to all, and the more of the rest the closer their vectors lie. A probe of one candidate
+//! therefore moves all others (PILOT: sequential probing).
+
+use super::linalg::distance_squared;
+use super::{Prediction, TaskEncoding, prediction};
+
+/// Half-width of a 90 % interval in standard deviations.
+const HALF_WIDTH: f64 = 1.645;
+/// Variance of standings that close candidates share, and that each has for itself, in squared spreads of the dataset.
+const SHARED: f64 = 0.6;
+const OWN: f64 = 0.3;
+/// Bounds of the share of variance that is common to all candidates.
+const COMMON: [f64; 2] = [0.2, 0.9];
+/// Standard deviation of a leave-one-out accuracy around the test accuracy: of one network, and of all alike.
+const PROBE_SD: f64 = 0.04;
+const SHIFT_SD: f64 = 0.04;
+/// Candidates' distances are compared with their median to this many others.
+const PARTNERS: usize = 64;
+/// A probe that is expected to gain less accuracy than this is not worth its time.
+const GAIN_MIN: f64 = 5e-4;
+
+/// A candidate before any probe.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// Its predicted accuracy.
+    pub prediction: Prediction,
+    /// Its vector.
+    pub vector: &'a [f32],
+    /// Whether it can be probed.
+    pub runnable: bool,
+}
+
+/// Joint belief about the candidates.
+pub struct Belief<'a> {
+    candidates: &'a [Candidate<'a>],
+    mean: Vec<f64>,
+    variance: Vec<f64>,
+    prior_sd: Vec<f64>,
+    /// Share of variance common to all, and shared by neighbours.
+    common: f64,
+    shared: f64,
+    distance: f64,
+    /// For each probe what it explained: the rows of a Cholesky factor.
+    explained: Vec<Vec<f64>>,
+    open: Vec<bool>,
+    probed: Vec<usize>,
+}
+
+impl<'a> Belief<'a> {
+    /// Takes the predictions as they are.
+    pub fn new(task: &TaskEncoding, candidates: &'a [Candidate<'a>]) -> Self {
+        let prior_sd: Vec<f64> = candidates.iter().map(|one| spread(&one.prediction)).collect();
+        let typical = median(prior_sd.clone()).max(1e-3);
+        let standing = f64::from(task.accuracy_sd).powi(2) * (SHARED + OWN);
+        let common = (1.0 - standing / typical.powi(2)).clamp(COMMON[0], COMMON[1]);
+        Self {
+            mean: candidates.iter().map(|one| f64::from(one.prediction.accuracy)).collect(),
+            variance: prior_sd.iter().map(|sd| sd * sd).collect(),
+            prior_sd,
+            common,
+            shared: (1.0 - common) * SHARED / (SHARED + OWN),
+            distance: typical_distance(candidates),
+            explained: Vec::new(),
+            open: candidates.iter().map(|one| one.runnable).collect(),
+            probed: Vec::new(),
+            candidates,
+        }
+    }
+
+    /// The candidate whose probe promises most, or none if no probe is worth its time.
+    ///
+    /// Before the first probe that is the best candidate; then the one with the largest expected improvement over the
+    /// best that was probed.
+    pub fn next(&self) -> Option<usize> {
+        let open = (0..self.mean.len()).filter(|&index| self.open[index]);
+        let better = |a: &usize, b: &usize| self.mean[*a].total_cmp(&self.mean[*b]);
+        let Some(best) = self.probed.iter().copied().max_by(better) else {
+            return open.rev().max_by(better);
+        };
+        let gains = open.map(|index| (index, self.gain(index, best)));
+        let (index, gain) = gains.max_by(|a, b| a.1.total_cmp(&b.1))?;
+        (gain > GAIN_MIN).then_some(index)
+    }
+
+    /// Leaves a candidate out that could not be probed.
+    pub fn close(&mut self, index: usize) {
+        self.open[index] = false;
+    }
+
+    /// Learns a candidate's leave-one-out accuracy.
+    pub fn observe(&mut self, index: usize, accuracy: f32) {
+        let column: Vec<f64> =
+            (0..self.mean.len()).map(|other| self.covariance(other, index)).collect();
+        let scale = (column[index] + PROBE_SD.powi(2)).sqrt();
+        let surprise = (f64::from(accuracy) - self.mean[index]) / scale;
+        let explained: Vec<f64> = column.iter().map(|value| value / scale).collect();
+        for (other, part) in explained.iter().enumerate() {
+            self.mean[other] += part * surprise;
+            self.variance[other] = (self.variance[other] - part * part).max(0.0);
+        }
+        self.explained.push(explained);
+        self.probed.push(index);
+        self.open[index] = false;
+    }
+
+    /// What is believed of a candidate now.
+    pub fn prediction(&self, index: usize) -> Prediction {
+        if self.probed.is_empty() {
+            return self.candidates[index].prediction;
+        }
+        let sd = (self.variance[index] + SHIFT_SD.powi(2)).sqrt();
+        prediction(self.mean[index] as f32, (HALF_WIDTH * sd) as f32)
+    }
+
+    /// What the candidates rank by.
+    pub fn standings(&self) -> Vec<f32> {
+        self.mean.iter().map(|&mean| mean as f32).collect()
+    }
+
+    /// Covariance of two candidates' accuracies, given the probes.
+    fn covariance(&self, a: usize, b: usize) -> f64 {
+        let known: f64 = self.explained.iter().map(|row| row[a] * row[b]).sum();
+        self.prior(a, b) - known
+    }
+
+    fn prior(&self, a: usize, b: usize) -> f64 {
+        let own = self.prior_sd[a] * self.prior_sd[b];
+        if a == b {
+            return own;
+        }
+        let (left, right) = (self.candidates[a].vector, self.candidates[b].vector);
+        let near = (-f64::from(distance_squared(left, right)) / self.distance).exp();
+        own * (self.common + self.shared * near)
+    }
+
+    /// E max(0, accuracy - accuracy of `best`).
+    fn gain(&self, index: usize, best: usize) -> f64 {
+        let ahead = self.mean[index] - self.mean[best];
+        let variance =
+            self.variance[index] + self.variance[best] - 2.0 * self.covariance(index, best);
+        let sd = variance.max(1e-12).sqrt();
+        let z = ahead / sd;
+        ahead * normal_below(z) + sd * (-z * z / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt()
+    }
+}
+
+/// Standard deviation behind a 90 % interval that may be cut off at 0 or 1.
+fn spread(prediction: &Prediction) -> f64 {
+    let [low, high] = prediction.interval;
+    let half = (prediction.accuracy - low).max(high - prediction.accuracy);
+    (f64::from(half) / HALF_WIDTH).max(1e-3)
+}
+
+fn typical_distance(candidates: &[Candidate<'_>]) -> f64 {
+    let step = candidates.len().div_ceil(PARTNERS).max(1);
+    let some: Vec<&[f32]> = candidates.iter().step_by(step).map(|one| one.vector).collect();
+    let pairs = (0..some.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
+    median(pairs.map(|(i, j)| f64::from(distance_squared(some[i], some[j]))).collect()).max(1e-6)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    super::linalg::quantile(&mut values, 0.5)
+}
+
+/// Probability that a standard normal number is below `z` (Abramowitz and Stegun 7.1.26, error below 1e-7).
+fn normal_below(z: f64) -> f64 {
+    let x = z.abs() / std::f64::consts::SQRT_2;
+    let t = 1.0 / (1.0 + 0.327_591_1 * x);
+    let series = [0.254_829_592, -0.284_496_736, 1.421_413_741, -1.453_152_027, 1.061_405_429];
+    let sum = series.iter().rev().fold(0.0, |sum, factor| (sum + factor) * t);
+    let below = 1.0 - sum * (-x * x).exp() / 2.0;
+    if z < 0.0 { 1.0 - below } else { below }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task() -> TaskEncoding {
+        TaskEncoding {
+            vector: vec![1.0, 0.0],
+            scale: 1.0,
+            accuracy_mean: 0.6,
+            accuracy_sd: 0.08,
+            nearest: Vec::new(),
+            features: Vec::new(),
+        }
+    }
+
+    fn predicted(accuracy: f32) -> Prediction {
+        prediction(accuracy, 0.25)
+    }
+
+    #[test]
+    fn a_probe_moves_its_neighbours_more_than_strangers() {
+        let near = [[1.0, 0.0], [0.99, 0.1], [0.0, 1.0], [0.1, 0.99]];
+        let candidates: Vec<Candidate<'_>> = near
+            .iter()
+            .map(|vector| Candidate { prediction: predicted(0.6), vector, runnable: true })
+            .collect();
+        let mut belief = Belief::new(&task(), &candidates);
+        assert_eq!(belief.next(), Some(0), "the first of equals");
+        belief.observe(0, 0.8);
+        let means: Vec<f32> = (0..4).map(|at| belief.prediction(at).accuracy).collect();
+        assert!(means[0] > means[1] && means[1] > means[2], "{means:?}");
+        assert!(means[2] > 0.6, "the level was low for all: {means:?}");
+        let width =
+            |at: usize| belief.prediction(at).interval[1] - belief.prediction(at).interval[0];
+        assert!(width(0) < width(1) && width(1) < width(2) && width(2) < 0.5);
+    }
+
+    #[test]
+    fn the_posterior_is_that_of_joint_normals() {
+        let vectors = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]];
+        let candidates: Vec<Candidate<'_>> = vectors
+            .iter()
+            .zip([0.7, 0.6, 0.5])
+            .map(|(vector, accuracy)| Candidate {
+                prediction: predicted(accuracy),
+                vector,
+                runnable: true,
+            })
+            .collect();
+        let mut belief = Belief::new(&task(), &candidates);
+        let prior: Vec<f64> = (0..9).map(|at| belief.covariance(at / 3, at % 3)).collect();
+        let seen = [(0, 0.55_f32), (2, 0.65)];
+        seen.iter().for_each(|&(index, accuracy)| belief.observe(index, accuracy));
+        // Both at once: K (K + noise)^-1 (y - mean).
+        let gram = [prior[0], prior[2], prior[6], prior[8]];
+        let surprise: Vec<f64> =
+            seen.iter().map(|&(at, y)| f64::from(y) - f64::from([0.7_f32, 0.6, 0.5][at])).collect();
+        let dual = super::super::linalg::solve_ridge(&gram, PROBE_SD.powi(2), &surprise)
+            .expect("solvable");
+        let expected = f64::from(0.6_f32) + prior[3] * dual[0] + prior[5] * dual[1];
+        assert!((f64::from(belief.prediction(1).accuracy) - expected).abs() < 1e-6);
+    }
+
+    #[test]
+    fn what_cannot_win_is_not_probed() {
+        let vectors = [[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]];
+        let of = |accuracy, half, runnable| Candidate {
+            prediction: prediction(accuracy, half),
+            vector: &vectors[0],
+            runnable,
+        };
+        let candidates = [of(0.9, 0.1, false), of(0.8, 0.02, true), of(0.3, 0.02, true)];
+        let mut belief = Belief::new(&task(), &candidates);
+        assert_eq!(belief.next(), Some(1), "the best that can be probed");
+        belief.observe(1, 0.8);
+        assert_eq!(belief.next(), None, "half as good is no candidate");
+    }
+
+    #[test]
+    fn the_normal_distribution_has_its_known_values() {
+        for (z, below) in [(0.0, 0.5), (1.0, 0.841_344_7), (-1.644_854, 0.05), (3.0, 0.998_650_1)] {
+            assert!((normal_below(z) - below).abs() < 1e-6, "{z}");
+        }
+    }
+}
