@@ -1,14 +1,15 @@
 //! Takes trained networks into a zoo: one file, a folder, a manifest, or a generated one.
 
 use crate::error::ErrorKind;
-use crate::graph::formats::{Limits, onnx};
-use crate::graph::input::{ChannelOrder, InputContract, InputHints};
+use crate::graph::formats::Limits;
+use crate::graph::input::{ChannelOrder, InputHints};
 use crate::graph::spaces;
 use crate::state::{self, State};
 use crate::steps::admit::{self, Admitted, Bench, NewModel, NewNetwork};
 use crate::steps::benchmark::Benchmark;
 use crate::steps::bundle;
 use crate::steps::embed::Known;
+use crate::steps::network_source::{self, Reading};
 use crate::steps::results::{self, NewReference, Subject, Tasks};
 use crate::{Error, Observer, Result};
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,8 @@ pub struct IngestOptions {
     pub tags: BTreeMap<String, String>,
     /// What is known of its input; a generated network brings its own.
     pub input: InputHints,
+    /// Architecture of a file that holds weights alone, as `SPACE:CONFIG[@SIDE]`, such as `resnet:18`.
+    pub space: Option<String>,
     /// Benchmark tasks to measure it on.
     pub benchmark: Benchmark,
     /// What a file may make us allocate.
@@ -128,6 +131,7 @@ fn single(source: &str, options: &IngestOptions) -> Result<Wanted> {
     let origin = match is_generated(source) {
         true => {
             refuse_hints(&options.input, source)?;
+            refuse_space(options.space.as_deref(), source)?;
             Origin::Generated(source.to_owned())
         }
         false => Origin::File(PathBuf::from(source)),
@@ -188,6 +192,15 @@ fn refuse_hints(hints: &InputHints, found: &str) -> Result<()> {
     )))
 }
 
+fn refuse_space(space: Option<&str>, found: &str) -> Result<()> {
+    match space {
+        None => Ok(()),
+        Some(space) => Err(Error::input(format!(
+            "space {space}: expected with a file of weights, found with {found}"
+        ))),
+    }
+}
+
 fn is_generated(source: &str) -> bool {
     source
         .split_once(':')
@@ -200,15 +213,17 @@ fn folder(path: &Path, options: &IngestOptions) -> Result<Several> {
         std::fs::read_dir(path).map_err(|error| Error::file("cannot read", path, error))?;
     for entry in entries {
         let file = entry.map_err(|error| Error::file("cannot read", path, error))?.path();
-        if file.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("onnx")) {
+        let suffix = file.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
+        if suffix.is_some_and(|suffix| network_source::SUFFIXES.contains(&suffix.as_str())) {
             files.push(file);
         }
     }
     files.sort();
     if files.is_empty() {
         return Err(Error::input(format!(
-            "{}: expected .onnx files, found none (other formats: export to ONNX first)",
-            path.display()
+            "{}: expected files of networks (.{}), found none (other formats: export to ONNX first)",
+            path.display(),
+            network_source::SUFFIXES.join(", .")
         )));
     }
     let wanted = |file: PathBuf| {
@@ -242,8 +257,9 @@ fn manifest_line(base: &Path, line: Line, defaults: &IngestOptions) -> Result<Wa
         scale: line.scale,
         order: line.channel_order,
     };
+    let space = line.space.clone();
     let origin = match (line.path, line.uri, line.space) {
-        (Some(path), None, None) => Origin::File(base.join(path)),
+        (Some(path), None, _) => Origin::File(base.join(path)),
         (None, Some(uri), None) => Origin::Reference { uri, params: line.params },
         (None, None, Some(space)) if is_generated(&space) => Origin::Generated(space),
         (None, None, Some(space)) => {
@@ -253,13 +269,19 @@ fn manifest_line(base: &Path, line: Line, defaults: &IngestOptions) -> Result<Wa
                 crate::encoder::backbone::SPEC
             )));
         }
-        _ => return Err(Error::input("expected one of path, uri and space")),
+        _ => {
+            return Err(Error::input(
+                "expected one of path, uri and space (both path and space for a file of weights alone)",
+            ));
+        }
     };
-    match &origin {
-        Origin::File(_) => {}
-        Origin::Generated(spec) => refuse_hints(&hints, spec)?,
-        Origin::Reference { uri, .. } => refuse_hints(&hints, uri)?,
-    }
+    let space = match &origin {
+        Origin::File(_) => space.or_else(|| defaults.space.clone()),
+        Origin::Generated(named) | Origin::Reference { uri: named, .. } => {
+            refuse_hints(&hints, named)?;
+            None
+        }
+    };
     if line.params.is_some() && !matches!(origin, Origin::Reference { .. }) {
         return Err(Error::input("params: expected with a uri only, others are counted"));
     }
@@ -278,6 +300,7 @@ fn manifest_line(base: &Path, line: Line, defaults: &IngestOptions) -> Result<Wa
             scale: hints.scale.or(defaults.input.scale),
             order: hints.order.or(defaults.input.order),
         },
+        space,
         benchmark: defaults.benchmark,
         limits: defaults.limits,
     };
@@ -297,15 +320,20 @@ fn one(
         Origin::Reference { params, .. } => params,
         Origin::File(_) | Origin::Generated(_) => None,
     };
+    let mut placed = None;
     let (record, is_known) = match origin {
-        Origin::File(path) => file(state, bench, &path, &options, observer)?,
+        Origin::File(path) => {
+            let (stored, note) = file(state, bench, &path, &options, observer)?;
+            placed = note;
+            stored
+        }
         Origin::Generated(spec) => generated(state, bench, &spec, &options, observer)?,
         Origin::Reference { uri, params } => reference(state, uri, params, &options)?,
     };
     let attributes = state::attributes(&record);
     let other_params = stated.is_some() && stated != attributes.params;
     let kept = is_known.then(|| kept(&record, &options, other_params)).flatten();
-    let notes: Vec<String> = record.not_runnable.into_iter().chain(kept).collect();
+    let notes: Vec<String> = record.not_runnable.into_iter().chain(placed).chain(kept).collect();
     Ok(Ingested {
         source: shown.to_owned(),
         model: Some(record.name),
@@ -427,30 +455,27 @@ fn generated(
     admit(state, bench, network, new, observer)
 }
 
+/// What became of a file, and how its weights were placed where that was not by name.
 fn file(
     state: &State,
     bench: &Bench,
     path: &Path,
     options: &IngestOptions,
     observer: Observer<'_>,
-) -> Result<Stored> {
-    let bytes = std::fs::read(path).map_err(|error| Error::file("cannot read", path, error))?;
-    let located = |error: crate::graph::Error| match error {
-        crate::graph::Error::Device { .. } => Error::Graph(error),
-        error => Error::input(format!("{}: {error}", path.display())),
-    };
-    let onnx = onnx::read(&bytes, &options.limits).map_err(located)?;
-    drop(bytes);
-    let input =
-        InputContract::infer(&onnx.graph, &onnx.metadata, &options.input).map_err(located)?;
+) -> Result<(Stored, Option<String>)> {
+    let IngestOptions { space, input, limits, .. } = options;
+    let reading = Reading { space: space.as_deref(), hints: input, limits };
+    let source = network_source::read(path, &reading)?;
     let stem =
         path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    let new = new_model(state, stem, options)?;
-    let network = NewNetwork { graph: &onnx.graph, input: &input };
-    admit(state, bench, network, new, observer).map_err(|error| match error {
-        Error::Graph(inner) => located(inner),
+    let mut new = new_model(state, stem, options)?;
+    new.architecture = source.architecture;
+    let network = NewNetwork { graph: &source.graph, input: &source.input };
+    let stored = admit(state, bench, network, new, observer).map_err(|error| match error {
+        Error::Graph(inner) => network_source::located(path, inner),
         other => other,
-    })
+    })?;
+    Ok((stored, source.note))
 }
 
 fn reference(
