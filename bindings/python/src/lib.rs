@@ -4,7 +4,7 @@
 mod convert;
 mod errors;
 
-use convert::{dataset, to_python};
+use convert::{Exported, dataset, to_python};
 use errors::{CancelledError, DamagedError, InputError, LockedError};
 use errors::{RefusedError, TansError, ZooError, interruptible, raise};
 use pyo3::exceptions::PyValueError;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tans::{
     Database, Device, ExplainOptions, Filter, FinetuneOptions, GraphError, IngestOptions,
-    InitOptions, ListOptions, MeasureOptions, OpenOptions, QueryOptions, TrainOptions,
+    InitOptions, InputHints, ListOptions, MeasureOptions, OpenOptions, QueryOptions, TrainOptions,
     TuningOptions,
 };
 
@@ -70,19 +70,34 @@ impl Zoo {
         to_python(py, &report)
     }
 
-    /// Takes a network file, a folder of them or a manifest into the zoo; one dictionary per network.
-    #[pyo3(signature = (path, *, name=None, license=None, tags=None))]
+    /// Takes a network file, a folder of them, a manifest, or a `torch.nn.Module` on the CPU into the zoo; one dictionary
+    /// per network.
+    ///
+    /// `space` names the architecture of files that hold weights alone, such as "resnet:18". `input` is (channels, height,
+    /// width) of the images, `mean` and `std` are what they are normalised with, by channel. A module is exported to ONNX
+    /// by its own `torch.onnx.export`, which wants the package onnx, and needs `input`.
+    #[pyo3(signature = (source, *, name=None, license=None, tags=None, space=None, input=None, mean=None, std=None))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn ingest<'py>(
         &self,
         py: Python<'py>,
-        path: &str,
+        source: &Bound<'py, PyAny>,
         name: Option<String>,
         license: Option<String>,
         tags: Option<BTreeMap<String, String>>,
+        space: Option<String>,
+        input: Option<(usize, usize, usize)>,
+        mean: Option<Vec<f32>>,
+        std: Option<Vec<f32>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let tags = tags.unwrap_or_default();
-        let options = IngestOptions { name, license, tags, ..IngestOptions::default() };
-        let report = interruptible(py, |observer| self.database.ingest(path, &options, observer))?;
+        let exported = Exported::of(source, input)?;
+        let input = InputHints { shape: input, mean, std, ..InputHints::default() };
+        let options =
+            IngestOptions { name, license, tags, space, input, ..IngestOptions::default() };
+        let report = interruptible(py, |observer| {
+            self.database.ingest(exported.path(), &options, observer)
+        })?;
         to_python(py, &report)
     }
 
