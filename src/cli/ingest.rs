@@ -11,7 +11,8 @@ use tans::{Benchmark, ChannelOrder, ErrorKind, IngestOptions, InputHints, Limits
 pub struct Ingest {
     /// The zoo's directory
     zoo: PathBuf,
-    /// ONNX files, folders of them, manifests (.jsonl), or the built-in backbone:efficientnet-lite0
+    /// Network files (ONNX; PyTorch checkpoints and safetensors with --space), folders of them, manifests (.jsonl), or
+    /// the built-in backbone:efficientnet-lite0
     #[arg(required = true, value_name = "FILE|FOLDER|MANIFEST.jsonl")]
     sources: Vec<String>,
     /// Name of the model; default: the file's
@@ -29,6 +30,9 @@ pub struct Ingest {
     /// A tag as key=value; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = units::tag)]
     tag: Vec<(String, String)>,
+    /// Architecture of files that hold weights alone, such as resnet:18 or efficientnet_lite:lite0
+    #[arg(long, value_name = "SPACE:CONFIG[@SIDE]")]
+    space: Option<String>,
     /// Size of the input, as CHANNELSxHEIGHTxWIDTH
     #[arg(long, value_name = "CxHxW", value_parser = units::shape)]
     input: Option<(usize, usize, usize)>,
@@ -106,6 +110,7 @@ impl Ingest {
                     Order::Grey => ChannelOrder::Grey,
                 }),
             },
+            space: self.space.clone(),
             benchmark: self.benchmark.benchmark(),
             limits,
             jobs: self.jobs,

@@ -3,11 +3,9 @@
 use super::Error;
 use crate::graph::exec::{Device, Network};
 use crate::graph::input::InputContract;
-use crate::graph::spaces::efficientnet_lite::{self, Variant};
-use crate::graph::{Error as GraphError, Graph, Weight, formats::safetensors};
+use crate::graph::{Graph, formats::safetensors, spaces};
 use crate::rows::Rows;
 use crate::sample::Image;
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 /// Numbers in a feature row.
@@ -21,8 +19,7 @@ const VERSION: u32 = 1;
 
 const WEIGHTS: &[u8] = include_bytes!("../../assets/backbone/efficientnet-lite0.safetensors");
 
-/// ImageNet-1k.
-const CLASSES: usize = 1000;
+const ARCHITECTURE: &str = "efficientnet_lite:lite0";
 
 /// Images between two calls of `progress`.
 const BLOCK: usize = 32;
@@ -85,12 +82,9 @@ impl Backbone {
 /// # Errors
 /// `Error::Graph` if the compiled-in weights do not fit the architecture.
 pub fn network() -> Result<(Graph, InputContract), Error> {
-    let (weights, _) = safetensors::read(WEIGHTS)?;
-    let weights: HashMap<_, _> = weights.into_iter().collect();
-    let variant = Variant::new(0)?;
-    let supply = |name: &str| weights.get(name).map(Weight::widened);
-    let graph: Result<Graph, GraphError> = efficientnet_lite::pretrained(variant, CLASSES, &supply);
-    Ok((graph?, variant.input()))
+    let (state, _) = safetensors::read(WEIGHTS)?;
+    let network = spaces::pretrained(ARCHITECTURE, state)?.network;
+    Ok((network.graph, network.input))
 }
 
 /// Identifies what made a feature row: rows with different fingerprints must not be compared.

@@ -16,7 +16,7 @@ pub mod topology;
 
 pub use error::Error;
 pub use safetensors::Dtype;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// Shared bytes: owned, or a slice of a mapped file.
@@ -171,6 +171,29 @@ impl Weight {
 }
 
 impl Graph {
+    /// Gives the weights of a canonical graph, `t0` and so on, names by their number; leaves all as they are if a name
+    /// is missing, comes twice or is that of a value, or if there are subgraphs.
+    pub fn rename_weights<'a>(&mut self, name_of: impl Fn(usize) -> Option<&'a str>) {
+        let fresh = |old: &str| name_of(old.strip_prefix('t')?.parse().ok()?);
+        let mut taken: HashSet<&str> =
+            self.inputs.iter().chain(&self.outputs).map(|value| value.name.as_str()).collect();
+        taken.extend(self.nodes.iter().flat_map(|node| &node.outputs).map(String::as_str));
+        let is_free = |old: &String| fresh(old).is_some_and(|name| taken.insert(name));
+        let is_flat = self.nodes.iter().all(|node| node.subgraphs().next().is_none());
+        if !is_flat || !self.weights.keys().all(is_free) {
+            return;
+        }
+        for input in self.nodes.iter_mut().flat_map(|node| &mut node.inputs) {
+            if self.weights.contains_key(input) {
+                *input = fresh(input).unwrap_or_default().to_owned();
+            }
+        }
+        let weights = std::mem::take(&mut self.weights).into_iter();
+        self.weights = weights
+            .map(|(old, weight)| (fresh(&old).unwrap_or_default().to_owned(), weight))
+            .collect();
+    }
+
     /// Looks for NaN and infinities in every floating-point weight, subgraphs and tensor attributes
     /// included.
     ///

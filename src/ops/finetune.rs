@@ -1,5 +1,6 @@
 //! Fine-tunes a network on the user's dataset and stores the result as a new model.
 
+use crate::graph::formats::Limits;
 use crate::graph::spaces;
 use crate::state::State;
 use crate::steps::admit::{self, Bench, NewModel, NewNetwork};
@@ -252,8 +253,14 @@ fn new_model(
         architecture: start.architecture.clone(),
         class_names: samples.class_names.clone(),
         benchmark: options.benchmark,
+        limits: as_its_start(),
         ..NewModel::default()
     })
+}
+
+/// The constants of a network were held to a limit when it was let in; its child makes the same ones.
+fn as_its_start() -> Limits {
+    Limits { constant_bytes_max: u64::MAX, ..Limits::default() }
 }
 
 fn free_name(state: &State, wanted: &str) -> Result<String> {

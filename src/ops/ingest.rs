@@ -1,22 +1,26 @@
 //! Takes trained networks into a zoo: one file, a folder, a manifest, or a generated one.
 
+mod sources;
+
 use crate::error::ErrorKind;
-use crate::graph::exec::device;
-use crate::graph::formats::{Limits, onnx};
-use crate::graph::input::{ChannelOrder, InputContract, InputHints};
+use crate::graph::exec::device::ThreadShare;
+use crate::graph::formats::Limits;
+use crate::graph::input::InputHints;
 use crate::graph::spaces;
 use crate::state::{self, State};
 use crate::steps::admit::{self, Admitted, Bench, NewModel, NewNetwork};
 use crate::steps::benchmark::Benchmark;
 use crate::steps::bundle;
 use crate::steps::embed::Known;
+use crate::steps::network_source::{self, Reading};
 use crate::steps::parallel;
 use crate::steps::results::{self, Addition, NewReference, Subject, Tasks};
 use crate::{Error, Observer, Result};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use sources::{Line, Network, Origin, Reference, Wanted};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tans_storage::{Architecture, ModelRecord, PairKind, TaskId, TaskRecord};
 
 /// Options of `ingest`; with a manifest they are the defaults of its lines (input hints: of its files).
@@ -34,12 +38,14 @@ pub struct IngestOptions {
     pub tags: BTreeMap<String, String>,
     /// What is known of its input; a generated network brings its own.
     pub input: InputHints,
+    /// Architecture of a file that holds weights alone, as `SPACE:CONFIG[@SIDE]`, such as `resnet:18`.
+    pub space: Option<String>,
     /// Benchmark tasks to measure it on.
     pub benchmark: Benchmark,
-    /// What a file may make us allocate.
+    /// What a file may make us allocate; of several files side by side, each.
     pub limits: Limits,
-    /// Networks of a folder or manifest that are read, measured and stored side by side, at least 1. They share the
-    /// threads of this process until the last is done. With more than one, references come first and networks in the
+    /// Networks of a folder or manifest that are read, measured and stored side by side, at least 1; no more are than this
+    /// process has threads, which they share until the last is done. With more than one, references come first and networks in the
     /// order in which they are done (of two that are equal the first gives its name), and latencies are left to
     /// `reindex`. Default 1.
     pub jobs: usize,
@@ -54,6 +60,7 @@ impl Default for IngestOptions {
             license: None,
             tags: BTreeMap::new(),
             input: InputHints::default(),
+            space: None,
             benchmark: Benchmark::default(),
             limits: Limits::default(),
             jobs: 1,
@@ -81,42 +88,8 @@ pub struct Ingested {
 /// Called with each network as soon as it is stored or refused; `Break` asks to stop.
 pub type Reporter<'a> = &'a mut dyn FnMut(Ingested) -> ControlFlow<()>;
 
-/// One line of a manifest. Paths are relative to the manifest.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    path: Option<PathBuf>,
-    uri: Option<String>,
-    space: Option<String>,
-    name: Option<String>,
-    task: Option<String>,
-    accuracy: Option<f32>,
-    license: Option<String>,
-    params: Option<u64>,
-    #[serde(default)]
-    tags: BTreeMap<String, String>,
-    input: Option<(usize, usize, usize)>,
-    mean: Option<Vec<f32>>,
-    std: Option<Vec<f32>>,
-    scale: Option<f32>,
-    channel_order: Option<ChannelOrder>,
-}
-
-/// Where one network comes from.
-enum Origin {
-    File(PathBuf),
-    Generated(String),
-    Reference { uri: String, params: Option<u64> },
-}
-
-/// One network that is asked for.
-struct Wanted {
-    origin: Origin,
-    options: IngestOptions,
-}
-
-/// Stores each network by its own commit and reports it at once. With several networks, one that is refused does not
-/// stop the others.
+/// Stores each network by its own commit, references by the hundred, and reports each at once. With several networks,
+/// one that is refused does not stop the others.
 ///
 /// # Errors
 /// For a single network, the reason why it was refused; a zoo, disk or device that fails.
@@ -127,31 +100,32 @@ pub(crate) fn run(
     report: Reporter<'_>,
     observer: Observer<'_>,
 ) -> Result<()> {
-    check_result(options)?;
+    sources::check_result(options)?;
     if options.jobs == 0 {
         return Err(Error::input("jobs: expected at least 1, found 0"));
     }
-    let Some(many) = several(source, options)? else {
-        let wanted = single(source, options)?;
+    let Some(many) = sources::several(source, options)? else {
+        let wanted = sources::single(source, options)?;
         let bench = Bench::load(state)?;
-        return tell(report, one(state, &bench, source, wanted, observer)?);
+        return tell(report, network(state, &bench, source.to_owned(), wanted, observer)?);
     };
     let bench = Bench::load(state)?;
     let (total, mut done) = (many.len(), 0);
-    let (first, rest): (Vec<Several>, Vec<Several>) =
-        batches(many).into_iter().partition(|batch| options.jobs == 1 || is_of_references(batch));
+    let (first, rest): (Vec<Batch>, Vec<Batch>) = batches(many)
+        .into_iter()
+        .partition(|batch| options.jobs == 1 || matches!(batch, Batch::References(_)));
     for batch in first {
-        let shown = batch.first().map_or("", |(shown, _)| shown);
-        crate::progress::report(&mut *observer, "ingesting", shown, done, total)?;
-        done += batch.len();
-        for ingested in together(state, &bench, batch, &mut *observer)? {
+        crate::progress::report(&mut *observer, "ingesting", batch.shown(), done, total)?;
+        for ingested in store(state, &bench, batch, &mut *observer)? {
+            done += 1;
             tell(&mut *report, ingested)?;
         }
     }
     if rest.is_empty() {
         return Ok(());
     }
-    let work = |batch, observer: Observer<'_>| together(state, &bench, batch, observer);
+    let threads = ThreadShare::new(options.jobs.min(rest.len()))?;
+    let work = |batch, observer: Observer<'_>| store(state, &bench, batch, observer);
     let mut each = |ingested: Option<Vec<Ingested>>| {
         for ingested in ingested.into_iter().flatten() {
             done += 1;
@@ -159,11 +133,7 @@ pub(crate) fn run(
         }
         crate::progress::report(&mut *observer, "ingesting", "", done, total)
     };
-    let threads = device::threads() as usize;
-    device::set_threads((threads / options.jobs).max(1))?;
-    let outcome = parallel::for_each(rest, options.jobs, work, &mut each);
-    device::set_threads(threads)?;
-    outcome
+    parallel::for_each(rest, threads.jobs(), work, &mut each)
 }
 
 fn tell(report: Reporter<'_>, ingested: Ingested) -> Result<()> {
@@ -174,241 +144,95 @@ fn tell(report: Reporter<'_>, ingested: Ingested) -> Result<()> {
 }
 
 /// References are records alone, so that many of them share a commit.
-const REFERENCES_MAX: usize = 1000;
+const REFERENCES_MAX: usize = 500;
 
-/// What is stored by one commit: a network, or references that follow each other and share no URI or name.
-fn batches(many: Several) -> Vec<Several> {
-    let mut batches: Vec<Several> = Vec::new();
+/// What one commit stores.
+enum Batch {
+    Network(String, Network),
+    /// No two share a URI or a name.
+    References(Vec<(String, Reference)>),
+    Refused(String, Error),
+}
+
+impl Batch {
+    /// What to call it while it is worked on.
+    fn shown(&self) -> &str {
+        match self {
+            Self::Network(shown, _) | Self::Refused(shown, _) => shown,
+            Self::References(all) => all.first().map_or("", |(shown, _)| shown),
+        }
+    }
+}
+
+/// References that follow each other go together.
+fn batches(many: Vec<Line>) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::new();
     let mut taken: HashSet<String> = HashSet::new();
     for (shown, wanted) in many {
-        let words = match &wanted {
-            Ok(Wanted { origin: Origin::Reference { uri, .. }, options }) => {
-                [Some(uri), options.name.as_ref()].into_iter().flatten().cloned().collect()
-            }
-            _ => HashSet::new(),
-        };
-        match batches.last_mut() {
-            Some(last)
-                if !words.is_empty()
-                    && !taken.is_empty()
-                    && last.len() < REFERENCES_MAX
-                    && taken.is_disjoint(&words) =>
-            {
-                last.push((shown, wanted));
-                taken.extend(words);
-            }
-            _ => {
-                batches.push(vec![(shown, wanted)]);
-                taken = words;
+        match wanted {
+            Err(error) => batches.push(Batch::Refused(shown, error)),
+            Ok(Wanted::Network(network)) => batches.push(Batch::Network(shown, network)),
+            Ok(Wanted::Reference(reference)) => {
+                let name = reference.options.name.clone();
+                let words: HashSet<String> =
+                    name.into_iter().chain([reference.uri.clone()]).collect();
+                match batches.last_mut() {
+                    Some(Batch::References(last))
+                        if last.len() < REFERENCES_MAX && taken.is_disjoint(&words) =>
+                    {
+                        last.push((shown, reference));
+                        taken.extend(words);
+                    }
+                    _ => {
+                        batches.push(Batch::References(vec![(shown, reference)]));
+                        taken = words;
+                    }
+                }
             }
         }
     }
     batches
 }
 
-fn is_of_references(batch: &Several) -> bool {
-    batch
-        .iter()
-        .all(|(_, wanted)| matches!(wanted, Ok(Wanted { origin: Origin::Reference { .. }, .. })))
-}
-
-/// Stores what one commit takes; one line for each of its networks.
-fn together(
+/// One line for each network or reference.
+fn store(
     state: &State,
     bench: &Bench,
-    batch: Several,
+    batch: Batch,
     observer: Observer<'_>,
 ) -> Result<Vec<Ingested>> {
-    if is_of_references(&batch) {
-        return references(state, batch);
-    }
-    let one = |(shown, wanted): (String, Result<Wanted>)| {
-        let result = wanted.and_then(|wanted| one(state, bench, &shown, wanted, &mut *observer));
-        or_refused(shown, result)
-    };
-    batch.into_iter().map(one).collect()
-}
-
-fn single(source: &str, options: &IngestOptions) -> Result<Wanted> {
-    let origin = match is_generated(source) {
-        true => {
-            refuse_hints(&options.input, source)?;
-            Origin::Generated(source.to_owned())
+    match batch {
+        Batch::Refused(shown, error) => Ok(vec![or_refused(shown, Err(error))?]),
+        Batch::Network(shown, wanted) => {
+            let stored = network(state, bench, shown.clone(), wanted, observer);
+            Ok(vec![or_refused(shown, stored)?])
         }
-        false => Origin::File(PathBuf::from(source)),
-    };
-    Ok(Wanted { origin, options: options.clone() })
-}
-
-/// Networks with what to call them in the report.
-type Several = Vec<(String, Result<Wanted>)>;
-
-/// The networks of a folder or manifest; `None` if `source` is a single one.
-fn several(source: &str, options: &IngestOptions) -> Result<Option<Several>> {
-    if is_generated(source) {
-        return Ok(None);
-    }
-    let path = Path::new(source);
-    let metadata =
-        std::fs::metadata(path).map_err(|error| Error::file("cannot read", path, error))?;
-    let many = if metadata.is_dir() {
-        folder(path, options)?
-    } else if path.extension().is_some_and(|suffix| suffix == "jsonl") {
-        manifest(path, options)?
-    } else {
-        return Ok(None);
-    };
-    if options.name.is_some() && many.len() > 1 {
-        return Err(Error::input(format!(
-            "--name: expected one network, found {} in {source}",
-            many.len()
-        )));
-    }
-    Ok(Some(many))
-}
-
-/// An accuracy is a fraction, and belongs to a task.
-fn check_result(options: &IngestOptions) -> Result<()> {
-    match (options.accuracy, &options.task) {
-        (Some(value), _) if !(0.0..=1.0).contains(&value) => {
-            Err(Error::input(format!("accuracy: expected a fraction in 0..1, found {value}")))
-        }
-        (Some(_), None) => Err(Error::input(
-            "accuracy: expected a task that it was measured on, found none; pass --task",
-        )),
-        (Some(_), Some(_)) | (None, _) => Ok(()),
+        Batch::References(all) => references(state, all),
     }
 }
 
-/// Input hints are for files, whose contract has to be found out.
-fn refuse_hints(hints: &InputHints, found: &str) -> Result<()> {
-    let InputHints { shape, mean, std, scale, order } = hints;
-    let is_empty =
-        shape.is_none() && mean.is_none() && std.is_none() && scale.is_none() && order.is_none();
-    if is_empty {
-        return Ok(());
-    }
-    Err(Error::input(format!(
-        "input, mean, std, scale and channel order: expected with the file of a network, found with {found}"
-    )))
-}
-
-fn is_generated(source: &str) -> bool {
-    source
-        .split_once(':')
-        .is_some_and(|(space, _)| space == bundle::BUILT_IN || spaces::NAMES.contains(&space))
-}
-
-fn folder(path: &Path, options: &IngestOptions) -> Result<Several> {
-    let mut files = Vec::new();
-    let entries =
-        std::fs::read_dir(path).map_err(|error| Error::file("cannot read", path, error))?;
-    for entry in entries {
-        let file = entry.map_err(|error| Error::file("cannot read", path, error))?.path();
-        if file.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("onnx")) {
-            files.push(file);
-        }
-    }
-    files.sort();
-    if files.is_empty() {
-        return Err(Error::input(format!(
-            "{}: expected .onnx files, found none (other formats: export to ONNX first)",
-            path.display()
-        )));
-    }
-    let wanted = |file: PathBuf| {
-        let shown = file.display().to_string();
-        (shown, Ok(Wanted { origin: Origin::File(file), options: options.clone() }))
-    };
-    Ok(files.into_iter().map(wanted).collect())
-}
-
-fn manifest(path: &Path, options: &IngestOptions) -> Result<Several> {
-    let text =
-        std::fs::read_to_string(path).map_err(|error| Error::file("cannot read", path, error))?;
-    let base = path.parent().unwrap_or(Path::new("."));
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let wanted = |(number, line): (usize, &str)| {
-        let shown = format!("{}:{}", path.display(), number + 1);
-        let parsed = serde_json::from_str::<Line>(line)
-            .map_err(|error| Error::input(error.to_string()))
-            .and_then(|line| manifest_line(base, line, options));
-        (shown, parsed)
-    };
-    Ok(lines.map(wanted).collect())
-}
-
-fn manifest_line(base: &Path, line: Line, defaults: &IngestOptions) -> Result<Wanted> {
-    let hints = InputHints {
-        shape: line.input,
-        mean: line.mean,
-        std: line.std,
-        scale: line.scale,
-        order: line.channel_order,
-    };
-    let origin = match (line.path, line.uri, line.space) {
-        (Some(path), None, None) => Origin::File(base.join(path)),
-        (None, Some(uri), None) => Origin::Reference { uri, params: line.params },
-        (None, None, Some(space)) if is_generated(&space) => Origin::Generated(space),
-        (None, None, Some(space)) => {
-            return Err(Error::input(format!(
-                "space: expected SPACE:CONFIG with one of {} or {}, found {space:?}",
-                spaces::NAMES.join(", "),
-                crate::encoder::backbone::SPEC
-            )));
-        }
-        _ => return Err(Error::input("expected one of path, uri and space")),
-    };
-    match &origin {
-        Origin::File(_) => {}
-        Origin::Generated(spec) => refuse_hints(&hints, spec)?,
-        Origin::Reference { uri, .. } => refuse_hints(&hints, uri)?,
-    }
-    if line.params.is_some() && !matches!(origin, Origin::Reference { .. }) {
-        return Err(Error::input("params: expected with a uri only, others are counted"));
-    }
-    // An accuracy belongs to its task, so a line that names a task takes none from the defaults.
-    let accuracy = line.accuracy.or(defaults.accuracy.filter(|_| line.task.is_none()));
-    let options = IngestOptions {
-        name: line.name.or_else(|| defaults.name.clone()),
-        task: line.task.or_else(|| defaults.task.clone()),
-        accuracy,
-        license: line.license.or_else(|| defaults.license.clone()),
-        tags: defaults.tags.clone().into_iter().chain(line.tags).collect(),
-        input: InputHints {
-            shape: hints.shape.or(defaults.input.shape),
-            mean: hints.mean.or_else(|| defaults.input.mean.clone()),
-            std: hints.std.or_else(|| defaults.input.std.clone()),
-            scale: hints.scale.or(defaults.input.scale),
-            order: hints.order.or(defaults.input.order),
-        },
-        benchmark: defaults.benchmark,
-        limits: defaults.limits,
-        jobs: defaults.jobs,
-    };
-    check_result(&options)?;
-    Ok(Wanted { origin, options })
-}
-
-fn one(
+fn network(
     state: &State,
     bench: &Bench,
-    shown: &str,
-    wanted: Wanted,
+    shown: String,
+    Network { origin, options }: Network,
     observer: Observer<'_>,
 ) -> Result<Ingested> {
-    let Wanted { origin, options } = wanted;
-    let stored = match origin {
-        Origin::File(path) => file(state, bench, &path, &options, observer)?,
-        Origin::Generated(spec) => generated(state, bench, &spec, &options, observer)?,
-        Origin::Reference { .. } => {
-            return Err(Error::input("expected a network, found a reference"));
+    match origin {
+        Origin::File(path) => {
+            let (stored, placed) = file(state, bench, &path, &options, observer)?;
+            let mut line = ingested(shown, stored, &options, None);
+            line.note = placed.into_iter().chain(line.note).reduce(|a, b| format!("{a}; {b}"));
+            Ok(line)
         }
-    };
-    Ok(ingested(shown.to_owned(), stored, &options, None))
+        Origin::Generated(spec) => {
+            let stored = generated(state, bench, &spec, &options, observer)?;
+            Ok(ingested(shown, stored, &options, None))
+        }
+    }
 }
 
-/// The line of a network that is stored; `stated` are the parameters that a reference came with.
+/// The line of what is stored; `stated` are the parameters that a reference came with.
 fn ingested(
     source: String,
     (record, is_known): Stored,
@@ -547,81 +371,67 @@ fn file(
     path: &Path,
     options: &IngestOptions,
     observer: Observer<'_>,
-) -> Result<Stored> {
-    let bytes = std::fs::read(path).map_err(|error| Error::file("cannot read", path, error))?;
-    let located = |error: crate::graph::Error| match error {
-        crate::graph::Error::Device { .. } => Error::Graph(error),
-        error => Error::input(format!("{}: {error}", path.display())),
-    };
-    let onnx = onnx::read(&bytes, &options.limits).map_err(located)?;
-    drop(bytes);
-    let input =
-        InputContract::infer(&onnx.graph, &onnx.metadata, &options.input).map_err(located)?;
+) -> Result<(Stored, Option<String>)> {
+    let IngestOptions { space, input, limits, .. } = options;
+    let reading = Reading { space: space.as_deref(), hints: input, limits };
+    let source = network_source::read(path, &reading)?;
     let stem =
         path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    let new = new_model(state, stem, options)?;
-    let network = NewNetwork { graph: &onnx.graph, input: &input };
-    admit(state, bench, network, new, observer).map_err(|error| match error {
-        Error::Graph(inner) => located(inner),
+    let mut new = new_model(state, stem, options)?;
+    new.architecture = source.architecture;
+    let network = NewNetwork { graph: &source.graph, input: &source.input };
+    let stored = admit(state, bench, network, new, observer).map_err(|error| match error {
+        Error::Graph(inner) => network_source::located(path, inner),
         other => other,
-    })
+    })?;
+    Ok((stored, source.note))
 }
 
-/// A reference before its commit.
-struct Pending {
-    shown: String,
-    options: IngestOptions,
-    stated: Option<u64>,
-    is_known: bool,
-}
-
-/// Stores references that share no URI or name by one commit; the refused ones come first.
-fn references(state: &State, batch: Several) -> Result<Vec<Ingested>> {
-    let ordered = state.lock_commits();
-    let (mut pending, mut additions) = (Vec::new(), Vec::new());
-    let (mut lines, mut new_tasks) = (Vec::new(), BTreeMap::new());
-    for (shown, wanted) in batch {
-        let prepared = wanted.and_then(|Wanted { origin, options }| match origin {
-            Origin::Reference { uri, params } => {
-                let (addition, tasks) = reference(state, uri, params, &options)?;
-                Ok((addition, tasks, options, params))
-            }
-            Origin::File(_) | Origin::Generated(_) => Err(Error::input("expected a reference")),
-        });
-        match prepared {
-            Ok((addition, tasks, options, stated)) => {
-                new_tasks.extend(tasks.into_iter().map(|task| (task.id, task)));
-                let is_known = matches!(addition.subject, Subject::Stored(_));
-                pending.push(Pending { shown, options, stated, is_known });
-                additions.push(addition);
-            }
-            Err(error) => lines.push(or_refused(shown, Err(error))?),
+/// Stores references by one commit; if one of them is refused by it, one by one.
+fn references(state: &State, batch: Vec<(String, Reference)>) -> Result<Vec<Ingested>> {
+    if let [_, _, ..] = &batch[..] {
+        match commit_references(state, &batch) {
+            Err(error) if error.kind() == ErrorKind::Input => {}
+            stored => return stored,
         }
+    }
+    let one = |line: &(String, Reference)| {
+        let stored = commit_references(state, std::slice::from_ref(line));
+        or_refused(line.0.clone(), stored.map(|mut lines| lines.remove(0)))
+    };
+    batch.iter().map(one).collect()
+}
+
+fn commit_references(state: &State, batch: &[(String, Reference)]) -> Result<Vec<Ingested>> {
+    let ordered = state.lock_commits();
+    let (mut known, mut additions, mut new_tasks) = (Vec::new(), Vec::new(), BTreeMap::new());
+    for (_, reference) in batch {
+        let (addition, tasks) = addition(state, reference)?;
+        new_tasks.extend(tasks.into_iter().map(|task| (task.id, task)));
+        known.push(matches!(addition.subject, Subject::Stored(_)));
+        additions.push(addition);
     }
     let new_tasks: Vec<TaskRecord> = new_tasks.into_values().collect();
     let tasks = Tasks { new: &new_tasks, replaced: None };
     let records = results::commit(state, &ordered, &tasks, additions)?;
-    for (record, Pending { shown, options, stated, is_known }) in records.into_iter().zip(pending) {
-        lines.push(ingested(shown, (record, is_known), &options, stated));
-    }
-    Ok(lines)
+    let stored = records.into_iter().zip(known).zip(batch);
+    let line = |((record, is_known), (shown, reference)): (Stored, &(String, Reference))| {
+        ingested(shown.clone(), (record, is_known), &reference.options, reference.params)
+    };
+    Ok(stored.map(line).collect())
 }
 
-fn reference(
-    state: &State,
-    uri: String,
-    params: Option<u64>,
-    options: &IngestOptions,
-) -> Result<(Addition, Vec<TaskRecord>)> {
+fn addition(state: &State, reference: &Reference) -> Result<(Addition, Vec<TaskRecord>)> {
+    let Reference { uri, params, options } = reference;
     let Training { seen, results, tasks } = training(state, options)?;
     let new = NewReference {
         name: options.name.clone().unwrap_or_else(|| uri.clone()),
-        uri,
+        uri: uri.clone(),
         license: options.license.clone(),
         tags: options.tags.clone(),
         seen,
         results,
-        params,
+        params: *params,
     };
     Ok((results::reference(&state.store, new)?, tasks))
 }

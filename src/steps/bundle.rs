@@ -336,7 +336,7 @@ impl Members {
     }
 
     fn tensors(&mut self, name: &str, origin: &Path) -> Result<HashMap<String, Weight>> {
-        let (tensors, _) = safetensors::read(&self.take(name, origin)?)?;
+        let tensors = safetensors::read(&self.take(name, origin)?)?.0.entries;
         Ok(tensors.into_iter().collect())
     }
 }

@@ -15,6 +15,8 @@ pub mod generation;
 pub mod known;
 pub mod network_file;
 #[cfg(feature = "torch")]
+pub mod network_source;
+#[cfg(feature = "torch")]
 pub mod parallel;
 #[cfg(feature = "torch")]
 pub mod probe;
@@ -139,7 +141,7 @@ pub fn stored_weight(store: &Store, id: TensorId) -> Result<Weight> {
     Ok(Weight { dtype: tensor.dtype(), shape: tensor.shape().to_vec(), bytes: Arc::new(tensor) })
 }
 
-/// A stored network's graph on mapped weights.
+/// A stored network's graph on mapped weights, under the names that they came with where that is possible.
 pub fn stored_graph(store: &Store, model: &ModelRecord) -> Result<Graph> {
     let graph = model.graph.ok_or_else(|| {
         Error::input(format!(
@@ -152,7 +154,9 @@ pub fn stored_graph(store: &Store, model: &ModelRecord) -> Result<Graph> {
     for weight in &model.weights {
         weights.push(stored_weight(store, weight.tensor)?);
     }
-    Ok(onnx::from_canonical(store.tensor(graph)?.as_ref(), weights)?)
+    let mut graph = onnx::from_canonical(store.tensor(graph)?.as_ref(), weights)?;
+    graph.rename_weights(|number| model.weights.get(number).map(|weight| weight.name.as_str()));
+    Ok(graph)
 }
 
 /// A stored network's input contract.

@@ -1,11 +1,16 @@
 //! A stored network as a file that others read.
 
+use super::bundle::BUILT_IN;
 use super::{input_contract, stored_graph};
 use crate::graph::formats::{onnx, safetensors};
+use crate::graph::input::InputContract;
 use crate::{Error, Result};
 use std::path::Path;
 use tans_storage::Error::Corrupt;
-use tans_storage::{ModelRecord, Store, TaskRecord, TensorId};
+use tans_storage::{Architecture, ModelRecord, Store, TaskRecord, TensorId};
+
+/// Key of the metadata entry that names the architecture of exported weights.
+pub const ARCHITECTURE_KEY: &str = "tans.architecture";
 
 /// What a network is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,9 +92,13 @@ pub fn prove(store: &Store, owner: &str, tensors: impl Iterator<Item = TensorId>
     Ok(())
 }
 
-/// A record as file metadata; `ingest` reads the input contract back from it.
+/// A record as file metadata; `ingest` reads the input contract back from it, and the architecture of weights alone.
 fn metadata(model: &ModelRecord) -> Result<Vec<(String, String)>> {
-    let mut metadata = input_contract(model)?.to_metadata();
+    let input = input_contract(model)?;
+    let mut metadata = input.to_metadata();
+    if let Some(architecture) = &model.architecture {
+        metadata.push(architecture_entry(architecture, &input));
+    }
     metadata.push(("tans.name".into(), model.name.clone()));
     if let Some(license) = &model.license {
         metadata.push(("tans.license".into(), license.clone()));
@@ -98,4 +107,15 @@ fn metadata(model: &ModelRecord) -> Result<Vec<(String, String)>> {
         metadata.push(("tans.class_names".into(), model.class_names.join("\n")));
     }
     Ok(metadata)
+}
+
+/// The entry by which `network_source` finds the architecture of exported weights.
+fn architecture_entry(architecture: &Architecture, input: &InputContract) -> (String, String) {
+    let Architecture { space, config, numbers: _ } = architecture;
+    // The backbone that every build carries is a member of a space, too.
+    let member = match (space.as_str(), config.strip_prefix("efficientnet-")) {
+        (BUILT_IN, Some(variant)) => format!("efficientnet_lite:{variant}"),
+        _ => format!("{space}:{config}"),
+    };
+    (ARCHITECTURE_KEY.to_owned(), format!("{member}@{}", input.height))
 }

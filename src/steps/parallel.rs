@@ -1,6 +1,6 @@
 //! Work on many items side by side.
 
-use crate::{Observer, Progress, Result};
+use crate::{Error, Observer, Progress, Result};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// How often a job that has nothing to report asks whether to go on.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Runs `work` on every item, `jobs` at a time, and hands each result to `each` on the caller's thread in the order in
+/// Runs `work` on every item, at most `jobs` at a time, and hands each result to `each` on the caller's thread in the order in
 /// which they come; `each(None)` is a chance to stop while none does.
 ///
 /// # Errors
@@ -27,11 +27,11 @@ pub fn for_each<T: Send, R: Send>(
     let stop = AtomicBool::new(false);
     let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
     thread::scope(|scope| {
-        let (send, receive) = mpsc::sync_channel(jobs);
-        for _ in 0..jobs {
+        let (send, receive) = mpsc::channel();
+        for number in 0..jobs {
             let send = send.clone();
             let (work, stop, next) = (&work, &stop, &next);
-            scope.spawn(move || {
+            let worker = move || {
                 let mut observer = |_: Progress| match stop.load(Ordering::Relaxed) {
                     true => ControlFlow::Break(()),
                     false => ControlFlow::Continue(()),
@@ -43,7 +43,13 @@ pub fn for_each<T: Send, R: Send>(
                         break;
                     }
                 }
-            });
+            };
+            match thread::Builder::new().spawn_scoped(scope, worker) {
+                Ok(_) => {}
+                // Fewer do the same, if more slowly.
+                Err(_) if number > 0 => break,
+                Err(error) => return Err(Error::input(format!("no thread to work in: {error}"))),
+            }
         }
         drop(send);
         let outcome = loop {
@@ -66,15 +72,21 @@ pub fn for_each<T: Send, R: Send>(
 #[expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 mod tests {
     use super::*;
-    use crate::Error;
-    use std::sync::Barrier;
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Instant;
 
     #[test]
     fn every_item_is_worked_on_once_and_side_by_side() {
-        // Nobody passes the barrier alone.
-        let barrier = Barrier::new(2);
+        let (active, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let start = Instant::now();
         let work = |item: usize, _: Observer<'_>| {
-            barrier.wait();
+            let now = active.fetch_add(1, Ordering::SeqCst) + 1;
+            most.fetch_max(now, Ordering::SeqCst);
+            // Waits for a second one, but not for ever.
+            while most.load(Ordering::SeqCst) < 2 && start.elapsed() < Duration::from_secs(10) {
+                thread::yield_now();
+            }
+            active.fetch_sub(1, Ordering::SeqCst);
             Ok(item * 10)
         };
         let mut results = Vec::new();
@@ -82,9 +94,10 @@ mod tests {
             results.extend(result);
             Ok(())
         };
-        for_each((0..6).collect(), 2, work, &mut keep).unwrap();
+        for_each((0..5).collect(), 2, work, &mut keep).unwrap();
         results.sort_unstable();
-        assert_eq!(results, [0, 10, 20, 30, 40, 50]);
+        assert_eq!(results, [0, 10, 20, 30, 40]);
+        assert_eq!(most.load(Ordering::SeqCst), 2, "two at a time, no more and no fewer");
     }
 
     #[test]

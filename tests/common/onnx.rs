@@ -1,4 +1,4 @@
-//! One hand-written ONNX file: a network that cannot take every image.
+//! Hand-written ONNX files: networks that cannot take every image, or not every limit.
 
 /// A field of bytes: key, length, content.
 fn bytes(number: u8, content: &[u8]) -> Vec<u8> {
@@ -47,6 +47,28 @@ pub fn afraid_of_the_dark() -> Vec<u8> {
         node("Gemm", &["features", "weight", "bias"], "logits"),
         bytes(2, b"dark"),
         weight("least", &[1], &[0.05]),
+        weight("weight", &[3, 2], &[1.0, -1.0, 0.5, 0.25, -0.5, 2.0]),
+        weight("bias", &[2], &[0.0, 0.1]),
+        value(11, "x", &[1, 3, 8, 8]),
+        value(12, "logits", &[1, 2]),
+    ]
+    .concat();
+    [number(1, 8), bytes(7, &graph), bytes(8, &number(2, 17))].concat()
+}
+
+/// A network that adds the mean of 96 MB of zeros, which it makes itself, to the mean of each channel.
+pub fn maker_of_constants() -> Vec<u8> {
+    let sides: Vec<u8> =
+        [1_i64, 3, 2048, 4096].iter().flat_map(|side| side.to_le_bytes()).collect();
+    let graph = [
+        node("ConstantOfShape", &["sides"], "zeros"),
+        node("GlobalAveragePool", &["zeros"], "none"),
+        node("GlobalAveragePool", &["x"], "mean"),
+        node("Add", &["mean", "none"], "sum"),
+        node("Flatten", &["sum"], "features"),
+        node("Gemm", &["features", "weight", "bias"], "logits"),
+        bytes(2, b"maker"),
+        bytes(5, &[number(1, 4), number(2, 7), bytes(8, b"sides"), bytes(9, &sides)].concat()),
         weight("weight", &[3, 2], &[1.0, -1.0, 0.5, 0.25, -0.5, 2.0]),
         weight("bias", &[2], &[0.0, 0.1]),
         value(11, "x", &[1, 3, 8, 8]),

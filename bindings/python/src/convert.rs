@@ -3,7 +3,7 @@
 use crate::errors::TansError;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{IntoPyDict, PyBytes, PyDict};
 use std::path::PathBuf;
 use tans::{DatasetSource, Image};
 
@@ -15,6 +15,53 @@ pub fn to_python<'py>(
     let json =
         serde_json::to_string(value).map_err(|error| TansError::new_err(error.to_string()))?;
     py.import("json")?.call_method1("loads", (json,))
+}
+
+/// Where a network lies: a path of the caller's, or the folder of an export, which goes with it.
+pub struct Exported {
+    path: String,
+    _folder: Option<Py<PyAny>>,
+}
+
+impl Exported {
+    /// A path as it is; a `torch.nn.Module` as an ONNX file for images of `input`.
+    pub fn of(source: &Bound<'_, PyAny>, input: Option<(usize, usize, usize)>) -> PyResult<Self> {
+        if let Ok(path) = source.extract::<PathBuf>() {
+            return Ok(Self { path: path.to_string_lossy().into_owned(), _folder: None });
+        }
+        let py = source.py();
+        let wrong = |expected: &str| {
+            let found = source.get_type().to_string();
+            PyValueError::new_err(format!("source: expected {expected}, found {found}"))
+        };
+        // Whoever has a module has imported torch.
+        let torch = py.import("sys")?.getattr("modules")?.call_method1("get", ("torch",))?;
+        if torch.is_none() || !source.is_instance(&torch.getattr("nn")?.getattr("Module")?)? {
+            return Err(wrong("a path or a torch.nn.Module"));
+        }
+        let (channels, height, width) =
+            input.ok_or_else(|| wrong("input=(channels, height, width) with a module"))?;
+        let folder = py.import("tempfile")?.call_method0("TemporaryDirectory")?;
+        let stem: String = source.get_type().name()?.extract()?;
+        let path: String = folder.getattr("name")?.extract()?;
+        let path = format!("{path}/{stem}.onnx");
+        let images = torch.call_method1("zeros", (1, channels, height, width))?;
+        let batch = [(0, "batch")].into_py_dict(py)?;
+        let options = PyDict::new(py);
+        options.set_item("dynamo", false)?;
+        options.set_item("input_names", ["images"])?;
+        options.set_item("output_names", ["logits"])?;
+        options
+            .set_item("dynamic_axes", [("images", &batch), ("logits", &batch)].into_py_dict(py)?)?;
+        let export = torch.getattr("onnx")?.getattr("export")?;
+        export.call((source, (images,), &path), Some(&options))?;
+        Ok(Self { path, _folder: Some(folder.unbind()) })
+    }
+
+    /// The path.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
 }
 
 /// Arrays of images and labels; without labels a path or `task:NAME`.

@@ -5,7 +5,7 @@ mod convert;
 mod errors;
 mod weight;
 
-use convert::{dataset, to_python};
+use convert::{Exported, dataset, to_python};
 use errors::{CancelledError, DamagedError, InputError, LockedError};
 use errors::{RefusedError, TansError, ZooError, interruptible, raise};
 use pyo3::exceptions::PyValueError;
@@ -16,8 +16,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tans::{
     CheckOptions, Database, Device, EditOptions, EvaluateOptions, ExplainOptions, Filter,
-    FinetuneOptions, GraphError, IngestOptions, InitOptions, ListOptions, MeasureOptions,
-    OpenOptions, QueryOptions, SampleOptions, TaskOptions, TrainOptions, TuningOptions,
+    FinetuneOptions, GraphError, IngestOptions, InitOptions, InputHints, ListOptions,
+    MeasureOptions, OpenOptions, QueryOptions, SampleOptions, TaskOptions, TrainOptions,
+    TuningOptions,
 };
 
 /// A zoo, open in this process; any number of threads may use it.
@@ -81,25 +82,48 @@ impl Zoo {
         to_python(py, &report)
     }
 
-    /// Takes a network file, a folder of them or a manifest into the zoo; one dictionary per network.
+    /// Takes a network file, a folder of them, a manifest, or a `torch.nn.Module` on the CPU into the zoo; one dictionary
+    /// per network.
     ///
-    /// `task` and `accuracy`: what it was trained on, and how well; an unknown name becomes a reference.
-    #[pyo3(signature = (path, *, name=None, task=None, accuracy=None, license=None, tags=None))]
+    /// `task` and `accuracy`: what it was trained on, and how well; an unknown name becomes a reference. `jobs`: how many
+    /// networks of a folder or manifest are taken in side by side.
+    /// `space` names the architecture of files that hold weights alone, such as "resnet:18". `input` is (channels, height,
+    /// width) of the images, `mean` and `std` are what they are normalised with, by channel. A module is exported to ONNX
+    /// by its own `torch.onnx.export`, which wants the package onnx, and needs `input`.
+    #[pyo3(signature = (source, *, name=None, task=None, accuracy=None, license=None, tags=None, space=None, input=None, mean=None, std=None, jobs=1))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn ingest<'py>(
         &self,
         py: Python<'py>,
-        path: PathBuf,
+        source: &Bound<'py, PyAny>,
         name: Option<String>,
         task: Option<String>,
         accuracy: Option<f32>,
         license: Option<String>,
         tags: Option<BTreeMap<String, String>>,
+        space: Option<String>,
+        input: Option<(usize, usize, usize)>,
+        mean: Option<Vec<f32>>,
+        std: Option<Vec<f32>>,
+        jobs: usize,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (path, tags) = (&*path.to_string_lossy(), tags.unwrap_or_default());
-        let options =
-            IngestOptions { name, task, accuracy, license, tags, ..IngestOptions::default() };
-        let report = interruptible(py, |observer| self.database.ingest(path, &options, observer))?;
+        let tags = tags.unwrap_or_default();
+        let exported = Exported::of(source, input)?;
+        let input = InputHints { shape: input, mean, std, ..InputHints::default() };
+        let options = IngestOptions {
+            name,
+            task,
+            accuracy,
+            license,
+            tags,
+            space,
+            input,
+            jobs,
+            ..IngestOptions::default()
+        };
+        let report = interruptible(py, |observer| {
+            self.database.ingest(exported.path(), &options, observer)
+        })?;
         to_python(py, &report)
     }
 

@@ -148,6 +148,35 @@ def test_weights_are_views_of_the_zoo(zoo, folder):
         zoo.weights("nobody")
 
 
+def test_files_of_networks_are_ingested(zoo, folder):
+    zoo.ingest("small:cnn-w18@32", name="plain")
+    for suffix in ["onnx", "safetensors"]:
+        file = folder / f"plain.{suffix}"
+        zoo.export("plain", file)
+        again = zoo.ingest(file)
+        assert [(it["model"], it["status"]) for it in again] == [("plain", "already stored")]
+    with pytest.raises(tans.InputError, match="do not fit small:cnn-w20"):
+        zoo.ingest(folder / "plain.safetensors", space="small:cnn-w20")
+    with pytest.raises(ValueError, match="source: expected a path or a torch.nn.Module, found .*int"):
+        zoo.ingest(3)
+    zoo.remove(["plain"])
+
+
+def test_a_module_of_pytorch_is_exported_and_ingested(zoo):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+        torch.nn.Linear(8, 4),
+    )  # fmt: skip
+    stored = zoo.ingest(module, name="module", input=(3, 32, 32), mean=[0.5] * 3, std=[0.25] * 3)
+    assert [(it["model"], it["status"], it["note"]) for it in stored] == [("module", "stored", None)]
+    assert stored[0]["params"] == sum(weight.numel() for weight in module.parameters())
+    with pytest.raises(ValueError, match="source: expected input=.channels, height, width."):
+        zoo.ingest(module)
+    zoo.remove(["module"])
+
+
 def test_another_thread_runs_during_a_long_operation(zoo, dataset):
     # A thread that holds the interpreter lock would let the counter stand still.
     counted, done = [0], threading.Event()

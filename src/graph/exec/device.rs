@@ -3,7 +3,7 @@
 use crate::graph::Error;
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// A device, by the user's word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -97,6 +97,48 @@ pub fn set_threads(threads: usize) -> Result<(), Error> {
     }
     tch::set_num_threads(threads as i32);
     Ok(())
+}
+
+/// Jobs that share the threads of this process until it is dropped.
+pub struct ThreadShare {
+    jobs: usize,
+}
+
+/// How many share the threads, and how many threads there were before.
+static SHARED: Mutex<Option<(usize, usize)>> = Mutex::new(None);
+
+impl ThreadShare {
+    /// Gives each of so many jobs its part of the threads; of fewer jobs where there are fewer threads.
+    ///
+    /// # Errors
+    /// As `set_threads`.
+    pub fn new(jobs: usize) -> Result<Self, Error> {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let (users, threads) = shared.unwrap_or((0, self::threads() as usize));
+        let jobs = jobs.clamp(1, threads.max(1));
+        set_threads((threads / jobs).max(1))?;
+        *shared = Some((users + 1, threads));
+        Ok(Self { jobs })
+    }
+
+    /// How many jobs there are to be.
+    pub fn jobs(&self) -> usize {
+        self.jobs
+    }
+}
+
+impl Drop for ThreadShare {
+    fn drop(&mut self) {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        *shared = match *shared {
+            Some((1, threads)) => {
+                // The number was in force before, so that it cannot be refused.
+                let _ = set_threads(threads);
+                None
+            }
+            other => other.map(|(users, threads)| (users - 1, threads)),
+        };
+    }
 }
 
 /// Finds out whether a device can be used, before work is begun on it.

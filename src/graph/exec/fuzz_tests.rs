@@ -5,14 +5,10 @@ use super::network::package;
 use super::ops::Mode;
 use super::plan::{Feed, Plan};
 use super::tensor::kind_of;
-use crate::graph::formats::{Limits, onnx};
+use crate::graph::formats::{Limits, fuzz_tests, onnx};
 use crate::graph::{Attribute, Graph, Node, ValueInfo, Weight};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use safetensors::Dtype;
 use std::collections::BTreeMap;
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
 
 /// Small enough that a run which keeps them cannot be noticed.
@@ -22,9 +18,6 @@ const LIMITS: Limits = Limits {
     constant_bytes_max: 4 << 20,
     value_bytes_max: 16 << 20,
 };
-
-/// A damaged file of this size that takes longer computes without end.
-const HANG: Duration = Duration::from_secs(120);
 
 fn node(op: &str, inputs: &[&str], output: &str, attributes: &[(&str, Attribute)]) -> Node {
     let attributes = attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
@@ -116,33 +109,9 @@ fn seeds() -> Vec<Vec<u8>> {
     [cnn, shapes, time].iter().map(|graph| onnx::write(graph, &[]).expect("a file")).collect()
 }
 
-/// One to four changes of a kind that files suffer: flips, extreme bytes, cuts, copies.
-fn damage(bytes: &mut Vec<u8>, generator: &mut ChaCha8Rng) {
-    for _ in 0..generator.random_range(1..=4) {
-        if bytes.is_empty() {
-            return;
-        }
-        let at = generator.random_range(0..bytes.len());
-        let end = (at + generator.random_range(1..=16)).min(bytes.len());
-        match generator.random_range(0..7) {
-            0 => bytes[at] ^= 1 << generator.random_range(0..8),
-            1 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][generator.random_range(0..5)],
-            2 => bytes[at] = generator.random(),
-            3 => _ = bytes.drain(at..end),
-            4 => {
-                let copy = bytes[at..end].to_vec();
-                let to = generator.random_range(0..=bytes.len());
-                bytes.splice(to..to, copy);
-            }
-            5 => _ = bytes.splice(at..end, [0xff; 9].into_iter().chain([1])),
-            _ if generator.random_bool(0.2) => bytes.truncate(at),
-            _ => bytes[at] = bytes[at].wrapping_add(1),
-        }
-    }
-}
-
 /// Everything that an ingested file goes through; errors are answers.
 fn take_in(bytes: &[u8]) -> bool {
+    let _guard = tch::no_grad_guard();
     let Ok(file) = onnx::read(bytes, &LIMITS) else { return false };
     _ = file.graph.check_finite();
     if let Ok(canonical) = onnx::canonical(&file.graph) {
@@ -170,40 +139,12 @@ fn run(graph: &Graph) -> Result<(), crate::graph::Error> {
     plan.run(&program, feed, &mut |_, _, _| Ok(())).map(|_| ())
 }
 
-/// Damages each seed in turn until `more` says no; a run that hangs fails with its number. Gives
-/// the number of damaged files and of those that still ran.
-fn fuzz(seeds: Vec<Vec<u8>>, more: impl Fn(u64) -> bool + Send + 'static) -> (u64, u64) {
-    let (sender, receiver) = mpsc::channel();
-    let worker = std::thread::spawn(move || {
-        let _guard = tch::no_grad_guard();
-        let (mut round, mut ran) = (0, 0);
-        while more(round) {
-            let mut generator = ChaCha8Rng::seed_from_u64(round);
-            let mut bytes = seeds[round as usize % seeds.len()].clone();
-            damage(&mut bytes, &mut generator);
-            _ = sender.send(round);
-            ran += u64::from(take_in(&bytes));
-            round += 1;
-        }
-        (round, ran)
-    });
-    let mut last = None;
-    loop {
-        match receiver.recv_timeout(HANG) {
-            Ok(round) => last = Some(round),
-            Err(mpsc::RecvTimeoutError::Timeout) => panic!("round {last:?} hangs"),
-            Err(mpsc::RecvTimeoutError::Disconnected) => break,
-        }
-    }
-    worker.join().unwrap_or_else(|_| panic!("round {last:?} panics"))
-}
-
 #[test]
 fn damaged_files_give_an_answer_or_an_error() {
     for seed in seeds() {
         assert!(take_in(&seed), "the undamaged network runs");
     }
-    let (rounds, ran) = fuzz(seeds(), |round| round < 1500);
+    let (rounds, ran) = fuzz_tests::run(seeds(), take_in, |round| round < 1500);
     assert!(ran > rounds / 50 && ran < rounds, "{ran} of {rounds} still run");
 }
 
@@ -211,21 +152,11 @@ fn damaged_files_give_an_answer_or_an_error() {
 #[ignore = "runs for TANS_FUZZ_SECONDS, by default 60"]
 fn damaged_models_of_the_corpus_give_an_answer_or_an_error() {
     let Some(corpus) = package("onnx-corpus") else { return };
-    let seconds = std::env::var("TANS_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
-    let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(60));
     let mut seeds = seeds();
     for entry in std::fs::read_dir(corpus.join("node")).expect("the corpus") {
         let model = entry.expect("an entry").path().join("model.onnx");
         seeds.push(std::fs::read(model).expect("a model"));
     }
     seeds.sort();
-    let (rounds, ran) = fuzz(seeds, move |_| Instant::now() < end);
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak: u64 = peak.and_then(|text| text.trim().split(' ').next()?.parse().ok()).unwrap_or(0);
-    assert!(peak < 2 << 20, "{rounds} damaged models took {peak} kB at most");
-    #[expect(clippy::print_stderr, reason = "the figures are the result")]
-    {
-        eprintln!("{rounds} damaged models, {ran} still ran, {peak} kB of memory at most");
-    }
+    fuzz_tests::run_long(seeds, take_in);
 }

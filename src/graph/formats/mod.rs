@@ -1,7 +1,21 @@
 //! Reads and writes network files.
 
+#[cfg(test)]
+pub(crate) mod fuzz_tests;
 pub mod onnx;
+pub mod pytorch;
 pub mod safetensors;
+
+use super::Weight;
+
+/// Named weights without a graph.
+#[derive(Debug)]
+pub struct StateDict {
+    /// Names and values, in the order of the file.
+    pub entries: Vec<(String, Weight)>,
+    /// Whether that order is the one in which the network's layers were made.
+    pub is_ordered: bool,
+}
 
 /// Limits on what a file may make us allocate or compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

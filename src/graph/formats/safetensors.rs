@@ -1,5 +1,6 @@
-//! safetensors export of a network's weights.
+//! safetensors: named weights with a little text.
 
+use super::StateDict;
 use crate::graph::{Bytes, Dtype, Error, Weight};
 use safetensors::tensor::{SafeTensors, View, serialize};
 use std::borrow::Cow;
@@ -29,26 +30,32 @@ pub fn write(
     serialize(views, metadata).map_err(|error| malformed(error.to_string()))
 }
 
-/// Reads named weights, in order of their bytes, and metadata, sorted by key.
+/// Whether these bytes begin as a safetensors file: with the length of a header in JSON.
+pub fn is_file(bytes: &[u8]) -> bool {
+    let Some((length, rest)) = bytes.split_first_chunk() else { return false };
+    u64::from_le_bytes(*length) <= rest.len() as u64 && rest.starts_with(b"{")
+}
+
+/// Reads named weights, in order of their bytes, which is not that of the network's layers, and metadata, sorted by
+/// key.
 ///
 /// # Errors
 /// `Error::Malformed` if the bytes are not a sound safetensors file.
-#[expect(clippy::type_complexity, reason = "a pair of plain lists")]
-pub fn read(bytes: &[u8]) -> Result<(Vec<(String, Weight)>, Vec<(String, String)>), Error> {
+pub fn read(bytes: &[u8]) -> Result<(StateDict, Vec<(String, String)>), Error> {
     let wrong = |error: safetensors::SafeTensorError| malformed(error.to_string());
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(wrong)?;
     let file = SafeTensors::deserialize(bytes).map_err(wrong)?;
-    let mut weights = Vec::with_capacity(file.len());
+    let mut entries = Vec::with_capacity(file.len());
     for name in header.offset_keys() {
         let tensor = file.tensor(&name).map_err(wrong)?;
         let bytes: Bytes = Arc::new(tensor.data().to_vec());
-        weights
+        entries
             .push((name, Weight { dtype: tensor.dtype(), shape: tensor.shape().to_vec(), bytes }));
     }
     let metadata = header.metadata().clone().unwrap_or_default();
     let mut metadata: Vec<(String, String)> = metadata.into_iter().collect();
     metadata.sort_unstable();
-    Ok((weights, metadata))
+    Ok((StateDict { entries, is_ordered: false }, metadata))
 }
 
 struct Shared<'a>(&'a Weight);

@@ -60,10 +60,20 @@ impl Conv {
     }
 }
 
+/// Gives the weight of this name and shape, or leaves it to the seed.
+pub(super) type Supply<'a> = dyn Fn(&str, &[usize]) -> Option<Weight> + 'a;
+
+/// What the weights of a network are made from.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) seed: u64,
+    pub(super) supply: &'a Supply<'a>,
+}
+
 /// A graph in the making. Weights come from `supply` where it has them, else from the seed.
 pub(super) struct Builder<'a> {
     graph: Graph,
-    supply: &'a dyn Fn(&str) -> Option<Weight>,
+    supply: &'a Supply<'a>,
     rng: ChaCha8Rng,
     /// Added to variances by batch normalisation.
     epsilon: f32,
@@ -71,7 +81,7 @@ pub(super) struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     /// An empty graph with batch-norm epsilon 1e-5.
-    pub(super) fn new(seed: u64, supply: &'a dyn Fn(&str) -> Option<Weight>) -> Self {
+    pub(super) fn new(Source { seed, supply }: Source<'a>) -> Self {
         let opsets = BTreeMap::from([(String::new(), OPSET)]);
         let graph = Graph { opsets, ..Graph::default() };
         Self { graph, supply, rng: ChaCha8Rng::seed_from_u64(seed), epsilon: 1e-5 }
@@ -134,6 +144,17 @@ impl<'a> Builder<'a> {
         Ok(Map { name: value, ..x.clone() })
     }
 
+    /// A convolution and its batch normalisation, each under its own name.
+    pub(super) fn conv_bn(
+        &mut self,
+        x: &Map,
+        (conv_name, norm_name): (&str, &str),
+        conv: Conv,
+    ) -> Result<Map, Error> {
+        let x = self.conv(x, conv_name, conv)?;
+        self.batch_norm(&x, norm_name)
+    }
+
     /// An activation.
     pub(super) fn activate(&mut self, x: &Map, activation: Activation) -> Map {
         let name = format!("{}.act", x.name);
@@ -168,6 +189,17 @@ impl<'a> Builder<'a> {
         let gate = self.node("HardSigmoid", &format!("{name}.gate"), &[&expanded.name], &alpha);
         let value = self.node("Mul", &format!("{name}.scale"), &[&x.name, &gate], &[]);
         Ok(Map { name: value, ..x.clone() })
+    }
+
+    /// The largest of 3 x 3, at half the side.
+    pub(super) fn max_pool(&mut self, x: &Map, name: &str) -> Map {
+        let attributes = [
+            ("kernel_shape", ints(&[3, 3])),
+            ("strides", ints(&[2, 2])),
+            ("pads", ints(&[1, 1, 1, 1])),
+        ];
+        let value = self.node("MaxPool", name, &[&x.name], &attributes);
+        Map { name: value, side: x.side.div_ceil(2), ..x.clone() }
     }
 
     /// Mean over the map: `[batch, channels, 1, 1]`.
@@ -245,7 +277,7 @@ impl<'a> Builder<'a> {
         shape: &[usize],
         fresh: impl FnOnce() -> Weight,
     ) -> Result<String, Error> {
-        let weight = (self.supply)(name).unwrap_or_else(fresh);
+        let weight = (self.supply)(name, shape).unwrap_or_else(fresh);
         if weight.shape != shape {
             let found = weight.shape;
             return Err(Error::Contract(format!(

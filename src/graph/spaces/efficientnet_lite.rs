@@ -4,9 +4,8 @@
 //! Weights have the names of the PyTorch state dict: `_conv_stem.weight`,
 //! `_blocks.3._bn1.running_var`, `_fc.bias`.
 
-use super::builder::{Activation, Builder, Conv, Map};
-use crate::graph::input::InputContract;
-use crate::graph::{Error, Graph, Weight};
+use super::builder::{Activation, Builder, Conv, Map, Source};
+use crate::graph::{Error, Graph};
 
 /// A member of the family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,64 +47,34 @@ impl Variant {
     pub fn side(self) -> usize {
         SCALES[self.number].2
     }
+}
 
-    /// RGB with the mean and spread of ImageNet, as the package of the weights documents it.
-    pub fn input(self) -> InputContract {
-        super::imagenet(self.side())
+impl std::fmt::Display for Variant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "lite{}", self.number)
     }
 }
 
-/// Builds a variant with the given number of classes. A weight that `weights` does not have is
-/// drawn with `seed`.
-///
-/// Weights keep their element type. The input is `input: [batch, 3, side, side]`, the penultimate
-/// activations are `features: [batch, 1280]`, the output is `logits: [batch, classes]`.
+/// Builds a variant. Weights keep their element type. The input is `input: [batch, 3, side, side]`,
+/// the penultimate activations are `features: [batch, 1280]`, the output is
+/// `logits: [batch, classes]`.
 ///
 /// # Errors
 /// `Error::Contract` if a given weight has another shape than its place.
-pub fn graph(
-    variant: Variant,
-    classes: usize,
-    seed: u64,
-    weights: &dyn Fn(&str) -> Option<Weight>,
-) -> Result<Graph, Error> {
-    let mut build = Builder::new(seed, weights).epsilon(1e-3);
+pub(super) fn graph(variant: Variant, classes: usize, source: Source<'_>) -> Result<Graph, Error> {
+    let mut build = Builder::new(source).epsilon(1e-3);
     let x = build.input(variant.side());
     let stem = Conv::dense(STEM_CHANNELS, 3, 2).same();
-    let mut x = conv_bn(&mut build, &x, ("_conv_stem", "_bn0"), stem)?;
+    let mut x = build.conv_bn(&x, ("_conv_stem", "_bn0"), stem)?;
     x = build.activate(&x, Activation::Relu6);
     for (index, block) in blocks(variant).enumerate() {
         x = inverted_residual(&mut build, &x, &format!("_blocks.{index}"), block)?;
     }
     let head = Conv::dense(HEAD_CHANNELS, 1, 1).same();
-    x = conv_bn(&mut build, &x, ("_conv_head", "_bn1"), head)?;
+    x = build.conv_bn(&x, ("_conv_head", "_bn1"), head)?;
     x = build.activate(&x, Activation::Relu6);
     x = build.average(&x, "_avg_pooling");
     build.head(&x, "_fc", classes)
-}
-
-/// Builds a variant whose weights all come from `weights`.
-///
-/// # Errors
-/// `Error::Contract` naming the first weight that is missing or has another shape.
-pub fn pretrained(
-    variant: Variant,
-    classes: usize,
-    weights: &dyn Fn(&str) -> Option<Weight>,
-) -> Result<Graph, Error> {
-    let missing = std::cell::RefCell::new(None);
-    let supply = |name: &str| {
-        let weight = weights(name);
-        if weight.is_none() {
-            missing.borrow_mut().get_or_insert_with(|| name.to_owned());
-        }
-        weight
-    };
-    let graph = graph(variant, classes, 0, &supply)?;
-    match missing.into_inner() {
-        Some(name) => Err(Error::Contract(format!("weight {name} is missing"))),
-        None => Ok(graph),
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -139,16 +108,6 @@ fn round_to_eight(channels: usize, width: f32) -> usize {
     if (rounded as f32) < 0.9 * scaled { rounded + 8 } else { rounded }
 }
 
-fn conv_bn(
-    build: &mut Builder,
-    x: &Map,
-    (conv_name, norm_name): (&str, &str),
-    conv: Conv,
-) -> Result<Map, Error> {
-    let x = build.conv(x, conv_name, conv)?;
-    build.batch_norm(&x, norm_name)
-}
-
 fn inverted_residual(
     build: &mut Builder,
     input: &Map,
@@ -161,14 +120,14 @@ fn inverted_residual(
     let mut x = input.clone();
     if expansion != 1 {
         let conv = Conv::dense(wide, 1, 1).same();
-        x = conv_bn(build, &x, (&part("_expand_conv"), &part("_bn0")), conv)?;
+        x = build.conv_bn(&x, (&part("_expand_conv"), &part("_bn0")), conv)?;
         x = build.activate(&x, Activation::Relu6);
     }
     let depthwise = Conv::depthwise(wide, kernel, stride).same();
-    x = conv_bn(build, &x, (&part("_depthwise_conv"), &part("_bn1")), depthwise)?;
+    x = build.conv_bn(&x, (&part("_depthwise_conv"), &part("_bn1")), depthwise)?;
     x = build.activate(&x, Activation::Relu6);
     let project = Conv::dense(out, 1, 1).same();
-    x = conv_bn(build, &x, (&part("_project_conv"), &part("_bn2")), project)?;
+    x = build.conv_bn(&x, (&part("_project_conv"), &part("_bn2")), project)?;
     if stride == 1 && input.channels == out {
         x = build.add(&x, input);
     }

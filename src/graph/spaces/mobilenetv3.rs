@@ -6,7 +6,7 @@
 //! the 20 possible blocks, joined by dots: `d2-k3-e4`, `d2.3.4.4.2-k3.5.3.7.7-e6-w1.2`. Blocks
 //! beyond a stage's depth are written 0.
 
-use super::builder::{Activation, Builder, Conv, Map};
+use super::builder::{Activation, Builder, Conv, Map, Source};
 use crate::graph::{Error, Graph};
 use std::fmt;
 
@@ -104,13 +104,19 @@ impl fmt::Display for Config {
 /// Builds a configuration for images of `side` x `side` x 3.
 ///
 /// # Errors
-/// `Error::Contract` if the side is outside 32..=512.
-pub fn graph(config: &Config, side: usize, classes: usize, seed: u64) -> Result<Graph, Error> {
+/// `Error::Contract` if the side is outside 32..=512, or a given weight has another shape than its
+/// place.
+pub(super) fn graph(
+    config: &Config,
+    side: usize,
+    classes: usize,
+    source: Source<'_>,
+) -> Result<Graph, Error> {
     if !(32..=512).contains(&side) {
         return Err(refused(&format!("{config}@{side}")));
     }
     let scale = |channels: usize| scaled(channels, config.width());
-    let mut build = Builder::new(seed, &|_| None);
+    let mut build = Builder::new(source);
     let x = build.input(side);
     let stem = conv_bn(&mut build, &x, "first_conv", Conv::dense(scale(STEM_CHANNELS), 3, 2))?;
     let mut x = build.activate(&stem, Activation::HardSwish);
@@ -182,8 +188,7 @@ fn inverted_residual(
 }
 
 fn conv_bn(build: &mut Builder, x: &Map, name: &str, conv: Conv) -> Result<Map, Error> {
-    let x = build.conv(x, &format!("{name}.conv"), conv)?;
-    build.batch_norm(&x, &format!("{name}.bn"))
+    build.conv_bn(x, (&format!("{name}.conv"), &format!("{name}.bn")), conv)
 }
 
 /// One number per possible block, 0 beyond the depths; `None` if a block that is there has a number

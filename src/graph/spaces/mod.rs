@@ -1,17 +1,22 @@
 //! Generated architectures.
 
 mod builder;
-pub mod efficientnet_lite;
-pub mod mobilenetv3;
-pub mod small;
+mod efficientnet_lite;
+mod mobilenetv3;
+mod pretrained;
+mod resnet;
+mod small;
 #[cfg(test)]
 mod tests;
 
+pub use pretrained::{Pretrained, pretrained};
+
+use self::builder::Source;
 use super::input::{ChannelOrder, InputContract, Layout};
 use super::{Error, Graph};
 
 /// The spaces that `generate` knows.
-pub const NAMES: [&str; 3] = ["small", "mobilenetv3", "efficientnet_lite"];
+pub const NAMES: [&str; 4] = ["small", "mobilenetv3", "resnet", "efficientnet_lite"];
 
 /// Largest number of classes that a generated head may have.
 const CLASSES_MAX: usize = 100_000;
@@ -19,7 +24,7 @@ const CLASSES_MAX: usize = 100_000;
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// A freshly generated network with random weights.
+/// A network of a generated architecture.
 pub struct Generated {
     /// The graph with its weights.
     pub graph: Graph,
@@ -34,8 +39,8 @@ pub struct Generated {
 }
 
 /// Generates a network from `space:config@side`, such as `small:resnet8-w16@32`,
-/// `mobilenetv3:d2-k3-e4@224` or `efficientnet_lite:lite0`. The side may be left out (and may end
-/// in `x3`, the number of channels).
+/// `mobilenetv3:d2-k3-e4@224`, `resnet:18` or `efficientnet_lite:lite0`. The side may be left out (and
+/// may end in `x3`, the number of channels).
 ///
 /// Weights are drawn with `seed` (He initialisation, batch-norm at identity) and depend on nothing
 /// else.
@@ -43,41 +48,72 @@ pub struct Generated {
 /// # Errors
 /// `Error::Contract` with what is allowed.
 pub fn generate(spec: &str, classes: usize, seed: u64) -> Result<Generated, Error> {
-    if !(1..=CLASSES_MAX).contains(&classes) {
-        return Err(Error::Contract(format!(
-            "expected 1 to {CLASSES_MAX} classes, found {classes}"
-        )));
+    Member::parse(spec)?.generate(classes, Source { seed, supply: &|_, _| None })
+}
+
+/// One architecture of a space.
+enum Member {
+    Small(small::Config),
+    MobileNetV3 { config: mobilenetv3::Config, side: usize },
+    ResNet { config: resnet::Config, side: usize },
+    Lite(efficientnet_lite::Variant),
+}
+
+impl Member {
+    fn parse(spec: &str) -> Result<Self, Error> {
+        let (space, rest) = spec.split_once(':').unwrap_or((spec, ""));
+        let (config, side) = split_side(rest)?;
+        match space {
+            "small" => small::Config::parse(config, side.unwrap_or(32)).map(Self::Small),
+            "mobilenetv3" => {
+                let config = mobilenetv3::Config::parse(config)?;
+                Ok(Self::MobileNetV3 { config, side: side.unwrap_or(224) })
+            }
+            "resnet" => {
+                let config = resnet::Config::parse(config)?;
+                Ok(Self::ResNet { config, side: side.unwrap_or(224) })
+            }
+            "efficientnet_lite" => lite(config, side).map(Self::Lite),
+            _ => Err(Error::Contract(format!(
+                "expected space {} (as in small:resnet8-w16@32), found {spec:?}",
+                NAMES.join(", ")
+            ))),
+        }
     }
-    let (space, rest) = spec.split_once(':').unwrap_or((spec, ""));
-    let (config, side) = split_side(rest)?;
-    match space {
-        "small" => {
-            let side = side.unwrap_or(32);
-            let graph = small::graph(config, side, classes, seed)?;
-            Ok(Generated {
-                graph,
-                input: imagenet(side),
-                space: space.into(),
-                config: config.into(),
-                numbers: vec![],
-            })
+
+    fn graph(&self, classes: usize, source: Source<'_>) -> Result<Graph, Error> {
+        if !(1..=CLASSES_MAX).contains(&classes) {
+            return Err(Error::Contract(format!(
+                "expected 1 to {CLASSES_MAX} classes, found {classes}"
+            )));
         }
-        "mobilenetv3" => {
-            let side = side.unwrap_or(224);
-            let parsed = mobilenetv3::Config::parse(config)?;
-            let graph = mobilenetv3::graph(&parsed, side, classes, seed)?;
-            let (config, numbers) = (parsed.to_string(), parsed.numbers());
-            Ok(Generated { graph, input: imagenet(side), space: space.into(), config, numbers })
+        match self {
+            Self::Small(config) => small::graph(config, classes, source),
+            Self::MobileNetV3 { config, side } => {
+                mobilenetv3::graph(config, *side, classes, source)
+            }
+            Self::ResNet { config, side } => resnet::graph(config, *side, classes, source),
+            Self::Lite(variant) => efficientnet_lite::graph(*variant, classes, source),
         }
-        "efficientnet_lite" => lite(config, side, classes, seed),
-        _ => Err(Error::Contract(format!(
-            "expected space small, mobilenetv3 or efficientnet_lite (as in \
-            small:resnet8-w16@32), found {spec:?}"
-        ))),
+    }
+
+    fn generate(&self, classes: usize, source: Source<'_>) -> Result<Generated, Error> {
+        let graph = self.graph(classes, source)?;
+        let (space, config, numbers, side) = match self {
+            Self::Small(config) => ("small", config.to_string(), Vec::new(), config.side),
+            Self::MobileNetV3 { config, side } => {
+                ("mobilenetv3", config.to_string(), config.numbers(), *side)
+            }
+            Self::ResNet { config, side } => ("resnet", config.to_string(), Vec::new(), *side),
+            Self::Lite(variant) => {
+                ("efficientnet_lite", variant.to_string(), Vec::new(), variant.side())
+            }
+        };
+        Ok(Generated { graph, input: imagenet(side), space: space.into(), config, numbers })
     }
 }
 
-fn lite(config: &str, side: Option<usize>, classes: usize, seed: u64) -> Result<Generated, Error> {
+fn lite(config: &str, side: Option<usize>) -> Result<efficientnet_lite::Variant, Error> {
     let number = config.strip_prefix("lite").and_then(|digits| digits.parse().ok());
     let variant = match number {
         Some(number) => efficientnet_lite::Variant::new(number)?,
@@ -91,13 +127,7 @@ fn lite(config: &str, side: Option<usize>, classes: usize, seed: u64) -> Result<
             "{config} takes images of {own} px: leave the side out"
         )));
     }
-    Ok(Generated {
-        graph: efficientnet_lite::graph(variant, classes, seed, &|_| None)?,
-        input: variant.input(),
-        space: "efficientnet_lite".into(),
-        config: config.into(),
-        numbers: Vec::new(),
-    })
+    Ok(variant)
 }
 
 /// `config@32x3` to (`config`, 32).
@@ -114,6 +144,7 @@ fn split_side(text: &str) -> Result<(&str, Option<usize>), Error> {
     }
 }
 
+/// RGB with the mean and spread of ImageNet.
 fn imagenet(side: usize) -> InputContract {
     InputContract {
         height: side,

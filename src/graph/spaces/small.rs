@@ -3,8 +3,9 @@
 //!
 //! A configuration is `FAMILY-wWIDTH`: `resnet8-w16`, `cnn-w24`, `mobile-w16`.
 
-use super::builder::{Activation, Builder, Conv, Map};
+use super::builder::{Activation, Builder, Conv, Map, Source};
 use crate::graph::{Error, Graph};
+use std::fmt;
 
 /// Sides of the input that the family is made for.
 pub const SIDES: [usize; 2] = [32, 64];
@@ -24,21 +25,46 @@ pub fn configs() -> impl Iterator<Item = String> {
     })
 }
 
-/// Builds a configuration for images of `side` x `side` x 3.
+/// One network of the space.
+#[derive(Clone, Debug)]
+pub struct Config {
+    family: &'static str,
+    width: usize,
+    pub(super) side: usize,
+}
+
+impl Config {
+    /// Parses the notation of the module's documentation, for images of `side` x `side`.
+    ///
+    /// # Errors
+    /// `Error::Contract` with what is allowed.
+    pub fn parse(text: &str, side: usize) -> Result<Self, Error> {
+        let parts = text.split_once("-w").and_then(|(family, width)| {
+            let &(family, low, high) = FAMILIES.iter().find(|(name, _, _)| *name == family)?;
+            let width: usize = width.parse().ok()?;
+            let allowed = (low..=high).contains(&width) && width.is_multiple_of(2);
+            (allowed && SIDES.contains(&side)).then_some(Self { family, width, side })
+        });
+        parts.ok_or_else(|| {
+            Error::Contract(format!("expected {ALLOWED}; found configuration {text:?} at {side}"))
+        })
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { family, width, side: _ } = self;
+        write!(f, "{family}-w{width}")
+    }
+}
+
+/// Builds a configuration.
 ///
 /// # Errors
-/// `Error::Contract` with what is allowed.
-pub fn graph(config: &str, side: usize, classes: usize, seed: u64) -> Result<Graph, Error> {
-    let refuse =
-        || Error::Contract(format!("expected {ALLOWED}; found configuration {config:?} at {side}"));
-    let (family, width) = config.split_once("-w").ok_or_else(refuse)?;
-    let width: usize = width.parse().map_err(|_| refuse())?;
-    let allowed = FAMILIES.iter().find(|(name, _, _)| *name == family).ok_or_else(refuse)?;
-    let (_, low, high) = *allowed;
-    if !(low..=high).contains(&width) || !width.is_multiple_of(2) || !SIDES.contains(&side) {
-        return Err(refuse());
-    }
-    let mut build = Builder::new(seed, &|_| None);
+/// `Error::Contract` if a given weight has another shape than its place.
+pub(super) fn graph(config: &Config, classes: usize, source: Source<'_>) -> Result<Graph, Error> {
+    let &Config { family, width, side } = config;
+    let mut build = Builder::new(source);
     let x = build.input(side);
     let x = match family {
         "resnet8" => resnet8(&mut build, x, width)?,
@@ -123,6 +149,5 @@ fn stem(build: &mut Builder, x: &Map, width: usize) -> Result<Map, Error> {
 }
 
 fn conv_bn(build: &mut Builder, x: &Map, name: &str, conv: Conv) -> Result<Map, Error> {
-    let x = build.conv(x, name, conv)?;
-    build.batch_norm(&x, &format!("{name}.bn"))
+    build.conv_bn(x, (name, &format!("{name}.bn")), conv)
 }

@@ -1,8 +1,9 @@
 //! Whole networks: parity with ONNX Runtime, batches, features, bad input.
 
 use super::Network;
+use crate::graph::cost;
 use crate::graph::exec::Device;
-use crate::graph::formats::{Limits, onnx};
+use crate::graph::formats::{self, Limits, onnx, pytorch};
 use crate::graph::input::{ChannelOrder, InputContract, Layout};
 use crate::graph::{Attribute, Error, Graph, Node, ValueInfo, Weight, spaces};
 use crate::sample::Image;
@@ -239,5 +240,49 @@ fn folding_batch_norm_changes_nothing() {
     let plain = plain.logits(&[image]).expect("logits");
     for (a, b) in folded.values().iter().zip(plain.values()) {
         assert!((a - b).abs() <= 1e-4 * b.abs().max(1.0), "{a} {b}");
+    }
+}
+
+/// Millions of weights and of multiply-accumulates, as torchvision and the authors of EfficientNet-Lite state them. The
+/// latter count what is done to each element too, five percent or so: ours must be just below.
+#[test]
+fn generated_architectures_cost_what_is_published() {
+    let published = [
+        ("resnet:18", 11.689_512, 1814.0, 0.995..1.005),
+        ("resnet:34", 21.797_672, 3664.0, 0.995..1.005),
+        ("resnet:50", 25.557_032, 4089.0, 0.995..1.005),
+        ("efficientnet_lite:lite0", 4.652_008, 407.0, 0.94..0.99),
+        ("efficientnet_lite:lite1", 5.416_680, 631.0, 0.94..0.99),
+        ("efficientnet_lite:lite2", 6.092_072, 899.0, 0.94..0.99),
+        ("efficientnet_lite:lite3", 8.197_096, 1440.0, 0.94..0.99),
+        ("efficientnet_lite:lite4", 13.006_568, 2640.0, 0.94..0.99),
+    ];
+    for (spec, params_m, macs_m, share) in published {
+        let made = spaces::generate(spec, 1000, 0).expect("a network");
+        let network = Network::new(&made.graph, &made.input, Device::Cpu).expect("a network");
+        let sizes = network.trace(&Limits::default()).expect("a trace");
+        let cost = cost::cost(&made.graph, &sizes);
+        let of = |found: u64, expected: f64| found as f64 / 1e6 / expected;
+        assert!((of(cost.params, params_m) - 1.0).abs() < 5e-3, "{spec}: {cost:?}");
+        assert!(share.contains(&of(cost.macs, macs_m)), "{spec}: {cost:?}");
+    }
+}
+
+/// The weights that the backbone was rounded from, in PyTorch's format of before 2020.
+#[test]
+fn the_published_checkpoint_of_lite0_is_the_backbone() {
+    let Some(folder) = package("lite0") else { return };
+    let bytes = std::fs::read(folder.join("efficientnet-lite0-57934424.pth")).expect("a file");
+    let state = pytorch::read(&bytes, &Limits::default()).expect("a state dict");
+    let made = spaces::pretrained("efficientnet_lite:lite0", state).expect("a fit");
+    assert_eq!(made.note, None, "it has the names of the package");
+    let backbone =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/assets/backbone/efficientnet-lite0.safetensors");
+    let bytes = std::fs::read(backbone).expect("the backbone");
+    let rounded = formats::safetensors::read(&bytes).expect("the backbone").0.entries;
+    assert!(rounded.len() > 200);
+    for (name, rounded) in rounded {
+        let found = made.network.graph.weights[&name].narrowed().expect("in range");
+        assert_eq!(found.data(), rounded.data(), "{name}");
     }
 }

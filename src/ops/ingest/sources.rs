@@ -1,0 +1,248 @@
+//! What is asked for: a file, a generated network, or the lines of a folder or manifest.
+
+use super::IngestOptions;
+use crate::graph::input::{ChannelOrder, InputHints};
+use crate::graph::spaces;
+use crate::steps::{bundle, network_source};
+use crate::{Error, Result};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Where one network comes from.
+pub enum Origin {
+    File(PathBuf),
+    Generated(String),
+}
+
+/// A network that is asked for.
+pub struct Network {
+    pub origin: Origin,
+    pub options: IngestOptions,
+}
+
+/// A reference that is asked for.
+pub struct Reference {
+    pub uri: String,
+    pub params: Option<u64>,
+    pub options: IngestOptions,
+}
+
+pub enum Wanted {
+    Network(Network),
+    Reference(Reference),
+}
+
+/// What is asked for, and what to call it in the report.
+pub type Line = (String, Result<Wanted>);
+
+/// One line of a manifest. Paths are relative to the manifest.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    path: Option<PathBuf>,
+    uri: Option<String>,
+    space: Option<String>,
+    name: Option<String>,
+    task: Option<String>,
+    accuracy: Option<f32>,
+    license: Option<String>,
+    params: Option<u64>,
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
+    input: Option<(usize, usize, usize)>,
+    mean: Option<Vec<f32>>,
+    std: Option<Vec<f32>>,
+    scale: Option<f32>,
+    channel_order: Option<ChannelOrder>,
+}
+
+/// A network that is named by itself.
+pub fn single(source: &str, options: &IngestOptions) -> Result<Network> {
+    let origin = match is_generated(source) {
+        true => {
+            refuse_hints(&options.input, source)?;
+            refuse_space(options.space.as_deref(), source)?;
+            Origin::Generated(source.to_owned())
+        }
+        false => Origin::File(PathBuf::from(source)),
+    };
+    Ok(Network { origin, options: options.clone() })
+}
+
+/// The lines of a folder or manifest; `None` if `source` is a single network.
+pub fn several(source: &str, options: &IngestOptions) -> Result<Option<Vec<Line>>> {
+    if is_generated(source) {
+        return Ok(None);
+    }
+    let path = Path::new(source);
+    let metadata =
+        std::fs::metadata(path).map_err(|error| Error::file("cannot read", path, error))?;
+    let many = if metadata.is_dir() {
+        folder(path, options)?
+    } else if path.extension().is_some_and(|suffix| suffix == "jsonl") {
+        manifest(path, options)?
+    } else {
+        return Ok(None);
+    };
+    if options.name.is_some() && many.len() > 1 {
+        return Err(Error::input(format!(
+            "--name: expected one network, found {} in {source}",
+            many.len()
+        )));
+    }
+    Ok(Some(many))
+}
+
+/// An accuracy is a fraction, and belongs to a task.
+pub fn check_result(options: &IngestOptions) -> Result<()> {
+    match (options.accuracy, &options.task) {
+        (Some(value), _) if !(0.0..=1.0).contains(&value) => {
+            Err(Error::input(format!("accuracy: expected a fraction in 0..1, found {value}")))
+        }
+        (Some(_), None) => Err(Error::input(
+            "accuracy: expected a task that it was measured on, found none; pass --task",
+        )),
+        (Some(_), Some(_)) | (None, _) => Ok(()),
+    }
+}
+
+/// Input hints are for files, whose contract has to be found out.
+fn refuse_hints(hints: &InputHints, found: &str) -> Result<()> {
+    let InputHints { shape, mean, std, scale, order } = hints;
+    let is_empty =
+        shape.is_none() && mean.is_none() && std.is_none() && scale.is_none() && order.is_none();
+    if is_empty {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "input, mean, std, scale and channel order: expected with the file of a network, found with {found}"
+    )))
+}
+
+fn refuse_space(space: Option<&str>, found: &str) -> Result<()> {
+    match space {
+        None => Ok(()),
+        Some(space) => Err(Error::input(format!(
+            "space {space}: expected with a file of weights, found with {found}"
+        ))),
+    }
+}
+
+fn is_generated(source: &str) -> bool {
+    source
+        .split_once(':')
+        .is_some_and(|(space, _)| space == bundle::BUILT_IN || spaces::NAMES.contains(&space))
+}
+
+fn folder(path: &Path, options: &IngestOptions) -> Result<Vec<Line>> {
+    let mut files = Vec::new();
+    let entries =
+        std::fs::read_dir(path).map_err(|error| Error::file("cannot read", path, error))?;
+    for entry in entries {
+        let file = entry.map_err(|error| Error::file("cannot read", path, error))?.path();
+        let suffix = file.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
+        if suffix.is_some_and(|suffix| network_source::SUFFIXES.contains(&suffix.as_str())) {
+            files.push(file);
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        return Err(Error::input(format!(
+            "{}: expected files of networks (.{}), found none (other formats: export to ONNX first)",
+            path.display(),
+            network_source::SUFFIXES.join(", .")
+        )));
+    }
+    let line = |file: PathBuf| {
+        let shown = file.display().to_string();
+        let network = Network { origin: Origin::File(file), options: options.clone() };
+        (shown, Ok(Wanted::Network(network)))
+    };
+    Ok(files.into_iter().map(line).collect())
+}
+
+fn manifest(path: &Path, options: &IngestOptions) -> Result<Vec<Line>> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| Error::file("cannot read", path, error))?;
+    let base = path.parent().unwrap_or(Path::new("."));
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let line = |(number, line): (usize, &str)| {
+        let parsed = serde_json::from_str::<Entry>(line)
+            .map_err(|error| Error::input(error.to_string()))
+            .and_then(|entry| wanted(base, entry, options));
+        (format!("{}:{}", path.display(), number + 1), parsed)
+    };
+    Ok(lines.map(line).collect())
+}
+
+fn wanted(base: &Path, mut entry: Entry, defaults: &IngestOptions) -> Result<Wanted> {
+    let hints = InputHints {
+        shape: entry.input,
+        mean: entry.mean.take(),
+        std: entry.std.take(),
+        scale: entry.scale,
+        order: entry.channel_order,
+    };
+    let (path, uri, space) = (entry.path.take(), entry.uri.take(), entry.space.take());
+    let params = entry.params;
+    if params.is_some() && uri.is_none() {
+        return Err(Error::input("params: expected with a uri only, others are counted"));
+    }
+    let mut options = options(entry, defaults)?;
+    match (path, uri, space) {
+        (Some(path), None, space) => {
+            options.space = space.or_else(|| defaults.space.clone());
+            options.input = hints_of_file(hints, &defaults.input);
+            let origin = Origin::File(base.join(path));
+            Ok(Wanted::Network(Network { origin, options }))
+        }
+        (None, Some(uri), None) => {
+            refuse_hints(&hints, &uri)?;
+            Ok(Wanted::Reference(Reference { uri, params, options }))
+        }
+        (None, None, Some(space)) if is_generated(&space) => {
+            refuse_hints(&hints, &space)?;
+            let origin = Origin::Generated(space);
+            Ok(Wanted::Network(Network { origin, options }))
+        }
+        (None, None, Some(space)) => Err(Error::input(format!(
+            "space: expected SPACE:CONFIG with one of {} or {}, found {space:?}",
+            spaces::NAMES.join(", "),
+            crate::encoder::backbone::SPEC
+        ))),
+        _ => Err(Error::input(
+            "expected one of path, uri and space (both path and space for a file of weights alone)",
+        )),
+    }
+}
+
+/// What a line says of its network, and the defaults where it says nothing.
+fn options(entry: Entry, defaults: &IngestOptions) -> Result<IngestOptions> {
+    // An accuracy belongs to its task, so a line that names a task takes none from the defaults.
+    let accuracy = entry.accuracy.or(defaults.accuracy.filter(|_| entry.task.is_none()));
+    let options = IngestOptions {
+        name: entry.name.or_else(|| defaults.name.clone()),
+        task: entry.task.or_else(|| defaults.task.clone()),
+        accuracy,
+        license: entry.license.or_else(|| defaults.license.clone()),
+        tags: defaults.tags.clone().into_iter().chain(entry.tags).collect(),
+        input: InputHints::default(),
+        space: None,
+        benchmark: defaults.benchmark,
+        limits: defaults.limits,
+        jobs: defaults.jobs,
+    };
+    check_result(&options)?;
+    Ok(options)
+}
+
+fn hints_of_file(hints: InputHints, defaults: &InputHints) -> InputHints {
+    InputHints {
+        shape: hints.shape.or(defaults.shape),
+        mean: hints.mean.or_else(|| defaults.mean.clone()),
+        std: hints.std.or_else(|| defaults.std.clone()),
+        scale: hints.scale.or(defaults.scale),
+        order: hints.order.or(defaults.order),
+    }
+}
