@@ -36,7 +36,9 @@ pub struct Database {
 
 impl Database {
     fn new(state: State) -> Self {
-        Self { merger: Arc::default(), state: Arc::new(state) }
+        let state = Arc::new(state);
+        open::prove(&state);
+        Self { merger: Arc::default(), state }
     }
 
     /// Makes a zoo in a new or empty directory and opens it for writing.

@@ -122,9 +122,15 @@ fn a_segment_that_is_damaged_or_gone_costs_no_answer() {
     let [segment] = &segments[..] else { panic!("expected one segment, found {segments:?}") };
     let sound = fs::read(segment).expect("the segment");
     assert_eq!(hits(&read(&path), 10), before);
-    let mut flipped = sound.clone();
-    flipped[40] ^= 1;
-    for damaged in [Some(flipped), Some(sound[..sound.len() / 2].to_vec()), Some(vec![]), None] {
+    let flipped = |at: usize| {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 1;
+        Some(bytes)
+    };
+    // In the header, and in vectors, codes and links.
+    let flips = (0..12).map(|part| flipped(40 + part * (sound.len() / 12)));
+    let cut = [Some(sound[..sound.len() / 2].to_vec()), Some(vec![]), None];
+    for damaged in flips.chain(cut) {
         match damaged {
             Some(bytes) => fs::write(segment, bytes).expect("a file can be written"),
             None => fs::remove_file(segment).expect("a file can be removed"),
@@ -135,6 +141,35 @@ fn a_segment_that_is_damaged_or_gone_costs_no_answer() {
     assert_eq!(hits(&zoo, 10), before);
     zoo.reindex(&mut unobserved).expect("a new segment");
     assert_sound(&zoo);
+}
+
+#[test]
+fn what_is_recorded_while_a_generation_is_made_is_part_of_it() {
+    let (folder, path, zoo) = new_zoo();
+    record_references(folder.path(), &zoo, 300);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..2)
+            .map(|writer| {
+                let zoo = zoo.clone();
+                scope.spawn(move || {
+                    for round in 0..40 {
+                        // Both record on names that the other may be making at that moment.
+                        zoo.record(&format!("both-{round}"), TASK, 0.5).expect("a result");
+                        zoo.record(&format!("own-{writer}-{round}"), TASK, 0.25).expect("a result");
+                    }
+                })
+            })
+            .collect();
+        while writers.iter().any(|writer| !writer.is_finished()) {
+            zoo.reindex(&mut unobserved).expect("a new generation");
+            assert_sound(&zoo);
+        }
+    });
+    let before = hits(&zoo, 1000);
+    assert_eq!(before.len(), 300 + 40 + 80);
+    drop(zoo);
+    let again = Database::open(&path, OpenOptions::default()).expect("the zoo opens");
+    assert_eq!(hits(&again, 1000), before);
 }
 
 #[test]

@@ -6,12 +6,16 @@ use crate::map::{Map, Plain, view};
 use crate::walk::Graph;
 use crate::{Attributes, BuildOptions, Embedding, Entry, Result};
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// Vectors of up to this many bytes are used where they are mapped; of more, a search reads the
 /// few that it needs, or in time all of them would be resident.
 const MAPPED_BYTES: usize = 128 << 20;
+
+/// Bytes that a proof reads at a time.
+const READ_BYTES: usize = 1 << 20;
 
 /// An open segment.
 pub struct Segment {
@@ -104,14 +108,13 @@ impl Segment {
     /// # Errors
     /// `Error::Corrupt` with the offset of the first section that is not as it was written.
     pub fn verify(&self) -> Result<()> {
-        let bytes = self.map.bytes();
         let mut end = HEADER_LEN;
         for section in Section::ALL {
             let Extent { range, checksum } = &self.extents[section.index()];
-            if bytes[end..range.start].iter().any(|&byte| byte != 0) {
+            if self.map.bytes()[end..range.start].iter().any(|&byte| byte != 0) {
                 return Err(corrupt(&self.path, end, "expected zeros before a section".into()));
             }
-            let found = crc32c::crc32c(&bytes[range.clone()]);
+            let found = self.checksum(range.clone())?;
             if found != *checksum {
                 let what = format!("expected checksum {checksum:08x}, found {found:08x}");
                 return Err(self.damaged(section, &what));
@@ -119,6 +122,27 @@ impl Segment {
             end = range.end;
         }
         Ok(())
+    }
+
+    /// Size of the file in bytes.
+    pub fn byte_len(&self) -> usize {
+        self.map.bytes().len()
+    }
+
+    /// Reads instead of looking into the mapping, so that the bytes do not stay resident.
+    fn checksum(&self, range: Range<usize>) -> Result<u32> {
+        let mut buffer = vec![0_u8; READ_BYTES.min(range.len())];
+        let mut checksum = 0;
+        for start in range.clone().step_by(READ_BYTES) {
+            let part = &mut buffer[..READ_BYTES.min(range.end - start)];
+            self.map.read(start as u64, part).map_err(|source| crate::Error::Io {
+                action: "read",
+                path: self.path.clone(),
+                source,
+            })?;
+            checksum = crc32c::crc32c_append(checksum, part);
+        }
+        Ok(checksum)
     }
 
     pub(crate) fn graph(&self) -> Graph<'_> {

@@ -125,11 +125,15 @@ impl Ingest {
         }
         let zoo = context.write(&self.zoo)?;
         let options = self.options();
-        let mut refused = 0;
+        let (mut stored, mut known, mut refused) = (0, 0, 0);
         for source in &self.sources {
             let mut printed = Ok(());
             let mut report = |network: tans::Ingested| {
-                refused += usize::from(network.model.is_none());
+                match network.status {
+                    "stored" => stored += 1,
+                    "already stored" => known += 1,
+                    _ => refused += 1,
+                }
                 printed = show(context, &network);
                 if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             };
@@ -151,6 +155,10 @@ impl Ingest {
             }
         }
         zoo.merge(&mut context.output.progress())?;
+        if stored + known + refused > 1 {
+            let totals = format!("{stored} stored, {known} already stored, {refused} refused");
+            context.output.note(&totals);
+        }
         if refused > 0 {
             let refused = units::counted(refused, "network");
             let message = format!("{refused} refused, the others are stored");

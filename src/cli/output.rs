@@ -77,8 +77,9 @@ impl Output {
     pub fn progress(&self) -> impl FnMut(Progress) -> ControlFlow<()> + use<> {
         let shown = !self.quiet && std::io::stderr().is_terminal();
         let bar = if shown { ProgressBar::new(0) } else { ProgressBar::hidden() };
-        if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {wide_msg}")
-        {
+        if let Ok(style) = ProgressStyle::with_template(
+            "{prefix} {bar:30} {pos}/{len} {per_sec} {eta} left {wide_msg}",
+        ) {
             bar.set_style(style);
         }
         let clear = ClearOnDrop(bar);

@@ -71,7 +71,7 @@ pub(crate) fn run(store: &Store, options: CheckOptions) -> Result<CheckReport> {
     };
     let rebuilt = if options.fast { &[] } else { &owners.models[..] };
     rebuilt.iter().for_each(|model| rebuild(store, model, &mut report));
-    check_generation(store, owners.models.len(), options, &mut report);
+    check_generation(store, options, &mut report)?;
     report.sound = report.findings.is_empty();
     Ok(report)
 }
@@ -157,15 +157,19 @@ fn rebuild(store: &Store, model: &ModelRecord, report: &mut CheckReport) {
     }
 }
 
-fn check_generation(store: &Store, models: usize, options: CheckOptions, report: &mut CheckReport) {
+fn check_generation(store: &Store, options: CheckOptions, report: &mut CheckReport) -> Result<()> {
     // A damaged record was found with the others, and what it names cannot be looked for.
-    let Ok(record) = store.generation() else { return };
+    let Ok(record) = store.generation() else { return Ok(()) };
     if let Some(record) = &record {
         report.findings.extend(check_segment(store, record, options));
     }
     let number = record.map_or_else(|| "none".to_owned(), |record| record.number.to_string());
     let generation = format!("generation {number}");
-    match state::load(store) {
+    let (loaded, models) = while_still(store, || {
+        let models = store.models()?.filter(std::result::Result::is_ok).count();
+        Ok((state::load(store), models))
+    })?;
+    match loaded {
         Ok(loaded) => {
             report.vectors = loaded.vector_count();
             if report.vectors != models {
@@ -177,6 +181,18 @@ fn check_generation(store: &Store, models: usize, options: CheckOptions, report:
         // Encoders whose bytes have another hash were found already.
         Err(_) if report.findings.iter().any(|finding| finding.remedy == ENCODERS) => {}
         Err(error) => report.findings.push(finding(generation, error.to_string(), ENCODERS)),
+    }
+    Ok(())
+}
+
+/// Looks at the store while nothing is committed to it; what is looked at beside writers is looked at again.
+fn while_still<T>(store: &Store, look: impl Fn() -> Result<T>) -> Result<T> {
+    loop {
+        let before = store.sequence()?;
+        let seen = look()?;
+        if store.sequence()? == before {
+            return Ok(seen);
+        }
     }
 }
 

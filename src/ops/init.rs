@@ -73,7 +73,8 @@ fn fill(
     let mut go_on = |_, _, _| std::ops::ControlFlow::Continue(());
     let encoders = train::fit(&set, &FitOptions::default(), &mut go_on)?;
     let notes = format!("{} tasks, {} pairs", set.tasks.len(), set.pairs.len());
-    let current = generation::install(store, generation::Candidate { encoders, notes })?;
+    let prepared = generation::prepare(store, generation::Candidate { encoders, notes })?;
+    let current = generation::install(store, prepared)?;
     let zoo = path.to_path_buf();
     let tasks = set.tasks.len();
     Ok((current, InitReport { zoo, models, tasks, pairs }))

@@ -6,7 +6,9 @@ use crate::train::{self, FitOptions};
 use crate::{Error, OpenOptions, Result};
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tans_index::Segment;
 use tans_storage::{Mode, Store};
 
 /// How often a waiting writer looks whether the other one has ended.
@@ -24,6 +26,33 @@ pub(crate) fn run(path: &Path, options: OpenOptions) -> Result<State> {
         loaded => loaded?,
     };
     State::new(store, current, options)
+}
+
+/// Proves a large segment while queries are answered from it already; one that is damaged is left aside.
+pub(crate) fn prove(state: &Arc<State>) {
+    let generation = state.generation();
+    let is_large = |segment: &Segment| !state::is_proven_at_open(segment);
+    if !generation.segment.as_ref().is_some_and(is_large) {
+        return;
+    }
+    let state = Arc::downgrade(state);
+    let work = move || {
+        let Some(Err(damage)) = generation.segment.as_ref().map(Segment::verify) else { return };
+        let Some(state) = state.upgrade() else { return };
+        tracing::error!("{damage}; left aside, run reindex");
+        let _ordered = state.lock_commits();
+        if state.generation().record.number != generation.record.number {
+            return;
+        }
+        match state::load_without_segment(&state.store) {
+            Ok(sound) => state.install(sound),
+            Err(error) => tracing::error!("the vectors cannot be read either: {error}"),
+        }
+    };
+    // Without a thread it stays unproven until the next open.
+    if let Err(error) = std::thread::Builder::new().name("tans-prove".into()).spawn(work) {
+        tracing::warn!("the index is not proven: no thread: {error}");
+    }
 }
 
 /// Opens the store as soon as no other process writes to it, or gives up after `wait`.
@@ -47,7 +76,7 @@ fn rebuild(store: &Store) -> Result<Generation> {
     let notes = "made again, because the generation before could not be read".to_owned();
     let candidate = generation::Candidate { encoders, notes };
     match store.mode() {
-        Mode::Write => generation::install(store, candidate),
+        Mode::Write => generation::install(store, generation::prepare(store, candidate)?),
         Mode::Read => generation::in_memory(store, candidate.encoders),
     }
 }

@@ -123,6 +123,8 @@ fn by_model<'a>(
 }
 
 fn all(state: &State, reported: &[Reported], observer: Observer<'_>) -> Result<RecordReport> {
+    // Before the names are looked up: one that is unknown must still be so when it becomes a reference.
+    let ordered = state.lock_commits();
     let (task_ids, new_tasks) = tasks(state, reported)?;
     let models = by_model(reported, &task_ids)?;
     let (total, mut additions) = (models.len(), Vec::<Addition>::with_capacity(models.len()));
@@ -147,7 +149,7 @@ fn all(state: &State, reported: &[Reported], observer: Observer<'_>) -> Result<R
         new_tasks: new_tasks.len(),
     };
     let tasks = Tasks { new: &new_tasks, replaced: None };
-    results::commit(state, &state.lock_commits(), &tasks, additions)?;
+    results::commit(state, &ordered, &tasks, additions)?;
     Ok(report)
 }
 

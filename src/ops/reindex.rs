@@ -20,10 +20,12 @@ pub struct ReindexReport {
 /// Runs the networks that have no signature of this version or no latency, as those from a starter bundle.
 pub(crate) fn run(state: &State, observer: Observer<'_>) -> Result<ReindexReport> {
     let measured = complete(state, observer)?;
-    let _ordered = state.lock_commits();
+    let _alone = state.lock_merges();
     let encoders = state.generation().encoders.clone();
-    let notes = "reindex".to_owned();
-    let installed = generation::install(&state.store, generation::Candidate { encoders, notes })?;
+    let candidate = generation::Candidate { encoders, notes: "reindex".to_owned() };
+    let prepared = generation::prepare(&state.store, candidate)?;
+    let _ordered = state.lock_commits();
+    let installed = generation::install(&state.store, prepared)?;
     let (generation, models) = (installed.record.number, installed.vector_count());
     state.install(installed);
     Ok(ReindexReport { generation, models, measured })

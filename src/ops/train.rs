@@ -87,8 +87,10 @@ pub(crate) fn run(
     let notes = serde_json::to_string(&gate).unwrap_or_default();
 
     // What was ingested since the snapshot is embedded here as well: every model is, from the store.
+    let _alone = state.lock_merges();
+    let prepared = generation::prepare(&state.store, generation::Candidate { encoders, notes })?;
     let _ordered = state.lock_commits();
-    let installed = generation::install(&state.store, generation::Candidate { encoders, notes })?;
+    let installed = generation::install(&state.store, prepared)?;
     let generation = installed.record.number;
     let models = installed.vector_count();
     state.install(installed);

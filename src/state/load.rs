@@ -8,8 +8,28 @@ use std::sync::RwLock;
 use tans_index::{Attributes, Delta, Embedding, Segment};
 use tans_storage::{GenerationRecord, ModelRecord, Operation, Store};
 
+/// Segments up to this size are proven when they are opened, larger ones later: reading them takes a second a gigabyte.
+const PROVEN_AT_OPEN: usize = 64 << 20;
+
 /// Loads the current generation. A damaged segment is left aside: every vector is then served from the delta.
 pub fn load(store: &Store) -> Result<Generation> {
+    load_with(store, &|record, fingerprint| open_segment(store, record, fingerprint))
+}
+
+/// Loads the current generation without its segment.
+pub fn load_without_segment(store: &Store) -> Result<Generation> {
+    load_with(store, &|_, _| None)
+}
+
+/// Whether a generation's segment is proven by its size alone.
+pub fn is_proven_at_open(segment: &Segment) -> bool {
+    segment.byte_len() <= PROVEN_AT_OPEN
+}
+
+/// How a generation's segment is found from its record and the fingerprint of its encoders.
+type Opening<'a> = &'a dyn Fn(&GenerationRecord, [u8; 32]) -> Option<Segment>;
+
+fn load_with(store: &Store, open: Opening<'_>) -> Result<Generation> {
     let missing = |what: &str| {
         Error::Storage(tans_storage::Error::Corrupt {
             file: store.path().display().to_string(),
@@ -22,7 +42,7 @@ pub fn load(store: &Store) -> Result<Generation> {
         store.encoder(record.encoder)?.ok_or_else(|| missing("the generation's encoders"))?;
     let blob = store.tensor(encoder.blob)?;
     let encoders: Encoders = tans_storage::decode("encoders", blob.as_ref())?;
-    let segment = open_segment(store, &record, encoder.fingerprint);
+    let segment = open(&record, encoder.fingerprint);
     let delta = load_delta(store, &record, &encoders, segment.as_ref())?;
     Ok(Generation {
         record,
@@ -40,7 +60,11 @@ fn open_segment(
     fingerprint: [u8; 32],
 ) -> Option<Segment> {
     let path = store.segment_path(record.segment.as_ref()?);
-    match Segment::open(&path) {
+    let proven = |segment: Segment| match is_proven_at_open(&segment) {
+        true => segment.verify().map(|()| segment),
+        false => Ok(segment),
+    };
+    match Segment::open(&path).and_then(proven) {
         Ok(segment) if segment.fingerprint() == fingerprint => Some(segment),
         Ok(_) => {
             tracing::warn!(

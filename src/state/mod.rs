@@ -2,11 +2,12 @@
 
 mod load;
 
-pub use load::{attributes, load};
+pub use load::{attributes, changes, is_proven_at_open, load, load_without_segment};
 
 use crate::encoder::{Encoders, TaskEncoding};
 use crate::{OpenOptions, Result};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tans_index::{Delta, Segment};
 use tans_storage::{GenerationRecord, Mode, Store, TensorId};
@@ -49,6 +50,9 @@ pub struct State {
     /// How the zoo was opened.
     pub options: OpenOptions,
     current: RwLock<Arc<Generation>>,
+    /// In a reader: the last operation that the current generation has followed. The store may be further: it also catches
+    /// up when a tensor has moved.
+    followed: AtomicU64,
     commits: Mutex<()>,
     merges: Mutex<()>,
 }
@@ -71,10 +75,12 @@ impl State {
     pub fn new(store: Store, current: Generation, options: OpenOptions) -> Result<Self> {
         #[cfg(feature = "torch")]
         prepare_torch(&options)?;
+        let followed = AtomicU64::new(store.sequence()?);
         Ok(Self {
             store,
             options,
             current: RwLock::new(Arc::new(current)),
+            followed,
             commits: Mutex::new(()),
             merges: Mutex::new(()),
         })
@@ -101,21 +107,25 @@ impl State {
     }
 
     /// In a reader: catches up with the writer. What changed since the last time goes into the delta; only another
-    /// generation is loaded, and one that cannot be read leaves the one before in service.
+    /// generation is loaded. One that cannot be read leaves the one before in service as it was, and is tried again the
+    /// next time.
     pub fn refresh(&self) -> Result<()> {
         if self.store.mode() == Mode::Write {
             return Ok(());
         }
         let _ordered = self.lock_commits();
-        let before = self.store.sequence()?;
         self.store.refresh()?;
-        if self.store.sequence()? == before {
+        let (before, now) = (self.followed.load(Ordering::Acquire), self.store.sequence()?);
+        if now == before {
             return Ok(());
         }
         let changes = load::changes(&self.store, before)?;
         if changes.installed {
             match load(&self.store) {
-                Ok(generation) => self.install(generation),
+                Ok(generation) => {
+                    self.install(generation);
+                    self.followed.store(now, Ordering::Release);
+                }
                 Err(error) => tracing::warn!("{error}; the generation before stays in service"),
             }
             return Ok(());
@@ -128,6 +138,8 @@ impl State {
             return Ok(());
         }
         let mut delta = generation.delta.write().unwrap_or_else(PoisonError::into_inner);
-        load::follow(&self.store, generation.record.encoder, &mut delta, changes.rows)
+        load::follow(&self.store, generation.record.encoder, &mut delta, changes.rows)?;
+        self.followed.store(now, Ordering::Release);
+        Ok(())
     }
 }

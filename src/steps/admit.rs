@@ -142,13 +142,11 @@ pub fn admit(
 
 /// Names, labels and licenses of a stored model change by `edit` alone; what is known of its training adds up.
 fn add_results(state: &State, stored: ModelRecord, new: NewModel) -> Result<Admitted> {
-    if new.results.is_empty() && new.seen.iter().all(|task| stored.seen.contains(task)) {
-        return Ok(Admitted { record: stored, is_known: true });
-    }
-    let (subject, seen, results) = (Subject::Stored(stored.row), new.seen, new.results);
+    let ordered = state.lock_commits();
+    let results = results::unheard(&state.store, stored.row, new.results)?;
+    let addition = Addition { subject: Subject::Stored(stored.row), seen: new.seen, results };
     let tasks = Tasks { new: &new.tasks, replaced: None };
-    let addition = Addition { subject, seen, results };
-    let record = results::commit(state, &state.lock_commits(), &tasks, vec![addition])?.remove(0);
+    let record = results::commit(state, &ordered, &tasks, vec![addition])?.remove(0);
     Ok(Admitted { record, is_known: true })
 }
 

@@ -20,21 +20,27 @@ pub struct Candidate {
     pub notes: String,
 }
 
-/// Installs encoders: embeds every model with them, builds the segment, names all of it by one commit.
-///
-/// The caller holds the commit lock, so nothing is added meanwhile.
-pub fn install(store: &Store, candidate: Candidate) -> Result<Generation> {
-    let Candidate { encoders, notes } = candidate;
+/// A generation that is ready but for what is committed while it was made.
+pub struct Prepared {
+    candidate: Candidate,
+    number: u64,
+    encoder: u32,
+    fingerprint: [u8; 32],
+    /// The last commit that all vectors know.
+    sequence: u64,
+    entries: Vec<Entry>,
+    segment: Option<String>,
+}
+
+/// Embeds every model with these encoders and builds the segment. Takes as long as that does, while others go on
+/// writing; only one is prepared and installed at a time.
+pub fn prepare(store: &Store, candidate: Candidate) -> Result<Prepared> {
     let previous = store.generation()?;
     let number = previous.as_ref().map_or(0, |generation| generation.number + 1);
     let encoder = previous.as_ref().map_or(0, |generation| generation.encoder + 1);
-    let bytes = tans_storage::encode(&encoders)?;
-    let fingerprint = *blake3::hash(&bytes).as_bytes();
-    let blob = NewTensor { dtype: Dtype::U8, shape: &[bytes.len()], bytes: &bytes };
-    let blob = store.put_tensors(&[blob])?[0];
-
-    let mut batch = Batch::new();
-    let entries = embed_all(store, &encoders, encoder, &mut batch)?;
+    let fingerprint = *blake3::hash(&tans_storage::encode(&candidate.encoders)?).as_bytes();
+    let sequence = store.sequence()?;
+    let entries = embed_all(store, &candidate.encoders)?;
     let segment = match entries.len() {
         0..SEGMENT_MIN => None,
         _ => Some(format!("{number:010}.segment")),
@@ -42,6 +48,30 @@ pub fn install(store: &Store, candidate: Candidate) -> Result<Generation> {
     if let Some(name) = &segment {
         let mut go_on = |_, _| ControlFlow::Continue(());
         write_segment(store, name, &entries, fingerprint, &mut go_on)?;
+    }
+    Ok(Prepared { candidate, number, encoder, fingerprint, sequence, entries, segment })
+}
+
+/// Names all of a prepared generation by one commit, with new vectors of what has changed since.
+///
+/// The caller holds the commit lock, so nothing is added meanwhile.
+pub fn install(store: &Store, prepared: Prepared) -> Result<Generation> {
+    let Prepared { candidate, number, encoder, fingerprint, sequence, entries, segment } = prepared;
+    let Candidate { encoders, notes } = candidate;
+    let bytes = tans_storage::encode(&encoders)?;
+    let blob = NewTensor { dtype: Dtype::U8, shape: &[bytes.len()], bytes: &bytes };
+    let blob = store.put_tensors(&[blob])?[0];
+    let mut batch = Batch::new();
+    let changed = state::changes(store, sequence)?.rows;
+    for entry in entries.iter().filter(|entry| !changed.contains(&entry.key)) {
+        batch.put_embedding(encoder, entry.key, entry.vector.as_slice());
+    }
+    let encoded = Encoded::default();
+    let context = embed::Context::load(store, &encoders, &encoded)?;
+    for row in changed {
+        if let Some(model) = store.model(row)? {
+            batch.put_embedding(encoder, row, &context.embed(store, &model, &[])?);
+        }
     }
     batch.put_encoder(&EncoderRecord {
         number: encoder,
@@ -51,13 +81,8 @@ pub fn install(store: &Store, candidate: Candidate) -> Result<Generation> {
         notes,
         created: super::unix_seconds(),
     });
-    batch.install_generation(&GenerationRecord {
-        number,
-        encoder,
-        segment,
-        sequence: store.sequence()?,
-    });
-    if let Some(previous) = &previous {
+    batch.install_generation(&GenerationRecord { number, encoder, segment, sequence });
+    if let Some(previous) = store.generation()? {
         batch.remove_encoder(previous.encoder);
     }
     store.commit(batch)?;
@@ -74,26 +99,20 @@ pub fn in_memory(store: &Store, encoders: Encoders) -> Result<Generation> {
     let record = GenerationRecord { number, encoder, segment: None, sequence: store.sequence()? };
     let fingerprint = *blake3::hash(&tans_storage::encode(&encoders)?).as_bytes();
     let mut delta = Delta::new(encoders.dim());
-    for Entry { key, vector, attributes } in embed_all(store, &encoders, 0, &mut Batch::new())? {
+    for Entry { key, vector, attributes } in embed_all(store, &encoders)? {
         delta.insert(key, &vector, attributes)?;
     }
     let (segment, delta, encoded) = (None, RwLock::new(delta), Encoded::default());
     Ok(Generation { record, encoders, fingerprint, segment, delta, encoded })
 }
 
-fn embed_all(
-    store: &Store,
-    encoders: &Encoders,
-    number: u32,
-    batch: &mut Batch,
-) -> Result<Vec<Entry>> {
+fn embed_all(store: &Store, encoders: &Encoders) -> Result<Vec<Entry>> {
     let encoded = Encoded::default();
     let context = embed::Context::load(store, encoders, &encoded)?;
     let mut entries = Vec::new();
     for model in store.models()? {
         let model = model?;
         let vector = context.embed(store, &model, &[])?;
-        batch.put_embedding(number, model.row, &vector);
         let dim = vector.len();
         entries.push(Entry {
             key: model.row,

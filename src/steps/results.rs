@@ -70,6 +70,7 @@ pub fn reference(store: &Store, new: NewReference) -> Result<Addition> {
     let NewReference { name, uri, license, tags, seen, results, params } = new;
     let id = ModelId::of_reference(&uri);
     if let Some(stored) = store.model_by_id(id)? {
+        let results = unheard(store, stored.row, results)?;
         return Ok(Addition { subject: Subject::Stored(stored.row), seen, results });
     }
     admit_name::refuse_taken(store, &name)?;
@@ -93,6 +94,18 @@ pub fn reference(store: &Store, new: NewReference) -> Result<Addition> {
         created: super::unix_seconds(),
     };
     Ok(Addition { subject: Subject::New(Box::new(record), None), seen, results })
+}
+
+/// Those of the stated results that were never recorded of a model. What was, and has been superseded since, is old.
+pub fn unheard(store: &Store, row: u64, stated: Vec<Known>) -> Result<Vec<Known>> {
+    if stated.is_empty() {
+        return Ok(stated);
+    }
+    let history = store.history_of_model(row)?;
+    let is_new = |&(task, kind, accuracy): &Known| {
+        !history.iter().any(|pair| (pair.task, pair.kind, pair.accuracy) == (task, kind, accuracy))
+    };
+    Ok(stated.into_iter().filter(is_new).collect())
 }
 
 /// Commits a task of its own.
@@ -151,7 +164,7 @@ pub fn replace_reference(state: &State, reference: TaskId, task: &TaskRecord) ->
 }
 
 /// Writes tasks, records, results and the vectors that they move by one commit; the delta follows. Returns the records
-/// in the order of the additions, which name each stored model once.
+/// in the order of the additions, which name each stored model once. What is no news is not written.
 pub fn commit(
     state: &State,
     _ordered: &MutexGuard<'_, ()>,
@@ -177,26 +190,32 @@ pub fn commit(
         }
     }
     for (record, vector) in &moved {
-        batch.put_embedding(generation.record.encoder, record.row, vector);
+        if let Some(vector) = vector {
+            batch.put_embedding(generation.record.encoder, record.row, vector);
+        }
     }
-    state.store.commit(batch)?;
+    if !batch.is_empty() {
+        state.store.commit(batch)?;
+    }
     let mut records = Vec::with_capacity(moved.len());
     for (record, vector) in moved {
-        search::refresh_delta(&generation, &record, vector)?;
+        if let Some(vector) = vector {
+            search::refresh_delta(&generation, &record, vector)?;
+        }
         records.push(record);
     }
     Ok(records)
 }
 
-/// Puts one addition into the batch; the model's record and vector as they are afterwards.
+/// Puts one addition into the batch; the model's record and vector as they are afterwards, no vector without news.
 fn stage(
     state: &State,
     context: &embed::Context<'_>,
     replaced: Option<(TaskId, TaskId)>,
     addition: Addition,
     batch: &mut Batch,
-) -> Result<(ModelRecord, Vec<f32>)> {
-    let Addition { subject, seen, results } = addition;
+) -> Result<(ModelRecord, Option<Vec<f32>>)> {
+    let Addition { subject, seen, mut results } = addition;
     let (record, vector) = match subject {
         Subject::New(mut record, signature) => {
             admit_name::refuse_taken(&state.store, &record.name)?;
@@ -207,27 +226,33 @@ fn stage(
             if let Some(signature) = signature {
                 batch.put_signature(record.row, &super::signature_bits(&signature));
             }
-            (*record, vector)
+            (*record, Some(vector))
         }
         Subject::Stored(row) => {
             let mut record = state.store.model(row)?.ok_or_else(|| {
                 Error::input("expected a stored model, found that it was removed meanwhile")
             })?;
             let seen = united(&record.seen, &seen, replaced);
+            let pairs = state.store.pairs_of_model(row)?;
+            results.retain(|&(task, kind, accuracy)| {
+                !pairs.iter().any(|it| (it.task, it.kind, it.accuracy) == (task, kind, accuracy))
+            });
+            let stays = |task| replaced.is_none_or(|(reference, _)| task != reference);
+            if seen == record.seen && results.is_empty() && pairs.iter().all(|it| stays(it.task)) {
+                return Ok((record, None));
+            }
             if seen != record.seen {
                 record.seen = seen;
                 batch.put_model(&record);
             }
             let signature = super::stored_signature(&state.store, row)?;
-            let pairs = state.store.pairs_of_model(row)?;
-            let stays = |task| replaced.is_none_or(|(reference, _)| task != reference);
             let stored = pairs
                 .iter()
                 .filter(|pair| stays(pair.task))
                 .map(|pair| (pair.task, pair.kind, pair.accuracy));
             let history = embed::merge(stored, &results);
             let vector = context.embed_with(&record, signature.as_deref(), &history)?;
-            (record, vector)
+            (record, Some(vector))
         }
     };
     for &(task, kind, accuracy) in &results {

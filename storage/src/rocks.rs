@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Memory for cached blocks; an embedded library stays modest.
 const BLOCK_CACHE_BYTES: usize = 32 << 20;
@@ -125,7 +126,7 @@ impl Db {
         let inner = DBWithThreadMode::open_cf_descriptors_as_secondary(
             &options,
             path,
-            folder.0.as_path(),
+            folder.path.as_path(),
             descriptors(),
         )
         .map_err(failure)?;
@@ -267,18 +268,32 @@ fn require_tables(options: &Options, path: &Path) -> Result<()> {
     opened.map(drop).map_err(failure)
 }
 
+/// Name of every reader's private folder, before its process and number.
+const READER_PREFIX: &str = "tans-reader-";
+/// A folder that is made at this moment may not be locked yet.
+const YOUNG: Duration = Duration::from_secs(60);
+
 /// Private folder of a secondary, in which RocksDB keeps its log; removed when dropped.
-struct SecondaryFolder(PathBuf);
+struct SecondaryFolder {
+    path: PathBuf,
+    /// Locked as long as the reader lives, so that others know a folder that was left behind.
+    _held: fs::File,
+}
 
 impl SecondaryFolder {
     fn create() -> Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
+        let parent = std::env::temp_dir();
+        remove_left_behind(&parent);
         loop {
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let name = format!("tans-reader-{}-{count}", std::process::id());
-            let path = std::env::temp_dir().join(name);
+            let path = parent.join(format!("{READER_PREFIX}{}-{count}", std::process::id()));
             match fs::create_dir(&path) {
-                Ok(()) => return Ok(Self(path)),
+                Ok(()) => {
+                    let held = fs::File::open(&path).map_err(io_error("cannot open", &path))?;
+                    held.lock_shared().map_err(io_error("cannot lock", &path))?;
+                    return Ok(Self { path, _held: held });
+                }
                 // Left by a reader that was killed and had our process id.
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(io_error("cannot create", &path)(error)),
@@ -287,10 +302,28 @@ impl SecondaryFolder {
     }
 }
 
+/// Removes the folders of readers that were killed.
+fn remove_left_behind(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.filter_map(std::result::Result::ok) {
+        if !entry.file_name().to_string_lossy().starts_with(READER_PREFIX) {
+            continue;
+        }
+        let path = entry.path();
+        let modified = entry.metadata().and_then(|metadata| metadata.modified()).ok();
+        let is_old = modified.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > YOUNG);
+        // Another user's folder cannot be opened and stays.
+        let is_free = || fs::File::open(&path).is_ok_and(|folder| folder.try_lock().is_ok());
+        if is_old && is_free() {
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+}
+
 impl Drop for SecondaryFolder {
     fn drop(&mut self) {
-        // It lies in the system's temporary folder, which is cleaned by others if this fails.
-        let _ = fs::remove_dir_all(&self.0);
+        // A later reader removes it if this fails.
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
 

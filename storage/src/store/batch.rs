@@ -32,6 +32,11 @@ impl Batch {
         Self::default()
     }
 
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
     /// Adds or replaces a model record (keyed by row id; also writes the `name` and id lookups).
     pub fn put_model(&mut self, model: &ModelRecord) {
         self.changes.push(Change::PutModel(Box::new(model.clone())));

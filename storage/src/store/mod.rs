@@ -332,7 +332,10 @@ impl Store {
 
     /// Plans each commit of a group on top of those before it, writes them as one, and answers.
     fn commit_group(&self, writer: &mut Writer, group: Vec<Pending>) -> Result<()> {
-        let mut planner = commit::Planner::new(&self.db, writer.sequence)?;
+        let mut planner = match commit::Planner::new(&self.db, writer.sequence) {
+            Ok(planner) => planner,
+            Err(error) => return Err(refuse_all(group.into_iter().map(|it| it.answer), error)),
+        };
         let mut accepted = Vec::with_capacity(group.len());
         for Pending { changes, answer } in group {
             // A caller that has gone away needs no answer.
@@ -341,7 +344,10 @@ impl Store {
                 Err(refusal) => drop(answer.send(Answer::Done(Err(refusal)))),
             }
         }
-        let commit::Plan { write, sequence, next_row, tensors } = planner.finish()?;
+        let commit::Plan { write, sequence, next_row, tensors } = match planner.finish() {
+            Ok(plan) => plan,
+            Err(error) => return Err(refuse_all(accepted.into_iter().map(|(it, _)| it), error)),
+        };
         self.step("commit/planned")?;
         if !write.is_empty() {
             self.write(writer, write)?;
@@ -470,6 +476,16 @@ impl Writer {
         }
         result
     }
+}
+
+/// Tells all of a group why nothing of it is written. Nothing is in doubt, so the store goes on.
+fn refuse_all(group: impl Iterator<Item = Sender<Answer>>, error: Error) -> Error {
+    for answer in group {
+        let refusal = Error::Invalid(format!("the commits of this moment were refused: {error}"));
+        // A caller that has gone away needs no answer.
+        let _ = answer.send(Answer::Done(Err(refusal)));
+    }
+    error
 }
 
 /// Makes the folders and the database of a new zoo.

@@ -129,6 +129,14 @@ impl Store {
         self.latest_pairs(&PairKey::of_model(row))
     }
 
+    /// All that was ever recorded of one model, superseded accuracies included: by task and kind, older ones first.
+    ///
+    /// # Errors
+    /// `Error::Corrupt` when a record is damaged.
+    pub fn history_of_model(&self, row: u64) -> Result<Vec<Pair>> {
+        self.all_pairs(&PairKey::of_model(row))
+    }
+
     /// Latest accuracy per (model, kind) on one task.
     ///
     /// # Errors
@@ -250,6 +258,16 @@ impl Store {
     }
 
     fn latest_pairs(&self, prefix: &[u8]) -> Result<Vec<Pair>> {
+        let mut pairs = self.all_pairs(prefix)?;
+        // The first of each run that `dedup_by` looks at stays, so the newest has to come first.
+        pairs.reverse();
+        pairs.dedup_by_key(|pair| (pair.task, pair.model, pair.kind));
+        pairs.reverse();
+        Ok(pairs)
+    }
+
+    /// Keys end with the sequence number, so a newer pair directly follows the older one.
+    fn all_pairs(&self, prefix: &[u8]) -> Result<Vec<Pair>> {
         let mut pairs: Vec<Pair> = Vec::new();
         for entry in self.db.scan(Family::Pair, prefix, prefix)? {
             let (key, value) = entry?;
@@ -257,14 +275,7 @@ impl Store {
                 PairKey::parse(&key).ok_or_else(|| record::bad_key(Family::Pair, &key))?;
             let PairKey { task, model, kind, sequence } = pair;
             let accuracy = record::decode(Family::Pair, &key, &value)?;
-            let newer = Pair { task, model, kind, accuracy, sequence };
-            // Keys end with the sequence number, so a newer pair directly follows the older one.
-            match pairs.last_mut() {
-                Some(last) if (last.task, last.model, last.kind) == (task, model, kind) => {
-                    *last = newer;
-                }
-                Some(_) | None => pairs.push(newer),
-            }
+            pairs.push(Pair { task, model, kind, accuracy, sequence });
         }
         Ok(pairs)
     }
