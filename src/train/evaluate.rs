@@ -1,5 +1,7 @@
 //! Leave-tasks-out evaluation: how good is the first pick on tasks never seen?
 
+mod cold;
+pub mod records;
 mod score;
 
 pub use score::MethodRow;
@@ -13,6 +15,8 @@ use std::ops::ControlFlow;
 
 /// Tasks with fewer candidates say nothing about picking.
 const CANDIDATES_MIN: usize = 3;
+/// Results by which a mean standing of the static list is shrunk.
+const STATIC_SHRINK: f32 = 3.0;
 /// Methods that need no recipe, in the order of their rows.
 const BASELINES: [&str; 4] = ["random", "params", "static", "nearest"];
 /// Methods that run every network on the query.
@@ -42,6 +46,8 @@ pub struct Protocol<'a> {
     /// Estimates from the queries' own training parts: rows for LogME, the probe of the whole zoo, and the first
     /// contestant with some probes.
     pub scores: Option<&'a Scores>,
+    /// Rows for networks that the first contestant's encoders know nothing of.
+    pub cold: bool,
     /// Milliseconds now.
     pub clock: fn() -> f64,
 }
@@ -125,19 +131,28 @@ pub fn leave_tasks_out(
         if queries.is_empty() {
             continue;
         }
-        let fold = Fold::fit(set, group, contestants, &mut || progress(done, groups.len()))?;
+        let stop = &mut || progress(done, groups.len());
+        let fold = Fold::fit(set, group, contestants, stop)?;
+        let cold = match protocol.cold {
+            true => Some(cold::fit(&fold.set, &fold.options, stop)?),
+            false => None,
+        };
         for query in queries {
-            outcomes.push(fold.judge(set, query, protocol)?);
+            let mut outcome = fold.judge(set, &query, protocol)?;
+            if let (Some(groups), Some(sample)) = (&cold, &set.tasks[query.task].sample) {
+                outcome.methods.extend(cold::judge(&fold.set, groups, &query, sample)?);
+            }
+            outcomes.push(outcome);
         }
     }
     outcomes.sort_by_key(|outcome| outcome.task);
     // The last call only reports: everything is done.
     let _ = progress(groups.len(), groups.len());
-    Ok(summary(&outcomes, contestants, protocol.scores.is_some()))
+    Ok(summary(&outcomes, contestants, protocol))
 }
 
 /// Tasks that are held out together: families, dealt in turn into `folds` where given.
-fn groups(set: &TrainingSet, folds: Option<usize>) -> Vec<Vec<usize>> {
+pub(super) fn groups(set: &TrainingSet, folds: Option<usize>) -> Vec<Vec<usize>> {
     let mut families: Vec<(&str, Vec<usize>)> = Vec::new();
     for (index, task) in set.tasks.iter().enumerate() {
         match families.iter_mut().find(|(family, _)| *family == task.family) {
@@ -266,7 +281,7 @@ impl Fold {
     fn judge(
         &self,
         set: &TrainingSet,
-        query: Query,
+        query: &Query,
         protocol: &Protocol<'_>,
     ) -> Result<Outcome, Error> {
         let Some(sample) = &set.tasks[query.task].sample else {
@@ -276,7 +291,7 @@ impl Fold {
         let located = self.reference.encode_task(sample)?;
         let params = |&model: &usize| set.models[model].params as f32;
         let mut scores = vec![query.models.iter().map(params).collect::<Vec<f32>>()];
-        scores.extend(self.baselines(&query, &histories, &located));
+        scores.extend(self.baselines(query, &histories, &located));
         let mut methods = vec![Some(Scored::random(&query.truth))];
         methods.extend(scores.iter().map(|scores| Some(Scored::new(scores, &query.truth))));
         let estimates = protocol.scores.map(|scores| query.estimates(scores));
@@ -285,7 +300,7 @@ impl Fold {
         }
         let mut probed = Vec::new();
         for (index, learned) in self.learned.iter().enumerate() {
-            let answer = self.answer(learned, sample, &query, &histories, protocol.clock)?;
+            let answer = self.answer(learned, sample, query, protocol.clock)?;
             methods.push(Some(answer.scored(&query.truth)));
             if let (0, Some(estimates)) = (index, &estimates) {
                 probed = answer.sequential(estimates, &query.truth, protocol.clock);
@@ -307,11 +322,10 @@ impl Fold {
         let Encoders::Default(form) = &self.reference else {
             return [vec![0.0; query.models.len()], vec![0.0; query.models.len()]];
         };
-        let shrink = closed_form::STANDING_SHRINK;
         let average = |&model: &usize| {
             let standings = form.standings(&histories[model]);
             let sum: f32 = standings.iter().map(|standing| standing.z).sum();
-            sum / (standings.len() as f32 + shrink)
+            sum / (standings.len() as f32 + STATIC_SHRINK)
         };
         // Accuracies on the nearest task on which any candidate was measured; the others count as average.
         let on = |task: [u8; 32]| -> Vec<f32> {
@@ -335,17 +349,12 @@ impl Fold {
         learned: &Learned,
         sample: &TaskSample,
         query: &Query,
-        histories: &[Vec<Evidence<'_>>],
         clock: fn() -> f64,
     ) -> Result<Answer, Error> {
         let Learned { encoders, fresh } = learned;
+        let known = closed_form::known(&self.set, &|task| fresh.get(task));
         let vector = |&model: &usize| -> Vec<f32> {
-            let placed = |known: &Evidence<'_>| {
-                let encoding = fresh.get(&known.task);
-                Evidence { task: known.task, kind: known.kind, accuracy: known.accuracy, encoding }
-            };
-            let history: Vec<Evidence<'_>> = histories[model].iter().map(placed).collect();
-            encoders.encode_model(&closed_form::evidence(&self.set, model, &history))
+            encoders.encode_model(&closed_form::evidence(&self.set, model, &known[model]))
         };
         let vectors: Vec<Vec<f32>> = query.models.iter().map(vector).collect();
         let start = clock();
@@ -454,23 +463,31 @@ struct Outcome {
 }
 
 /// The methods in the order of their rows.
-fn names(contestants: &[Contestant<'_>], with_scores: bool) -> Vec<String> {
-    let first = contestants.first().filter(|_| with_scores);
-    let whole = WHOLE.iter().filter(|_| with_scores);
+fn names(contestants: &[Contestant<'_>], protocol: &Protocol<'_>) -> Vec<String> {
+    let first = contestants.first().filter(|_| protocol.scores.is_some());
+    let whole = WHOLE.iter().filter(|_| protocol.scores.is_some());
     let fixed = BASELINES.iter().chain(whole).map(|&name| name.to_owned());
     let learned = contestants.iter().map(|contestant| contestant.name.to_owned());
     let probed =
         first.iter().flat_map(|first| PROBES.map(|count| format!("{}+{count}", first.name)));
-    fixed.chain(learned).chain(probed).collect()
+    let cold = cold::MEASURED.iter().filter(|_| protocol.cold).map(|count| match count {
+        0 => "cold".to_owned(),
+        _ => format!("cold+{count}"),
+    });
+    fixed.chain(learned).chain(probed).chain(cold).collect()
 }
 
-fn summary(outcomes: &[Outcome], contestants: &[Contestant<'_>], with_scores: bool) -> Evaluation {
+fn summary(
+    outcomes: &[Outcome],
+    contestants: &[Contestant<'_>],
+    protocol: &Protocol<'_>,
+) -> Evaluation {
     let seed = contestants.first().map_or(0, |first| first.options.seed);
     let of = |index: usize| -> Vec<Option<Scored>> {
         outcomes.iter().map(|outcome| outcome.methods[index]).collect()
     };
     let fixed: Vec<Option<f32>> = of(2).iter().map(|one| one.map(|one| one.loss)).collect();
-    let names = names(contestants, with_scores).into_iter().enumerate();
+    let names = names(contestants, protocol).into_iter().enumerate();
     let rows: Vec<MethodRow> =
         names.map(|(index, method)| score::row(method, &of(index), &fixed, seed)).collect();
     let average =
