@@ -22,7 +22,7 @@ pub(crate) const NOISE: f64 = 0.7;
 /// Results on a task that the network was trained on flatter it: they tell where it does well rather than how well.
 const FLATTERED: f32 = 0.5;
 /// Expected of networks of which no result and no source is known, unless their kin is worse.
-const UNTRAINED: f32 = -1.0;
+const UNTRAINED: f32 = -2.0;
 /// Standings beyond this are cut: one result on an easily misjudged task must not decide everything.
 const STANDING_MAX: f32 = 3.0;
 /// Nearest training tasks that are reported.

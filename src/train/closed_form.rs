@@ -108,17 +108,6 @@ fn members<'a>(
     known.iter().enumerate().map(member).collect()
 }
 
-/// Results of each model for the static list: what flatters a model does not count.
-pub(super) fn histories<'a>(set: &TrainingSet, options: &FitOptions) -> Vec<Vec<Evidence<'a>>> {
-    let mut out: Vec<Vec<Evidence<'a>>> = set.models.iter().map(|_| Vec::new()).collect();
-    for pair in set.pairs.iter().filter(|pair| options.uses(set, pair)) {
-        let (task, kind, accuracy) = (set.tasks[pair.task].id, pair.kind, pair.accuracy);
-        let one = Evidence { task, kind, accuracy, encoding: None, is_own: false };
-        out[pair.model].push(one);
-    }
-    out
-}
-
 fn measured_levels(set: &TrainingSet, options: &FitOptions) -> Vec<TaskLevel> {
     let mut accuracies: Vec<[Vec<f64>; 3]> = set.tasks.iter().map(|_| Default::default()).collect();
     for pair in set.pairs.iter().filter(|pair| options.uses(set, pair)) {

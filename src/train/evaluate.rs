@@ -1,6 +1,7 @@
 //! Leave-tasks-out evaluation: how good is the first pick on tasks never seen?
 
 mod cold;
+mod fixed;
 pub mod records;
 mod score;
 
@@ -8,15 +9,14 @@ pub use score::MethodRow;
 
 use super::{FitOptions, Recipe, TrainingSet, closed_form};
 use crate::encoder::belief::{Belief, Candidate};
-use crate::encoder::{Encoders, Error, Evidence, Kind, Prediction, TaskEncoding, TaskSample};
+use crate::encoder::{Encoders, Error, Kind, Prediction, TaskEncoding, TaskSample};
+use fixed::{Fixed, STATIC_SHRINK};
 use score::Scored;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 /// Tasks with fewer candidates say nothing about picking.
 const CANDIDATES_MIN: usize = 3;
-/// Results by which a mean standing of the static list is shrunk.
-const STATIC_SHRINK: f32 = 3.0;
 /// Methods that need no recipe, in the order of their rows.
 const BASELINES: [&str; 4] = ["random", "params", "static", "nearest"];
 /// Methods that run every network on the query.
@@ -224,7 +224,8 @@ impl Query {
 struct Fold {
     set: TrainingSet,
     options: FitOptions,
-    /// Serves the static list and the nearest task.
+    fixed: Fixed,
+    /// Finds the nearest task.
     reference: Encoders,
     learned: Vec<Learned>,
 }
@@ -275,7 +276,8 @@ impl Fold {
             fitted.push((asked, encoders.clone()));
             learned.push(Learned::new(encoders, &rest)?);
         }
-        Ok(Self { set: rest, options, reference, learned })
+        let fixed = Fixed::new(&rest, &options);
+        Ok(Self { set: rest, options, fixed, reference, learned })
     }
 
     fn judge(
@@ -287,11 +289,11 @@ impl Fold {
         let Some(sample) = &set.tasks[query.task].sample else {
             return Err(Error::Numerical("a query lost its sample".into()));
         };
-        let histories = closed_form::histories(&self.set, &self.options);
         let located = self.reference.encode_task(sample)?;
         let params = |&model: &usize| set.models[model].params as f32;
         let mut scores = vec![query.models.iter().map(params).collect::<Vec<f32>>()];
-        scores.extend(self.baselines(query, &histories, &located));
+        scores.push(self.fixed.list(&query.models));
+        scores.push(self.fixed.nearest(&self.set, (&self.reference, &located), &query.models));
         let mut methods = vec![Some(Scored::random(&query.truth))];
         methods.extend(scores.iter().map(|scores| Some(Scored::new(scores, &query.truth))));
         let estimates = protocol.scores.map(|scores| query.estimates(scores));
@@ -310,37 +312,6 @@ impl Fold {
         let best = query.truth.iter().copied().fold(0.0, f32::max);
         let mean = query.truth.iter().sum::<f32>() / query.truth.len() as f32;
         Ok(Outcome { task: query.task, best, mean, methods })
-    }
-
-    /// Scores of the static list and of the nearest task.
-    fn baselines(
-        &self,
-        query: &Query,
-        histories: &[Vec<Evidence<'_>>],
-        located: &TaskEncoding,
-    ) -> [Vec<f32>; 2] {
-        let Encoders::Default(form) = &self.reference else {
-            return [vec![0.0; query.models.len()], vec![0.0; query.models.len()]];
-        };
-        let average = |&model: &usize| {
-            let standings = form.standings(&histories[model]);
-            let sum: f32 = standings.iter().map(|standing| standing.z).sum();
-            sum / (standings.len() as f32 + STATIC_SHRINK)
-        };
-        // Accuracies on the nearest task on which any candidate was measured; the others count as average.
-        let on = |task: [u8; 32]| -> Vec<f32> {
-            let standing = |&model: &usize| {
-                let history = histories[model].iter().filter(|evidence| evidence.task == task);
-                let evidence = history.min_by_key(|evidence| evidence.kind)?;
-                Some(form.standings(std::slice::from_ref(evidence)).pop()?.z)
-            };
-            query.models.iter().map(|model| standing(model).unwrap_or(0.0)).collect()
-        };
-        let basis = self.reference.basis();
-        let nearest = located.nearest.iter().map(|&(task, _)| on(basis[task]));
-        let nearest = nearest.into_iter().find(|scores| scores.iter().any(|&score| score != 0.0));
-        let none = || vec![0.0; query.models.len()];
-        [query.models.iter().map(average).collect(), nearest.unwrap_or_else(none)]
     }
 
     /// A contestant's vectors are stored, so that a query encodes its dataset and compares.
