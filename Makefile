@@ -7,7 +7,7 @@ PACKAGES := $(or $(TANS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tans)/pack
 # Storage alone is built again with its failpoints.
 FAULTS := cargo test --release --package tans --package tans-storage --features tans-storage/failpoints \
 	--test failpoints --test torture --test faults --test flips --test limits --
-.PHONY: help setup build demo test test-all test-onnx torture lint fmt starter-zoo bench-peers bench-peers-full bench-finetune
+.PHONY: help setup build demo evaluate test test-all test-onnx torture lint fmt starter-zoo bench-peers bench-peers-full bench-finetune
 
 help: ## lists these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ bench-peers-full: bench-peers ## the same over 200,000 and 1,000,000 synthetic v
 
 bench-finetune: setup ## fine-tuning beside PyTorch: accuracy and time of an epoch, into docs/BENCHMARKS.md
 	python3 benches/peers/finetune_peer.py
+
+evaluate: build ## judges the first pick on held-out tasks; prints the tables and rewrites docs/QUALITY.md
+	python3 scripts/build_quality.py
 
 starter-zoo: build ## trains assets/starter.tar anew from registry packages (hours, resumable)
 	python3 scripts/build_starter_zoo.py

@@ -16,7 +16,10 @@ use std::fs;
 use std::path::Path;
 use tans::{CheckOptions, Database, ListOptions, OpenOptions};
 use tempfile::TempDir;
-use zoo::{RESULT, zoo_of_one};
+use zoo::zoo_of_one;
+
+/// Fields of a result as `measure` and `finetune` print it.
+const RESULT: [&str; 4] = ["model", "task", "kind", "accuracy"];
 
 fn reader(folder: &Path) -> Database {
     let options = OpenOptions { read_only: true, ..OpenOptions::default() };

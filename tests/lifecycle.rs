@@ -384,6 +384,20 @@ fn a_bundle_without_weights_keeps_what_was_measured() {
     assert_sound(&copy);
 }
 
+#[test]
+fn nothing_speaks_for_a_network_without_training_or_results() {
+    let (_folder, zoo) = zoo_of_three();
+    for (model, accuracy) in [("good", 0.9), ("fair", 0.7), ("poor", 0.5)] {
+        zoo.record(model, BENCHMARK_TASK, accuracy).expect("a result is recorded");
+    }
+    zoo.train(&TrainOptions::default(), &mut unobserved).expect("new encoders");
+    let hits = all(&zoo);
+    assert_eq!(names(&hits)[..3], ["good", "fair", "poor"], "{hits:?}");
+    // Three networks on one task tell little of what others do on it.
+    let wide = |hit: &Hit| hit.interval[1] - hit.interval[0] > 0.4;
+    assert!(hits[3..].iter().all(wide), "{hits:?}");
+}
+
 fn reported(task: &str, accuracy: f32) -> IngestOptions {
     IngestOptions {
         task: Some(task.into()),

@@ -17,6 +17,13 @@ pub struct Evaluate {
     /// with columns task, model, loo, logme and perhaps seconds
     #[arg(long, value_name = "FILE.csv")]
     scores: Option<PathBuf>,
+    /// Judge by results alone instead, one dataset of this CSV file left out at a time: columns model, dataset,
+    /// accuracy, and as far as known params, architecture, source_dataset and logme
+    #[arg(long, value_name = "FILE.csv", conflicts_with_all = ["folds", "scores"])]
+    records: Option<PathBuf>,
+    /// Leave out the rows for networks of which nothing was measured, which take most of the time
+    #[arg(long)]
+    no_cold: bool,
     /// Leave out tans2021, which is trained anew for every fold
     #[arg(long)]
     closed_form_only: bool,
@@ -41,6 +48,8 @@ impl Evaluate {
         let options = EvaluateOptions {
             folds: self.folds,
             scores: self.scores.clone(),
+            records: self.records.clone(),
+            cold: !self.no_cold,
             closed_form_only: self.closed_form_only,
             epochs: self.epochs,
             seed: self.seed,

@@ -1,19 +1,28 @@
-//! The `default` recipe: kernel ridge over measured pairs, served as one cosine.
+//! The `default` recipe: a Gaussian process over task x network, served as one cosine.
 //!
-//! A dataset is q = [1, phi(q), 0]; a model is [g, Phi' a, rest], where g is its mean standing, a its ridge
-//! coefficients and `rest` completes every model to the same length, so that the cosine ranks as the inner product.
+//! A dataset is q = [1, phi(q), 0]; a model is [w, rest], where w is what its kin and its own results let expect at
+//! [1, phi], and `rest` completes every model to the same length, so that the cosine ranks as the inner product.
+//!
+//! The covariance of standings is (1 + K_task) x (K_kin + OWN I), the noise NOISE. Given the duals of the kin, a model's
+//! own share solves (c A + NOISE) alpha = z - A w0 with A = 1 + K_task over its results and c the variance that its kin
+//! leaves: for a network that the encoders were learned from, with the results of then, this is the process' posterior
+//! mean itself, and with fewer, more or other results it is the update that `record` makes.
 
 use super::basis::Basis;
+use super::kinship::Kinship;
 use super::linalg::{dot_f32, solve_ridge};
 use super::predictor::{Predictor, SD_MIN};
-use super::{Error, Evidence, Kind, ModelEvidence, Prediction, TaskEncoding, TaskSample};
+use super::{Error, Evidence, Kind, ModelEvidence, Prediction, Source, TaskEncoding, TaskSample};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Results that a model's mean standing is shrunk by: g = sum z / (n + 3).
-pub(crate) const STANDING_SHRINK: f32 = 3.0;
-/// Ridge of a model's coefficients.
-pub(crate) const MODEL_RIDGE: f64 = 0.5;
+/// Variance of standings that a network has for itself, and noise of one standing.
+pub(crate) const OWN: f64 = 0.1;
+pub(crate) const NOISE: f64 = 0.7;
+/// Results on a task that the network was trained on flatter it: they tell where it does well rather than how well.
+const FLATTERED: f32 = 0.5;
+/// Expected of networks of which no result and no source is known, unless their kin is worse.
+const UNTRAINED: f32 = -2.0;
 /// Standings beyond this are cut: one result on an easily misjudged task must not decide everything.
 const STANDING_MAX: f32 = 3.0;
 /// Nearest training tasks that are reported.
@@ -41,14 +50,6 @@ impl TaskLevel {
     }
 }
 
-/// A guess at the mean standing of a model from its signature: linear in the signature, so that it is a kernel ridge
-/// over linear CKA.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Borrowed {
-    pub(crate) intercept: f32,
-    pub(crate) weights: Vec<f32>,
-}
-
 /// Frozen task basis and static parts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClosedForm {
@@ -56,16 +57,30 @@ pub struct ClosedForm {
     /// Sorted by id.
     pub(crate) levels: Vec<TaskLevel>,
     pub(crate) predictor: Predictor,
-    pub(crate) borrowed: Option<Borrowed>,
+    /// Empty while too few networks were measured.
+    pub(crate) kinship: Option<Kinship>,
     /// Length of every model's vector before normalising.
     pub(crate) radius: f32,
 }
 
 /// A standing at a point of the task space.
 pub(crate) struct Standing<'a> {
+    pub(crate) task: [u8; 32],
     pub(crate) z: f32,
+    /// How much of the mean standing it tells.
+    pub(crate) level: f32,
     /// Coordinates of the task; empty for reference tasks.
     pub(crate) at: &'a [f32],
+}
+
+impl Standing<'_> {
+    /// Where it counts, in the coordinates of a model's weights.
+    pub(crate) fn place(&self, size: usize) -> Vec<f64> {
+        let mut place = vec![0.0; size];
+        place[0] = f64::from(self.level);
+        place[1..].iter_mut().zip(self.at).for_each(|(out, &value)| *out = f64::from(value));
+        place
+    }
 }
 
 impl ClosedForm {
@@ -141,7 +156,13 @@ impl ClosedForm {
             Some(task) => self.basis.coordinates_of(task),
             None => encoding.map_or(&[][..], |encoding| &encoding.features),
         };
-        Some(Standing { z: standardised(evidence.accuracy, (mean, sd)), at })
+        let level = if evidence.is_own { FLATTERED } else { 1.0 };
+        Some(Standing {
+            task: evidence.task,
+            z: standardised(evidence.accuracy, (mean, sd)),
+            level,
+            at,
+        })
     }
 
     /// Encodings of other encoders may reach us by mistake; they must not panic.
@@ -152,44 +173,52 @@ impl ClosedForm {
             && encoding.accuracy_sd.is_finite()
     }
 
-    /// [g, Phi' a], not yet clipped.
+    /// What a model's kin and its results let expect, `[k + 1]`, not yet clipped.
     pub(crate) fn weights(&self, model: &ModelEvidence<'_>) -> Vec<f32> {
-        let standings = self.standings(model.history);
-        let guess = self.borrow(model.signature);
-        let sum: f32 = standings.iter().map(|standing| standing.z).sum();
-        let count = standings.len() as f32;
-        let g = (sum + STANDING_SHRINK * guess) / (count + STANDING_SHRINK);
-        let mut out = vec![g];
-        out.extend(self.slopes(&standings, g));
-        out
-    }
-
-    fn borrow(&self, signature: Option<&[f32]>) -> f32 {
-        let (Some(borrowed), Some(signature)) = (&self.borrowed, signature) else {
-            return 0.0;
+        let size = self.basis.k + 1;
+        let (mut expected, left) = match &self.kinship {
+            Some(kinship) => {
+                let (features, known) = kinship.describe(model, &self.sources(model));
+                kinship.expect(&features, known, size)
+            }
+            None => (vec![0.0; size], 1.0),
         };
-        let usable = signature.len() == borrowed.weights.len();
-        let guess = borrowed.intercept + dot_f32(&borrowed.weights, signature);
-        if usable && guess.is_finite() { guess.clamp(-STANDING_MAX, STANDING_MAX) } else { 0.0 }
+        let standings = self.standings(model.history);
+        if model.history.is_empty() && !model.is_trained {
+            expected[0] = expected[0].min(UNTRAINED);
+        }
+        let own = update(&standings, &expected, OWN + f64::from(left));
+        expected.iter_mut().zip(own).for_each(|(sum, value)| *sum += value);
+        expected
     }
 
-    /// Phi' (Phi Phi' + r I)^-1 (z - g), in its k-sized form (Phi' Phi + r I)^-1 Phi' (z - g).
-    fn slopes(&self, standings: &[Standing<'_>], g: f32) -> Vec<f32> {
-        let k = self.basis.k;
-        let (mut gram, mut right) = (vec![0.0; k * k], vec![0.0; k]);
-        for standing in standings.iter().filter(|standing| !standing.at.is_empty()) {
-            let at: Vec<f64> = standing.at.iter().map(|&value| f64::from(value)).collect();
-            for (row, &left) in at.iter().enumerate() {
-                right[row] += left * f64::from(standing.z - g);
-                for (entry, value) in gram[row * k..=row * k + row].iter_mut().zip(&at) {
-                    *entry += left * value;
-                }
+    /// Coordinates of the tasks that a model was trained on, where they are known.
+    pub(crate) fn sources<'a>(&'a self, model: &ModelEvidence<'a>) -> Vec<&'a [f32]> {
+        let place = |source: &Source<'a>| match self.basis.position(&source.task) {
+            Some(task) => Some(self.basis.coordinates_of(task)),
+            None => Some(&source.encoding.filter(|encoding| self.fits(encoding))?.features[..]),
+        };
+        model.sources.iter().filter_map(place).collect()
+    }
+}
+
+/// A'(A A' + NOISE / c)^-1 (z - A w) for the places A of a model's results, in its form of the size of w.
+fn update(standings: &[Standing<'_>], expected: &[f32], variance: f64) -> Vec<f32> {
+    let size = expected.len();
+    let (mut gram, mut right) = (vec![0.0; size * size], vec![0.0; size]);
+    for standing in standings {
+        let place = standing.place(size);
+        let known: f64 = place.iter().zip(expected).map(|(a, &b)| a * f64::from(b)).sum();
+        for (row, &left) in place.iter().enumerate() {
+            right[row] += left * (f64::from(standing.z) - known);
+            for (entry, value) in gram[row * size..=row * size + row].iter_mut().zip(&place) {
+                *entry += left * value;
             }
         }
-        // The matrix is positive definite by the ridge, so a failure means overflow: then the mean alone stands.
-        let solved = solve_ridge(&gram, MODEL_RIDGE, &right).unwrap_or_else(|_| vec![0.0; k]);
-        solved.into_iter().map(|value| value as f32).collect()
     }
+    // The matrix is positive definite by the ridge, so a failure means overflow: then the expectation stands.
+    let solved = solve_ridge(&gram, NOISE / variance, &right).unwrap_or_else(|_| vec![0.0; size]);
+    solved.into_iter().map(|value| value as f32).collect()
 }
 
 /// The accuracy in standard deviations from the mean, cut at both ends.

@@ -50,7 +50,7 @@ fn evidence(values: &[f64], squares: &[f64], rest: f64, count: f64) -> f64 {
         let ratio = alpha / beta;
         let known: f64 = values.iter().map(|value| value / (value + ratio)).sum();
         let (length, error) = fit(values, squares, rest, ratio);
-        alpha = known / (length + LEAST);
+        alpha = (known / (length + LEAST)).max(LEAST);
         beta = (count - known).max(LEAST) / (error + LEAST);
         if (alpha / beta / ratio - 1.0).abs() < SETTLED {
             break;

@@ -60,7 +60,7 @@ fn ratio(product: f64, squares: f64) -> f32 {
     if squares > 0.0 { (product / squares.sqrt()) as f32 } else { 0.0 }
 }
 
-fn average_ranks(values: &[f32]) -> Vec<f64> {
+pub(crate) fn average_ranks(values: &[f32]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|&i, &j| values[i].total_cmp(&values[j]));
     let mut ranks = vec![0.0; values.len()];

@@ -6,6 +6,7 @@ pub(crate) mod basis;
 pub mod belief;
 pub(crate) mod closed_form;
 mod error;
+pub(crate) mod kinship;
 pub(crate) mod linalg;
 pub mod logme;
 pub mod metrics;
@@ -62,6 +63,7 @@ pub struct TaskEncoding {
 }
 
 /// One known result of a model.
+#[derive(Clone, Copy)]
 pub struct Evidence<'a> {
     /// Task id.
     pub task: [u8; 32],
@@ -70,6 +72,17 @@ pub struct Evidence<'a> {
     /// 0..=1.
     pub accuracy: f32,
     /// The task's encoding under these encoders; needed for tasks outside the basis, `None` for reference tasks.
+    pub encoding: Option<&'a TaskEncoding>,
+    /// Whether it is a probe on a task that the model was trained on, which flatters it.
+    pub is_own: bool,
+}
+
+/// A task that a model was trained on.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// Task id.
+    pub task: [u8; 32],
+    /// As in `Evidence`.
     pub encoding: Option<&'a TaskEncoding>,
 }
 
@@ -84,6 +97,10 @@ pub struct ModelEvidence<'a> {
     pub signature: Option<&'a [f32]>,
     /// Known results.
     pub history: &'a [Evidence<'a>],
+    /// Tasks that it was trained on, as far as they are known.
+    pub sources: &'a [Source<'a>],
+    /// Whether it was trained on anything, known or not.
+    pub is_trained: bool,
 }
 
 /// A predicted accuracy.
@@ -142,8 +159,7 @@ impl Encoders {
 
     /// E_M: a model's unit vector. A model of which nothing is known gets the neutral vector.
     ///
-    /// `default` uses every result in `history` that it can standardise. Results on tasks that the model itself has
-    /// seen flatter it: leave them out wherever `FitOptions::seen_pairs` is off, unless nothing else is known of it.
+    /// `default` uses every result in `history` that it can standardise.
     pub fn encode_model(&self, model: &ModelEvidence<'_>) -> Vec<f32> {
         match self {
             Self::Default(recipe) => recipe.encode_model(model),

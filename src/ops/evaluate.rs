@@ -3,9 +3,11 @@
 use crate::state::State;
 use crate::steps::table::{self, Table};
 use crate::steps::training_set;
+use crate::train::evaluate::records::{Records, Stated, StatedModel};
 use crate::train::evaluate::{self, Contestant, Estimates, Evaluation, Protocol, Scores};
 use crate::train::{FitOptions, Recipe};
 use crate::{Error, Observer, Progress, Result};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -20,6 +22,12 @@ pub struct EvaluateOptions {
     /// `loo`, `logme` and perhaps `seconds`): it adds the rows for LogME and the probe of the whole zoo, and for the
     /// default recipe with some probes.
     pub scores: Option<PathBuf>,
+    /// Leave nothing else out than one dataset at a time of this CSV file of results (columns `model`, `dataset`,
+    /// `accuracy`, and as far as known `params`, `architecture`, `source_dataset` and `logme`); nothing of the zoo
+    /// itself takes part.
+    pub records: Option<PathBuf>,
+    /// Add rows for networks of which nothing was measured, or little. Default true.
+    pub cold: bool,
     /// Leave the libtorch recipe out.
     pub closed_form_only: bool,
     /// Epochs of the libtorch recipe.
@@ -31,8 +39,16 @@ pub struct EvaluateOptions {
 impl Default for EvaluateOptions {
     fn default() -> Self {
         let FitOptions { epochs, seed, .. } = FitOptions::default();
-        let (folds, scores) = (None, None);
-        Self { folds, scores, closed_form_only: cfg!(not(feature = "torch")), epochs, seed }
+        let (folds, scores, records) = (None, None, None);
+        Self {
+            folds,
+            scores,
+            records,
+            cold: true,
+            closed_form_only: cfg!(not(feature = "torch")),
+            epochs,
+            seed,
+        }
     }
 }
 
@@ -46,6 +62,17 @@ pub(crate) fn run(
             "folds: expected at least 2, so that something is left to learn from, found {folds}"
         )));
     }
+    let mut progress = |done, total| {
+        observer(Progress { step: "held-out tasks", item: String::new(), done, total })
+    };
+    if let Some(path) = &options.records {
+        let (records, seed) = (records(path)?, options.seed);
+        let evaluation = evaluate::records::leave_datasets_out(&records, seed, &mut progress)?;
+        return answered(
+            evaluation,
+            "expected datasets with at least three models each, found none",
+        );
+    }
     state.refresh()?;
     let set = training_set::load(&state.store)?;
     let scores = options.scores.as_deref().map(|path| scores(&state.store, path)).transpose()?;
@@ -55,17 +82,17 @@ pub(crate) fn run(
     if !options.closed_form_only {
         contestants.push(Contestant::new(FitOptions { recipe: Recipe::Tans2021, ..default }));
     }
-    let mut progress = |done, total| {
-        observer(Progress { step: "held-out tasks", item: String::new(), done, total })
-    };
-    let protocol = Protocol { folds: options.folds, scores: scores.as_ref(), clock };
+    let protocol =
+        Protocol { folds: options.folds, scores: scores.as_ref(), cold: options.cold, clock };
     let evaluation = evaluate::leave_tasks_out(&set, &contestants, &protocol, &mut progress)?;
-    if evaluation.tasks.is_empty() {
-        return Err(Error::input(
-            "expected tasks with at least three measured models each, found none: measure models first (`tans measure ZOO --all DATASET`)",
-        ));
-    }
-    Ok(evaluation)
+    answered(
+        evaluation,
+        "expected tasks with at least three measured models each, found none: measure models first (`tans measure ZOO --all DATASET`)",
+    )
+}
+
+fn answered(evaluation: Evaluation, otherwise: &str) -> Result<Evaluation> {
+    if evaluation.tasks.is_empty() { Err(Error::input(otherwise)) } else { Ok(evaluation) }
 }
 
 /// Milliseconds since the first call.
@@ -99,4 +126,46 @@ fn scores(store: &Store, path: &Path) -> Result<Scores> {
         Ok((place, estimates))
     })?;
     Ok(rows.into_iter().collect())
+}
+
+/// Reads a file of results; the last one of each model and dataset counts.
+fn records(path: &Path) -> Result<Records> {
+    let table = Table::read(path)?;
+    let [model, dataset, accuracy] =
+        table.columns([&["model"], &["dataset", "task"], &["accuracy"]])?;
+    let (params, logme) = (table.column(&["params"])?, table.column(&["logme"])?);
+    let words = [table.column(&["architecture"])?, table.column(&["source_dataset"])?];
+    let lines = table.map(|record| {
+        let field = |column: Option<usize>| column.map_or("", |column| &record[column]);
+        let accuracy = table::number(&record[accuracy], "accuracy")?;
+        if !(0.0..=1.0).contains(&accuracy) {
+            let expected = "accuracy: expected a fraction in 0..1";
+            return Err(Error::input(format!("{expected}, found {accuracy}")));
+        }
+        let params = match field(params) {
+            "" => None,
+            text => Some(crate::parse_count(text)? as f32),
+        };
+        let logme = match field(logme) {
+            "" => None,
+            text => Some(table::number(text, "logme")?),
+        };
+        let words = words.map(|column| field(column).to_owned()).to_vec();
+        let names = (record[model].to_owned(), record[dataset].to_owned());
+        Ok((names, StatedModel { params, words }, accuracy, logme))
+    })?;
+    let (mut models, mut datasets) = (BTreeMap::new(), BTreeMap::new());
+    let (mut out, mut results) = (Records::default(), BTreeMap::new());
+    for ((model, dataset), stated, accuracy, logme) in lines {
+        let model = *models.entry(model).or_insert_with(|| {
+            out.models.push(stated);
+            out.models.len() - 1
+        });
+        let count = datasets.len();
+        let dataset = *datasets.entry(dataset).or_insert(count);
+        results.insert((dataset, model), Stated { model, dataset, accuracy, logme });
+    }
+    out.datasets = datasets.len();
+    out.results = results.into_values().collect();
+    Ok(out)
 }

@@ -1,7 +1,7 @@
 //! A model's vector from its record, signature and history.
 
 use crate::Result;
-use crate::encoder::{Encoders, Evidence, Kind, ModelEvidence, TaskEncoding};
+use crate::encoder::{Encoders, Evidence, Kind, ModelEvidence, Source, TaskEncoding};
 use crate::state::Encoded;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -59,26 +59,27 @@ impl<'a> Context<'a> {
     }
 
     /// E_M from a given signature and history.
-    ///
-    /// A probe on a task that the network was trained on flatters it, and counts only where nothing else is known.
     pub fn embed_with(
         &self,
         model: &ModelRecord,
         signature: Option<&[f32]>,
         history: &[Known],
     ) -> Result<Vec<f32>> {
-        let flattering =
-            |&&(task, kind, _): &&Known| kind == PairKind::Probe && model.seen.contains(&task);
-        let fair: Vec<Known> = history.iter().filter(|known| !flattering(known)).copied().collect();
-        let history = if fair.is_empty() { history } else { &fair };
+        let encoding = |task: &TaskId| self.fresh.get(task).map(Arc::as_ref);
         let history: Vec<Evidence<'_>> = history
             .iter()
             .map(|&(task, kind, accuracy)| Evidence {
                 task: task.0,
                 kind: evidence_kind(kind),
                 accuracy,
-                encoding: self.fresh.get(&task).map(Arc::as_ref),
+                encoding: encoding(&task),
+                is_own: kind == PairKind::Probe && model.seen.contains(&task),
             })
+            .collect();
+        let sources: Vec<Source<'_>> = model
+            .seen
+            .iter()
+            .map(|task| Source { task: task.0, encoding: encoding(task) })
             .collect();
         let numbers = model.architecture.as_ref().map_or(&[][..], |space| &space.numbers);
         Ok(self.encoders.encode_model(&ModelEvidence {
@@ -86,6 +87,8 @@ impl<'a> Context<'a> {
             topology: &model.topology,
             signature,
             history: &history,
+            sources: &sources,
+            is_trained: !model.seen.is_empty(),
         }))
     }
 }

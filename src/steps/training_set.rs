@@ -32,6 +32,7 @@ pub fn load(store: &Store) -> Result<TrainingSet> {
             topology: model.topology,
             signature: stored_signature(store, model.row)?,
             params: model.cost.params,
+            is_trained: !model.seen.is_empty(),
             seen: model.seen.iter().filter_map(|id| task_index.get(id).copied()).collect(),
         });
     }

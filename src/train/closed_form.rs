@@ -1,12 +1,12 @@
 //! Learns the `default` recipe: a task basis, each task's level, and what a model's standing is worth.
 
-use super::levels::{Point, fit_predictor, leave_one_out};
-use super::{FitOptions, TrainingSet, basis};
-pub(super) use crate::encoder::closed_form::STANDING_SHRINK;
-use crate::encoder::closed_form::{Borrowed, ClosedForm, MODEL_RIDGE, Spread, Standing, TaskLevel};
-use crate::encoder::linalg::{Cholesky, dot, mean_sd, quantile};
+use super::levels::{Point, fit_predictor};
+use super::{FitOptions, TrainingModel, TrainingPair, TrainingSet, basis, kinship};
+use crate::encoder::closed_form::{ClosedForm, Spread, TaskLevel};
+use crate::encoder::linalg::{mean_sd, quantile};
 use crate::encoder::predictor::Predictor;
-use crate::encoder::{Error, Evidence, ModelEvidence};
+use crate::encoder::{Error, Evidence, Kind, ModelEvidence, Source, TaskEncoding};
+use std::collections::{BTreeSet, HashMap};
 
 /// A task's mean and spread count once this many models were measured on it.
 const MEASURED_MIN: usize = 3;
@@ -16,13 +16,12 @@ const RADIUS_ROOM: f32 = 1.5;
 /// Interval half-width, in standard deviations, while fewer tasks than these can be held out.
 const WIDE: f32 = 4.0;
 const CONFORMAL_TASKS_MIN: usize = 5;
-/// Models with signatures that a guess is learned from, and results that each must have.
-const BORROW_MIN: usize = 8;
-const BORROW_MAX: usize = 200;
-const BORROW_RESULTS: usize = 3;
-const BORROW_PENALTIES: [f64; 5] = [0.1, 0.3, 1.0, 3.0, 10.0];
-/// The guess is used only if it leaves less than this share of the variance.
-const BORROW_GAIN: f64 = 0.9;
+/// Groups of families that are left out to see how far predictions are off.
+const CONFORMAL_FOLDS: usize = 6;
+/// Results by which a task's measured spread is shrunk towards the usual one: few networks, or few that differ, tell
+/// little of what others will do.
+const SPREAD_SHRINK: f64 = 3.0;
+const SPREAD_USUAL: f64 = 0.1;
 
 /// Learns the recipe from a checked set.
 pub(super) fn fit(set: &TrainingSet, options: &FitOptions) -> Result<ClosedForm, Error> {
@@ -39,22 +38,74 @@ pub(super) fn fit(set: &TrainingSet, options: &FitOptions) -> Result<ClosedForm,
         }
     }
     levels.sort_by_key(|level| level.id);
-    let mut out = ClosedForm { basis, levels, predictor, borrowed: None, radius: RADIUS_DEFAULT };
-    let histories = histories(set, options);
-    out.borrowed = borrow(&out, set, &histories)?;
-    out.radius = radius(&out, set, &histories);
-    out.predictor.half_width = half_width(&out, set, &histories, &points)?;
+    let mut out = ClosedForm { basis, levels, predictor, kinship: None, radius: RADIUS_DEFAULT };
+    let known = known(set, &|_| None);
+    let process = kinship::learn(&out, &members(&out, set, &known))?;
+    out.kinship = process.as_ref().map(|process| process.kinship().clone());
+    out.radius = radius(&out, set, &known);
+    if let Some(process) = process {
+        out.predictor.half_width = half_width(&out, set, &process, &points)?;
+    }
     Ok(out)
 }
 
-/// Usable results of each model.
-pub(super) fn histories<'a>(set: &TrainingSet, options: &FitOptions) -> Vec<Vec<Evidence<'a>>> {
-    let mut out: Vec<Vec<Evidence<'a>>> = set.models.iter().map(|_| Vec::new()).collect();
-    for pair in set.pairs.iter().filter(|pair| options.uses(set, pair)) {
+/// What a set knows of one model.
+#[derive(Clone, Default)]
+pub(super) struct Known<'a> {
+    history: Vec<Evidence<'a>>,
+    sources: Vec<Source<'a>>,
+}
+
+/// What is known of each model; `encoding` gives those of tasks outside the encoders' basis.
+pub(super) fn known<'a>(
+    set: &TrainingSet,
+    encoding: &dyn Fn(&[u8; 32]) -> Option<&'a TaskEncoding>,
+) -> Vec<Known<'a>> {
+    let source = |&task: &usize| {
+        let task = set.tasks[task].id;
+        Source { task, encoding: encoding(&task) }
+    };
+    let mut out: Vec<Known<'a>> = set
+        .models
+        .iter()
+        .map(|model| Known {
+            history: Vec::new(),
+            sources: model.seen.iter().map(source).collect(),
+        })
+        .collect();
+    for pair in &set.pairs {
         let (task, kind) = (set.tasks[pair.task].id, pair.kind);
-        out[pair.model].push(Evidence { task, kind, accuracy: pair.accuracy, encoding: None });
+        let is_own = kind == Kind::Probe && set.models[pair.model].seen.contains(&pair.task);
+        let (accuracy, encoding) = (pair.accuracy, encoding(&task));
+        out[pair.model].history.push(Evidence { task, kind, accuracy, encoding, is_own });
     }
     out
+}
+
+impl<'a> Known<'a> {
+    /// Tasks with results that do not flatter the model.
+    pub(super) fn tasks(&self) -> impl Iterator<Item = [u8; 32]> {
+        self.history.iter().filter(|one| !one.is_own).map(|one| one.task)
+    }
+
+    /// The same after no more than these results.
+    pub(super) fn after(&self, tasks: &[[u8; 32]]) -> Self {
+        let those = self.history.iter().filter(|one| tasks.contains(&one.task) && !one.is_own);
+        Self { history: those.copied().collect(), sources: self.sources.clone() }
+    }
+}
+
+fn members<'a>(
+    form: &'a ClosedForm,
+    set: &'a TrainingSet,
+    known: &'a [Known<'a>],
+) -> Vec<kinship::Member<'a>> {
+    let member = |(model, known): (usize, &'a Known<'a>)| {
+        let evidence = evidence(set, model, known);
+        let sources = form.sources(&evidence);
+        kinship::Member { evidence, sources, standings: form.standings(&known.history) }
+    };
+    known.iter().enumerate().map(member).collect()
 }
 
 fn measured_levels(set: &TrainingSet, options: &FitOptions) -> Vec<TaskLevel> {
@@ -64,6 +115,9 @@ fn measured_levels(set: &TrainingSet, options: &FitOptions) -> Vec<TaskLevel> {
     }
     let spread = |values: Vec<f64>| -> Option<Spread> {
         let (mean, sd) = mean_sd(&values);
+        let count = values.len() as f64;
+        let variance = count * sd.powi(2) + SPREAD_SHRINK * SPREAD_USUAL.powi(2);
+        let sd = (variance / (count + SPREAD_SHRINK)).sqrt();
         (values.len() >= MEASURED_MIN).then_some((mean as f32, sd as f32))
     };
     let tasks = set.tasks.iter().zip(accuracies);
@@ -97,155 +151,67 @@ fn points(basis: &crate::encoder::basis::Basis, levels: &[TaskLevel]) -> Vec<Poi
 pub(super) fn evidence<'a>(
     set: &'a TrainingSet,
     model: usize,
-    history: &'a [Evidence<'a>],
+    known: &'a Known<'a>,
 ) -> ModelEvidence<'a> {
-    let known = &set.models[model];
+    let TrainingModel { numbers, topology, signature, is_trained, .. } = &set.models[model];
     ModelEvidence {
-        numbers: &known.numbers,
-        topology: &known.topology,
-        signature: known.signature.as_deref(),
-        history,
+        numbers,
+        topology,
+        signature: signature.as_deref(),
+        history: &known.history,
+        sources: &known.sources,
+        is_trained: *is_trained,
     }
 }
 
-fn radius(form: &ClosedForm, set: &TrainingSet, histories: &[Vec<Evidence<'_>>]) -> f32 {
-    let length = |(model, history): (usize, &Vec<Evidence<'_>>)| -> f32 {
-        let weights = form.weights(&evidence(set, model, history));
+fn radius(form: &ClosedForm, set: &TrainingSet, known: &[Known<'_>]) -> f32 {
+    let length = |(model, known): (usize, &Known<'_>)| -> f32 {
+        let weights = form.weights(&evidence(set, model, known));
         weights.iter().map(|value| value * value).sum::<f32>().sqrt()
     };
-    let longest = histories.iter().enumerate().map(length).fold(0.0, f32::max);
+    let longest = known.iter().enumerate().map(length).fold(0.0, f32::max);
     if longest > 1e-6 { longest * RADIUS_ROOM } else { RADIUS_DEFAULT }
 }
 
-/// Ridge from signatures to mean standings; `None` where it would not help.
-fn borrow(
-    form: &ClosedForm,
-    set: &TrainingSet,
-    histories: &[Vec<Evidence<'_>>],
-) -> Result<Option<Borrowed>, Error> {
-    let mut known: Vec<(&[f32], f64)> = Vec::new();
-    for (model, history) in histories.iter().enumerate() {
-        let Some(signature) = set.models[model].signature.as_deref() else { continue };
-        if form.standings(history).len() >= BORROW_RESULTS {
-            let g = form.weights(&evidence(set, model, history))[0];
-            known.push((signature, f64::from(g)));
-        }
-    }
-    if known.len() > BORROW_MAX {
-        let all = known.len();
-        known = (0..BORROW_MAX).map(|index| known[index * all / BORROW_MAX]).collect();
-    }
-    if known.len() < BORROW_MIN {
-        return Ok(None);
-    }
-    let count = known.len();
-    let (mean, sd) = mean_sd(&known.iter().map(|entry| entry.1).collect::<Vec<_>>());
-    let targets: Vec<f64> = known.iter().map(|entry| entry.1 - mean).collect();
-    let similarity = |at: usize| {
-        let (left, right) = (known[at / count].0, known[at % count].0);
-        left.iter().zip(right).map(|(a, b)| f64::from(a * b)).sum::<f64>()
-    };
-    let gram: Vec<f64> = (0..count * count).map(similarity).collect();
-    let mut best: Option<(f64, Vec<f64>)> = None;
-    for penalty in BORROW_PENALTIES {
-        let (dual, error) = leave_one_out(&gram, penalty, &targets)?;
-        if best.as_ref().is_none_or(|(least, _)| error < *least) {
-            best = Some((error, dual));
-        }
-    }
-    let Some((_, dual)) = best.filter(|(error, _)| *error < BORROW_GAIN * sd * sd) else {
-        return Ok(None);
-    };
-    let weights = (0..known[0].0.len()).map(|column| {
-        let terms = known.iter().zip(&dual);
-        terms.map(|(entry, dual)| f64::from(entry.0[column]) * dual).sum::<f64>() as f32
-    });
-    Ok(Some(Borrowed { intercept: mean as f32, weights: weights.collect() }))
-}
-
-/// 90 % quantile of how far predictions were off, in expected standard deviations, when each task is left out.
+/// 90 % quantile of how far predictions were off, in expected standard deviations, with families left out.
 fn half_width(
     form: &ClosedForm,
     set: &TrainingSet,
-    histories: &[Vec<Evidence<'_>>],
+    process: &kinship::Process,
     points: &[Point],
 ) -> Result<f32, Error> {
-    let known: Vec<usize> =
-        (0..points.len()).filter(|&task| points[task].level.is_some()).collect();
-    if known.len() <= CONFORMAL_TASKS_MIN {
+    let known = points.iter().filter(|point| point.level.is_some()).count();
+    if known <= CONFORMAL_TASKS_MIN {
         return Ok(WIDE);
     }
-    let mut expected = vec![None; points.len()];
-    for &task in &known {
-        let others: Vec<Point> = points
+    // Of several kinds the first counts, as in a standing.
+    let mut pairs: Vec<&TrainingPair> = set.pairs.iter().collect();
+    pairs.sort_by_key(|pair| std::cmp::Reverse(pair.kind));
+    let truth: HashMap<(usize, [u8; 32]), f32> = pairs
+        .into_iter()
+        .map(|pair| ((pair.model, set.tasks[pair.task].id), pair.accuracy))
+        .collect();
+    let (mut misses, mut held) = (Vec::new(), BTreeSet::new());
+    for fold in super::evaluate::groups(set, Some(CONFORMAL_FOLDS)) {
+        let ids: Vec<[u8; 32]> = fold.iter().map(|&task| set.tasks[task].id).collect();
+        let is_held = |id: &[u8; 32]| ids.contains(id);
+        let hidden = points
             .iter()
-            .enumerate()
-            .map(|(index, point)| if index == task { point.unlabelled() } else { point.clone() })
-            .collect();
-        let predictor: Predictor = fit_predictor(&others)?;
-        expected[task] = Some(predictor.expect(&points[task].scalars, &points[task].kernel));
-    }
-    let mut misses = Vec::new();
-    let mut held = vec![false; points.len()];
-    for (model, history) in histories.iter().enumerate() {
-        for (one, standing) in history.iter().zip(left_out(form, set, model, history)?) {
-            let task = form.basis.position(&one.task);
-            if let Some((task, (mean, sd))) = task.and_then(|at| Some((at, expected[at]?))) {
-                misses.push(f64::from((one.accuracy - mean - sd * standing).abs() / sd));
-                held[task] = true;
-            }
+            .zip(&form.basis.tasks)
+            .map(|(point, id)| if is_held(id) { point.unlabelled() } else { point.clone() });
+        let predictor: Predictor = fit_predictor(&hidden.collect::<Vec<_>>())?;
+        for (task, model, standing) in process.without(&is_held) {
+            let Some(at) = form.basis.position(&task) else { continue };
+            let Some(accuracy) = truth.get(&(model, task)) else { continue };
+            let (mean, sd) = predictor.expect(&points[at].scalars, &points[at].kernel);
+            misses.push(f64::from((accuracy - mean - sd * standing).abs() / sd));
+            held.insert(task);
         }
     }
-    let tasks = held.iter().filter(|&&held| held).count();
-    if tasks < CONFORMAL_TASKS_MIN {
+    if held.len() < CONFORMAL_TASKS_MIN {
         return Ok(WIDE);
     }
     // Tasks are the exchangeable units: with few of them the level is raised a little.
-    let level = (0.9 * (1.0 + 1.0 / tasks as f64)).min(1.0);
+    let level = (0.9 * (1.0 + 1.0 / held.len() as f64)).min(1.0);
     Ok(quantile(&mut misses, level) as f32)
-}
-
-/// A model's predicted standing on the task of each of its results, from its other results.
-///
-/// With the ridge's hat diagonal h, the left-out residual is the residual over 1 - h.
-fn left_out(
-    form: &ClosedForm,
-    set: &TrainingSet,
-    model: usize,
-    history: &[Evidence<'_>],
-) -> Result<Vec<f32>, Error> {
-    let bare = evidence(set, model, &[]);
-    let guess = f64::from(form.weights(&bare)[0]);
-    let single = |one: usize| form.standings(&history[one..=one]).pop();
-    let standings: Vec<Option<Standing<'_>>> = (0..history.len()).map(single).collect();
-    let known: Vec<&Standing<'_>> = standings.iter().flatten().collect();
-    let k = form.basis.k;
-    let wide = |at: &[f32]| -> Vec<f64> {
-        if at.is_empty() { vec![0.0; k] } else { at.iter().map(|&v| f64::from(v)).collect() }
-    };
-    let (mut gram, mut right, mut ones) = (vec![0.0; k * k], vec![0.0; k], vec![0.0; k]);
-    for standing in &known {
-        let at = wide(standing.at);
-        for (row, &left) in at.iter().enumerate() {
-            right[row] += left * f64::from(standing.z);
-            ones[row] += left;
-            for (entry, value) in gram[row * k..(row + 1) * k].iter_mut().zip(&at) {
-                *entry += left * value;
-            }
-        }
-    }
-    (0..k).for_each(|index| gram[index * k + index] += MODEL_RIDGE);
-    let factor = Cholesky::new(k, gram)?;
-    let (right, ones) = (factor.solve(&right), factor.solve(&ones));
-    let sum: f64 = known.iter().map(|standing| f64::from(standing.z)).sum();
-    let (count, shrink) = (known.len() as f64, f64::from(STANDING_SHRINK));
-    let predicted = |standing: &Option<Standing<'_>>| -> f32 {
-        let Some(standing) = standing else { return guess as f32 };
-        let (at, z) = (wide(standing.at), f64::from(standing.z));
-        let g = (sum - z + shrink * guess) / (count - 1.0 + shrink);
-        let hat = dot(&at, &factor.solve(&at));
-        let residual = (z - dot(&at, &right)) - g * (1.0 - dot(&at, &ones));
-        (z - residual / (1.0 - hat).max(1e-9)) as f32
-    };
-    Ok(standings.iter().map(predicted).collect())
 }

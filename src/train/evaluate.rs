@@ -1,12 +1,16 @@
 //! Leave-tasks-out evaluation: how good is the first pick on tasks never seen?
 
+mod cold;
+mod fixed;
+pub mod records;
 mod score;
 
 pub use score::MethodRow;
 
 use super::{FitOptions, Recipe, TrainingSet, closed_form};
 use crate::encoder::belief::{Belief, Candidate};
-use crate::encoder::{Encoders, Error, Evidence, Kind, Prediction, TaskEncoding, TaskSample};
+use crate::encoder::{Encoders, Error, Kind, Prediction, TaskEncoding, TaskSample};
+use fixed::{Fixed, STATIC_SHRINK};
 use score::Scored;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -42,6 +46,8 @@ pub struct Protocol<'a> {
     /// Estimates from the queries' own training parts: rows for LogME, the probe of the whole zoo, and the first
     /// contestant with some probes.
     pub scores: Option<&'a Scores>,
+    /// Rows for networks that the first contestant's encoders know nothing of.
+    pub cold: bool,
     /// Milliseconds now.
     pub clock: fn() -> f64,
 }
@@ -125,19 +131,28 @@ pub fn leave_tasks_out(
         if queries.is_empty() {
             continue;
         }
-        let fold = Fold::fit(set, group, contestants, &mut || progress(done, groups.len()))?;
+        let stop = &mut || progress(done, groups.len());
+        let fold = Fold::fit(set, group, contestants, stop)?;
+        let cold = match protocol.cold {
+            true => Some(cold::fit(&fold.set, &fold.options, stop)?),
+            false => None,
+        };
         for query in queries {
-            outcomes.push(fold.judge(set, query, protocol)?);
+            let mut outcome = fold.judge(set, &query, protocol)?;
+            if let (Some(groups), Some(sample)) = (&cold, &set.tasks[query.task].sample) {
+                outcome.methods.extend(cold::judge(&fold.set, groups, &query, sample)?);
+            }
+            outcomes.push(outcome);
         }
     }
     outcomes.sort_by_key(|outcome| outcome.task);
     // The last call only reports: everything is done.
     let _ = progress(groups.len(), groups.len());
-    Ok(summary(&outcomes, contestants, protocol.scores.is_some()))
+    Ok(summary(&outcomes, contestants, protocol))
 }
 
 /// Tasks that are held out together: families, dealt in turn into `folds` where given.
-fn groups(set: &TrainingSet, folds: Option<usize>) -> Vec<Vec<usize>> {
+pub(super) fn groups(set: &TrainingSet, folds: Option<usize>) -> Vec<Vec<usize>> {
     let mut families: Vec<(&str, Vec<usize>)> = Vec::new();
     for (index, task) in set.tasks.iter().enumerate() {
         match families.iter_mut().find(|(family, _)| *family == task.family) {
@@ -209,7 +224,8 @@ impl Query {
 struct Fold {
     set: TrainingSet,
     options: FitOptions,
-    /// Serves the static list and the nearest task.
+    fixed: Fixed,
+    /// Finds the nearest task.
     reference: Encoders,
     learned: Vec<Learned>,
 }
@@ -260,23 +276,24 @@ impl Fold {
             fitted.push((asked, encoders.clone()));
             learned.push(Learned::new(encoders, &rest)?);
         }
-        Ok(Self { set: rest, options, reference, learned })
+        let fixed = Fixed::new(&rest, &options);
+        Ok(Self { set: rest, options, fixed, reference, learned })
     }
 
     fn judge(
         &self,
         set: &TrainingSet,
-        query: Query,
+        query: &Query,
         protocol: &Protocol<'_>,
     ) -> Result<Outcome, Error> {
         let Some(sample) = &set.tasks[query.task].sample else {
             return Err(Error::Numerical("a query lost its sample".into()));
         };
-        let histories = closed_form::histories(&self.set, &self.options);
         let located = self.reference.encode_task(sample)?;
         let params = |&model: &usize| set.models[model].params as f32;
         let mut scores = vec![query.models.iter().map(params).collect::<Vec<f32>>()];
-        scores.extend(self.baselines(&query, &histories, &located));
+        scores.push(self.fixed.list(&query.models));
+        scores.push(self.fixed.nearest(&self.set, (&self.reference, &located), &query.models));
         let mut methods = vec![Some(Scored::random(&query.truth))];
         methods.extend(scores.iter().map(|scores| Some(Scored::new(scores, &query.truth))));
         let estimates = protocol.scores.map(|scores| query.estimates(scores));
@@ -285,7 +302,7 @@ impl Fold {
         }
         let mut probed = Vec::new();
         for (index, learned) in self.learned.iter().enumerate() {
-            let answer = self.answer(learned, sample, &query, &histories, protocol.clock)?;
+            let answer = self.answer(learned, sample, query, protocol.clock)?;
             methods.push(Some(answer.scored(&query.truth)));
             if let (0, Some(estimates)) = (index, &estimates) {
                 probed = answer.sequential(estimates, &query.truth, protocol.clock);
@@ -297,55 +314,18 @@ impl Fold {
         Ok(Outcome { task: query.task, best, mean, methods })
     }
 
-    /// Scores of the static list and of the nearest task.
-    fn baselines(
-        &self,
-        query: &Query,
-        histories: &[Vec<Evidence<'_>>],
-        located: &TaskEncoding,
-    ) -> [Vec<f32>; 2] {
-        let Encoders::Default(form) = &self.reference else {
-            return [vec![0.0; query.models.len()], vec![0.0; query.models.len()]];
-        };
-        let shrink = closed_form::STANDING_SHRINK;
-        let average = |&model: &usize| {
-            let standings = form.standings(&histories[model]);
-            let sum: f32 = standings.iter().map(|standing| standing.z).sum();
-            sum / (standings.len() as f32 + shrink)
-        };
-        // Accuracies on the nearest task on which any candidate was measured; the others count as average.
-        let on = |task: [u8; 32]| -> Vec<f32> {
-            let standing = |&model: &usize| {
-                let history = histories[model].iter().filter(|evidence| evidence.task == task);
-                let evidence = history.min_by_key(|evidence| evidence.kind)?;
-                Some(form.standings(std::slice::from_ref(evidence)).pop()?.z)
-            };
-            query.models.iter().map(|model| standing(model).unwrap_or(0.0)).collect()
-        };
-        let basis = self.reference.basis();
-        let nearest = located.nearest.iter().map(|&(task, _)| on(basis[task]));
-        let nearest = nearest.into_iter().find(|scores| scores.iter().any(|&score| score != 0.0));
-        let none = || vec![0.0; query.models.len()];
-        [query.models.iter().map(average).collect(), nearest.unwrap_or_else(none)]
-    }
-
     /// A contestant's vectors are stored, so that a query encodes its dataset and compares.
     fn answer(
         &self,
         learned: &Learned,
         sample: &TaskSample,
         query: &Query,
-        histories: &[Vec<Evidence<'_>>],
         clock: fn() -> f64,
     ) -> Result<Answer, Error> {
         let Learned { encoders, fresh } = learned;
+        let known = closed_form::known(&self.set, &|task| fresh.get(task));
         let vector = |&model: &usize| -> Vec<f32> {
-            let placed = |known: &Evidence<'_>| {
-                let encoding = fresh.get(&known.task);
-                Evidence { task: known.task, kind: known.kind, accuracy: known.accuracy, encoding }
-            };
-            let history: Vec<Evidence<'_>> = histories[model].iter().map(placed).collect();
-            encoders.encode_model(&closed_form::evidence(&self.set, model, &history))
+            encoders.encode_model(&closed_form::evidence(&self.set, model, &known[model]))
         };
         let vectors: Vec<Vec<f32>> = query.models.iter().map(vector).collect();
         let start = clock();
@@ -454,23 +434,31 @@ struct Outcome {
 }
 
 /// The methods in the order of their rows.
-fn names(contestants: &[Contestant<'_>], with_scores: bool) -> Vec<String> {
-    let first = contestants.first().filter(|_| with_scores);
-    let whole = WHOLE.iter().filter(|_| with_scores);
+fn names(contestants: &[Contestant<'_>], protocol: &Protocol<'_>) -> Vec<String> {
+    let first = contestants.first().filter(|_| protocol.scores.is_some());
+    let whole = WHOLE.iter().filter(|_| protocol.scores.is_some());
     let fixed = BASELINES.iter().chain(whole).map(|&name| name.to_owned());
     let learned = contestants.iter().map(|contestant| contestant.name.to_owned());
     let probed =
         first.iter().flat_map(|first| PROBES.map(|count| format!("{}+{count}", first.name)));
-    fixed.chain(learned).chain(probed).collect()
+    let cold = cold::MEASURED.iter().filter(|_| protocol.cold).map(|count| match count {
+        0 => "cold".to_owned(),
+        _ => format!("cold+{count}"),
+    });
+    fixed.chain(learned).chain(probed).chain(cold).collect()
 }
 
-fn summary(outcomes: &[Outcome], contestants: &[Contestant<'_>], with_scores: bool) -> Evaluation {
+fn summary(
+    outcomes: &[Outcome],
+    contestants: &[Contestant<'_>],
+    protocol: &Protocol<'_>,
+) -> Evaluation {
     let seed = contestants.first().map_or(0, |first| first.options.seed);
     let of = |index: usize| -> Vec<Option<Scored>> {
         outcomes.iter().map(|outcome| outcome.methods[index]).collect()
     };
     let fixed: Vec<Option<f32>> = of(2).iter().map(|one| one.map(|one| one.loss)).collect();
-    let names = names(contestants, with_scores).into_iter().enumerate();
+    let names = names(contestants, protocol).into_iter().enumerate();
     let rows: Vec<MethodRow> =
         names.map(|(index, method)| score::row(method, &of(index), &fixed, seed)).collect();
     let average =

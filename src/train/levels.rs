@@ -123,25 +123,3 @@ fn fit_scalars(
     };
     Ok(rows.iter().zip(&targets).map(|(row, target)| target - fitted(row)).collect())
 }
-
-/// Coefficients (K + penalty I)^-1 y and the mean squared leave-one-out error, which is coefficient / diagonal of the
-/// inverse.
-pub(super) fn leave_one_out(
-    gram: &[f64],
-    penalty: f64,
-    targets: &[f64],
-) -> Result<(Vec<f64>, f64), Error> {
-    let count = targets.len();
-    let mut matrix = gram.to_vec();
-    (0..count).for_each(|index| matrix[index * count + index] += penalty);
-    let factor = Cholesky::new(count, matrix)?;
-    let dual = factor.solve(targets);
-    let mut unit = vec![0.0; count];
-    let mut error = 0.0;
-    for index in 0..count {
-        unit[index] = 1.0;
-        error += (dual[index] / factor.solve(&unit)[index]).powi(2) / count as f64;
-        unit[index] = 0.0;
-    }
-    Ok((dual, error))
-}

@@ -3,6 +3,7 @@
 mod basis;
 mod closed_form;
 pub mod evaluate;
+mod kinship;
 mod levels;
 #[cfg(feature = "torch")]
 mod tans2021;
@@ -36,6 +37,8 @@ pub struct TrainingModel {
     pub params: u64,
     /// Indices of tasks it was trained on.
     pub seen: Vec<usize>,
+    /// Whether it was trained on any, known or not.
+    pub is_trained: bool,
 }
 
 /// One measured accuracy.

@@ -132,8 +132,9 @@ struct Inputs {
 
 impl Inputs {
     fn new(set: &TrainingSet, samples: &[(usize, &TaskSample)], recipe: &Tans2021) -> Self {
+        let nothing = closed_form::Known::default();
         let model = |index: usize| {
-            let known = closed_form::evidence(set, index, &[]);
+            let known = closed_form::evidence(set, index, &nothing);
             model_input(&recipe.topology, recipe.signature_len, &known)
         };
         Self {

@@ -1,7 +1,10 @@
 //! Learning on a synthetic world: tasks and models with hidden factors, and rows in which a task's factors show.
 
 use super::evaluate::{Contestant, Estimates, Evaluation, Protocol, Scores, leave_tasks_out};
-use super::{FitOptions, Recipe, TrainingModel, TrainingPair, TrainingSet, TrainingTask, fit};
+use super::{
+    FitOptions, Recipe, TrainingModel, TrainingPair, TrainingSet, TrainingTask, closed_form, fit,
+};
+use crate::encoder::closed_form::{NOISE, OWN};
 use crate::encoder::{Encoders, Error, Evidence, Kind, ModelEvidence, TaskSample};
 use crate::rows::Rows;
 use rand::{Rng, SeedableRng};
@@ -64,6 +67,7 @@ pub(super) fn world(tasks: usize, models: usize, shape: (usize, usize)) -> Train
             signature: Some(signature),
             params: 1000 + (model * 37 % 11) as u64,
             seen: vec![model % tasks],
+            is_trained: true,
         });
         for task in 0..tasks {
             let agreement: f32 =
@@ -91,7 +95,7 @@ fn evaluated(set: &TrainingSet, recipes: &[FitOptions]) -> Evaluation {
 }
 
 fn protocol(scores: Option<&Scores>) -> Protocol<'_> {
-    Protocol { folds: Some(8), scores, clock: || 0.0 }
+    Protocol { folds: Some(8), scores, cold: false, clock: || 0.0 }
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -158,6 +162,22 @@ fn some_probes_close_most_of_the_gap() {
     assert!(result.verdict[0].is_better() && !result.verdict[1].is_better());
 }
 
+/// What a new network is and does tells something, what it measured tells more.
+#[test]
+fn networks_without_results_are_ranked_by_their_kin() {
+    let set = world(60, 40, (60, 12));
+    let contestants = [Contestant::new(FitOptions::default())];
+    let cold = Protocol { cold: true, ..protocol(None) };
+    let go_on = &mut |_, _| ControlFlow::Continue(());
+    let rows = leave_tasks_out(&set, &contestants, &cold, go_on).unwrap().rows;
+    let spearman =
+        |name: &str| rows.iter().find(|row| row.method == name).map(|row| row.spearman).unwrap();
+    assert!(spearman("cold") > 0.15, "{}", spearman("cold"));
+    assert!(spearman("cold+32") > spearman("cold") + 0.2, "{}", spearman("cold+32"));
+    let cover = rows.last().and_then(|row| row.cover).unwrap();
+    assert!((0.75..=1.0).contains(&cover), "{cover}");
+}
+
 #[test]
 fn older_encoders_are_judged_by_the_tasks_that_they_know() {
     let set = world(60, 30, (60, 12));
@@ -175,43 +195,51 @@ fn older_encoders_are_judged_by_the_tasks_that_they_know() {
     assert_eq!(row("same").losses, row("default").losses);
 }
 
+/// The served cosine against the Gaussian process over all pairs, by its dense covariance.
 #[test]
-fn the_cosine_is_the_kernel_ridge() {
+fn the_cosine_is_the_posterior_of_a_process_over_tasks_and_networks() {
     let set = world(12, 10, (60, 12));
     let encoders = fitted(&set);
     let Encoders::Default(form) = &encoders else { panic!("another recipe") };
-    let task = encoders.encode_task(set.tasks[3].sample.as_ref().unwrap()).unwrap();
-    let history: Vec<Evidence<'_>> = set
-        .pairs
-        .iter()
-        .filter(|pair| pair.model == 4)
-        .map(|pair| Evidence {
-            task: id(pair.task),
-            kind: pair.kind,
-            accuracy: pair.accuracy,
-            encoding: None,
-        })
-        .collect();
-    let model = ModelEvidence { history: &history, ..ModelEvidence::default() };
-    let standing = dot(&encoders.encode_model(&model), &task.vector) * task.scale;
-    // PILOT's own form: g + k (K + .5 I)^-1 (z - g).
-    let standings = form.standings(&history);
+    let kinship = form.kinship.as_ref().unwrap();
+    let known = closed_form::known(&set, &|_| None);
     let kernel = super::basis::kernel(&form.basis);
-    let g = standings.iter().map(|s| s.z).sum::<f32>() / (standings.len() as f32 + 3.0);
-    let mut order: Vec<usize> = (0..12).collect();
-    order.sort_by_key(|&task| id(task));
-    let wide: Vec<f64> =
-        (0..144).map(|i| f64::from(kernel[order[i / 12] * 12 + order[i % 12]])).collect();
-    let right: Vec<f64> = standings.iter().map(|s| f64::from(s.z - g)).collect();
-    let dual = crate::encoder::linalg::solve_ridge(&wide, 0.5, &right).unwrap();
-    let expected: f64 =
-        f64::from(g) + (0..12).map(|i| f64::from(kernel[3 * 12 + order[i]]) * dual[i]).sum::<f64>();
-    assert!((f64::from(standing) - expected).abs() < 1e-3, "{standing} instead of {expected}");
+    let mut results = Vec::new();
+    for model in 0..10 {
+        let evidence = closed_form::evidence(&set, model, &known[model]);
+        for standing in form.standings(evidence.history) {
+            let task = form.basis.position(&standing.task).unwrap();
+            results.push((model, task, standing.level, standing.z));
+        }
+    }
+    let kin: Vec<Vec<f32>> = kinship
+        .members
+        .chunks_exact(kinship.members.len() / 10)
+        .map(|member| kinship.similarities(member, 1.0))
+        .collect();
+    let covariance = |a: (usize, usize, f32), b: (usize, usize, f32)| -> f64 {
+        let tasks = a.2 * b.2 + kernel[a.1 * 12 + b.1];
+        let own = if a.0 == b.0 { OWN } else { 0.0 };
+        f64::from(tasks) * (f64::from(kin[a.0][b.0]) + own)
+    };
+    let at = |index: usize| (results[index].0, results[index].1, results[index].2);
+    let count = results.len();
+    let gram: Vec<f64> =
+        (0..count * count).map(|i| covariance(at(i / count), at(i % count))).collect();
+    let right: Vec<f64> = results.iter().map(|result| f64::from(result.3)).collect();
+    let dual = crate::encoder::linalg::solve_ridge(&gram, NOISE, &right).unwrap();
+    let task = encoders.encode_task(set.tasks[3].sample.as_ref().unwrap()).unwrap();
+    for (model, known) in known.iter().enumerate() {
+        let vector = encoders.encode_model(&closed_form::evidence(&set, model, known));
+        let standing = dot(&vector, &task.vector) * task.scale;
+        let expected: f64 = (0..count).map(|i| covariance((model, 3, 1.0), at(i)) * dual[i]).sum();
+        assert!((f64::from(standing) - expected).abs() < 5e-3, "{standing} not {expected}");
+        let predicted = encoders.predict(&task, standing / task.scale).accuracy;
+        let by_hand = (task.accuracy_mean + task.accuracy_sd * standing).clamp(0.0, 1.0);
+        assert!((predicted - by_hand).abs() < 1e-5);
+    }
     assert_eq!(task.nearest[0].0, 3);
     assert!((task.nearest[0].1 - 1.0).abs() < 1e-4);
-    let predicted = encoders.predict(&task, standing / task.scale).accuracy;
-    let by_hand = (task.accuracy_mean + task.accuracy_sd * standing).clamp(0.0, 1.0);
-    assert!((predicted - by_hand).abs() < 1e-5);
 }
 
 #[test]
@@ -233,19 +261,23 @@ fn generation_zero_answers_and_learns_from_one_result() {
             task.prior = Some((0.6, 0.1));
         }
         let encoders = fitted(&set);
-        let neutral = encoders.encode_model(&ModelEvidence::default());
+        let trained = ModelEvidence { is_trained: true, ..ModelEvidence::default() };
+        let neutral = encoders.encode_model(&trained);
         assert_eq!(neutral.len(), encoders.dim());
         assert!(neutral[..neutral.len() - 1].iter().all(|&value| value == 0.0));
         let query = world(1, 0, (30, 12)).tasks.remove(0).sample.unwrap();
         let task = encoders.encode_task(&query).unwrap();
         assert!((dot(&task.vector, &task.vector) - 1.0).abs() < 1e-5);
         assert_eq!(dot(&neutral, &task.vector), 0.0);
+        let raw = encoders.encode_model(&ModelEvidence::default());
+        assert!(dot(&raw, &task.vector) < 0.0, "nothing speaks for a network without training");
         // A new task, outside the basis: a good result there must raise the model there.
         let history = [Evidence {
             task: [9; 32],
             kind: Kind::Probe,
             accuracy: task.accuracy_mean + 2.0 * task.accuracy_sd,
             encoding: Some(&task),
+            is_own: false,
         }];
         let model = ModelEvidence { history: &history, ..ModelEvidence::default() };
         let good = encoders.encode_model(&model);
@@ -264,11 +296,16 @@ fn a_model_without_history_borrows_from_its_signature() {
     let standing = |quality: f32| {
         let mut signature = vec![0.0; 16];
         signature[10] = 0.5 * quality;
-        let model = ModelEvidence { signature: Some(&signature), ..ModelEvidence::default() };
+        let model = ModelEvidence {
+            signature: Some(&signature),
+            is_trained: true,
+            ..ModelEvidence::default()
+        };
         dot(&encoders.encode_model(&model), &task.vector)
     };
     assert!(standing(1.5) > standing(0.0) && standing(0.0) > standing(-1.5));
-    let short = ModelEvidence { signature: Some(&[1.0; 3]), ..ModelEvidence::default() };
+    let short =
+        ModelEvidence { signature: Some(&[1.0; 3]), is_trained: true, ..ModelEvidence::default() };
     assert_eq!(dot(&encoders.encode_model(&short), &task.vector), 0.0);
 }
 
@@ -283,7 +320,8 @@ fn reference_tasks_count_for_the_mean_standing_only() {
     let best =
         set.pairs.iter().filter(|p| p.task == 0).max_by(|a, b| a.accuracy.total_cmp(&b.accuracy));
     let known = |task: [u8; 32]| {
-        [Evidence { task, kind: Kind::Probe, accuracy: best.unwrap().accuracy, encoding: None }]
+        let accuracy = best.unwrap().accuracy;
+        [Evidence { task, kind: Kind::Probe, accuracy, encoding: None, is_own: false }]
     };
     let vector = |history: &[Evidence<'_>]| {
         encoders.encode_model(&ModelEvidence { history, ..ModelEvidence::default() })

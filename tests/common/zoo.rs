@@ -23,6 +23,3 @@ pub fn zoo_of_one() -> TempDir {
     zoo.ingest("small:cnn-w16@32", &options, &mut unobserved).expect("a generated network");
     folder
 }
-
-/// Fields of a result as `measure` and `finetune` print it.
-pub const RESULT: [&str; 4] = ["model", "task", "kind", "accuracy"];

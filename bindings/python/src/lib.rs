@@ -32,8 +32,9 @@ impl Zoo {
     /// Which stored networks should be fine-tuned on this dataset?
     ///
     /// `dataset`: uint8 images [n, height, width], [n, height, width, 1] or [n, height, width, 3] with n integer
-    /// `labels`, or a path, or `task:NAME`. Returns a list of dictionaries, best first.
-    #[pyo3(signature = (dataset, labels=None, k=5, *, max_params=None, max_macs=None, max_latency_ms=None, licenses=None, tags=None, rerank=0))]
+    /// `labels`, or a path, or `task:NAME`. Up to `rerank` networks are probed on it, for about `budget` seconds.
+    /// Returns a list of dictionaries, best first.
+    #[pyo3(signature = (dataset, labels=None, k=5, *, max_params=None, max_macs=None, max_latency_ms=None, licenses=None, tags=None, rerank=0, budget=None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn query<'py>(
         &self,
@@ -47,6 +48,7 @@ impl Zoo {
         licenses: Option<Vec<String>>,
         tags: Option<BTreeMap<String, String>>,
         rerank: usize,
+        budget: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let source = self::dataset(dataset, labels)?;
         let k = usize::try_from(k)
@@ -59,7 +61,8 @@ impl Zoo {
             licenses: licenses.unwrap_or_default(),
             tags: tags.iter().map(|(key, value)| format!("{key}={value}")).collect(),
         };
-        let options = QueryOptions { k, filter, rerank, ..QueryOptions::default() };
+        let budget = budget.map(|budget| seconds("budget", budget)).transpose()?;
+        let options = QueryOptions { k, filter, rerank, budget, ..QueryOptions::default() };
         let report =
             interruptible(py, |observer| self.database.query(&source, &options, observer))?;
         to_python(py, &report.hits)
@@ -329,6 +332,11 @@ impl Zoo {
     }
 }
 
+fn seconds(name: &str, seconds: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|error| PyValueError::new_err(format!("{name}: {error}, found {seconds}")))
+}
+
 /// Options of a zoo; rows of images are cached where the command line caches them unless `cache_dir` says otherwise.
 fn options(
     read_only: bool,
@@ -337,8 +345,7 @@ fn options(
     wait: f64,
 ) -> PyResult<OpenOptions> {
     let device: Device = device.parse().map_err(|error: GraphError| raise(error.into()))?;
-    let wait = Duration::try_from_secs_f64(wait)
-        .map_err(|error| PyValueError::new_err(format!("wait: {error}, found {wait}")))?;
+    let wait = seconds("wait", wait)?;
     let cache_dir = cache_dir.or_else(|| tans::user_cache_dir(|name| std::env::var_os(name)));
     Ok(OpenOptions { read_only, cache_dir, device, wait, ..OpenOptions::default() })
 }
