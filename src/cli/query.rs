@@ -81,6 +81,11 @@ fn show(context: &Context, report: &QueryReport) -> Result<()> {
     if measured {
         header.insert(5, "measured here");
     }
+    // Only what can be fine-tuned at once needs no word.
+    let marked = report.hits.iter().any(|hit| hit.status != "stored");
+    if marked {
+        header.push("status");
+    }
     let rows = report.hits.iter().map(|hit| {
         let mut row = vec![
             hit.rank.to_string(),
@@ -100,6 +105,10 @@ fn show(context: &Context, report: &QueryReport) -> Result<()> {
         if measured {
             let known = hit.measured.map(|known| format!("{:.3} ({})", known.accuracy, known.kind));
             row.insert(5, known.unwrap_or_else(|| "-".into()));
+        }
+        if marked {
+            let word = hit.status.split(':').next().unwrap_or_default();
+            row.push(word.to_owned());
         }
         row
     });

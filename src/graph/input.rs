@@ -21,10 +21,13 @@ pub enum Layout {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChannelOrder {
     /// Red, green, blue.
+    #[serde(alias = "rgb")]
     Rgb,
     /// Blue, green, red.
+    #[serde(alias = "bgr")]
     Bgr,
     /// One channel of luminance.
+    #[serde(alias = "grey")]
     Grey,
 }
 

@@ -117,14 +117,14 @@ pub(crate) fn run(
     })?;
     let cosine = search::cosine(&vector, &task);
     let prediction = generation.encoders.predict(&task, cosine);
-    let mut found = Found { model, cosine, prediction, measured: None, probed: None };
+    let found = Found { model, cosine, prediction, measured: None, probed: None };
     let mut terms = terms(&generation, &task, &vector, cosine);
-    let mut measured = Vec::new();
-    if let Some(id) = query.task {
-        measured = summary::known_results(&state.store, found.model.row, Some(id))?;
-        known::fuse(&mut found, &known::on_task(state, &generation, id)?);
-    }
-    if found.measured.is_some() {
+    let measured = match query.task {
+        Some(id) => summary::known_results(&state.store, found.model.row, Some(id))?,
+        None => Vec::new(),
+    };
+    let found = known::answer(state, &generation, (query.task, &task), found)?;
+    if found.prediction != prediction {
         let accuracy = found.prediction.accuracy - prediction.accuracy;
         terms.push(ScoreTerm {
             term: "results on this dataset",

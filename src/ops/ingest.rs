@@ -270,14 +270,19 @@ fn kept(record: &ModelRecord, options: &IngestOptions, other_params: bool) -> Op
 /// Bad input becomes a line of the report; a failing zoo, disk or device, or a cancelled job, ends the operation.
 fn or_refused(source: String, result: Result<Ingested>) -> Result<Ingested> {
     match result {
-        Err(error) if error.kind() == ErrorKind::Input => Ok(Ingested {
-            source,
-            model: None,
-            status: "refused",
-            note: Some(error.to_string()),
-            params: None,
-            macs: None,
-        }),
+        Err(error) if error.kind() == ErrorKind::Input => {
+            let reason = error.to_string();
+            // The errors of files name them, and so does the line.
+            let bare = reason.strip_prefix(&format!("{source}: ")).unwrap_or(&reason).to_owned();
+            Ok(Ingested {
+                source,
+                model: None,
+                status: "refused",
+                note: Some(bare),
+                params: None,
+                macs: None,
+            })
+        }
         other => other,
     }
 }

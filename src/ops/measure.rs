@@ -118,8 +118,9 @@ pub(crate) fn run(
             Err(error) => return Err(error),
         }
     }
-    if let (true, Some((model, reason))) =
-        (report.measurements.is_empty(), report.unmeasured.first())
+    // Those that were measured before are not among the chosen when only the missing are asked for.
+    if let (true, false, Some((model, reason))) =
+        (report.measurements.is_empty(), options.missing, report.unmeasured.first())
     {
         return Err(Error::input(format!(
             "none of {} models could be measured; the first, {model}: {reason}",

@@ -80,6 +80,8 @@ pub struct Hit {
     pub macs: Option<u64>,
     /// SPDX expression.
     pub license: Option<String>,
+    /// `stored`, `reference`, or the reason why it cannot be run.
+    pub status: String,
 }
 
 /// A result that the zoo holds.
@@ -201,6 +203,7 @@ fn hit(state: &State, rank: usize, found: Found) -> Result<Hit> {
         source_tasks: summary::task_names(&state.store, &model.seen)?,
         params: cost.params,
         macs: cost.macs,
+        status: summary::status(&model),
         license: model.license,
         model: model.name,
     })

@@ -12,7 +12,7 @@ pub struct StatsReport {
     pub models: u64,
     /// Tasks.
     pub tasks: u64,
-    /// Recorded accuracies, superseded ones included.
+    /// Latest accuracies of a model on a task, by kind.
     pub pairs: u64,
     /// Distinct tensors.
     pub tensors: u64,

@@ -2,11 +2,12 @@
 
 use super::search::{self, Found};
 use crate::Result;
-use crate::encoder::TaskEncoding;
+use crate::encoder::belief::{Belief, Candidate};
+use crate::encoder::{Prediction, TaskEncoding};
 use crate::state::{Generation, State};
 use std::collections::BTreeMap;
 use tans_index::Filter;
-use tans_storage::{PairKind, TaskId};
+use tans_storage::{Pair, PairKind, TaskId};
 
 /// Standard deviation of an accuracy that was measured on some hundred test images.
 const MEASURED_SD: f32 = 0.05;
@@ -22,12 +23,14 @@ pub struct Measured {
     pub kind: PairKind,
 }
 
+/// More results than these tell of the task's level no more than these.
+const OBSERVED_MAX: usize = 200;
+
 /// The models to be answered, best first: the `k` that the search finds, and every one that was measured on the task.
 ///
-/// Results on the task enter the predictions, and the predictions decide the order where there are any.
-/// The encoders place a task among those that they were learned from. Where it is one of them, a model's vector holds
-/// its result already; a task that they were not learned from shows in a vector only as far as it resembles theirs, so
-/// that its measured models are asked for here, whether the search found them or not.
+/// Results on the task enter the predictions of all, for what one network shows tells what others will; the predictions
+/// decide the order where there are any. A benchmark task has a result of nearly every model, and their vectors were
+/// learned from it: there only what the search finds is looked at.
 pub fn answers(
     state: &State,
     generation: &Generation,
@@ -35,10 +38,42 @@ pub fn answers(
     filter: &Filter,
     k: usize,
 ) -> Result<Vec<Found>> {
-    let mut found = search::search(state, generation, task, filter, k)?;
-    let measured = match id {
-        Some(id) => on_task(state, generation, id)?,
-        None => BTreeMap::new(),
+    let found = search::search(state, generation, task, filter, k)?;
+    let mut found = with_results(state, generation, (id, task), filter, found)?;
+    if found.iter().any(|hit| hit.measured.is_some()) {
+        found.sort_by(|a, b| b.prediction.accuracy.total_cmp(&a.prediction.accuracy));
+    }
+    Ok(found)
+}
+
+/// One model with what results on the task say of it.
+pub fn answer(
+    state: &State,
+    generation: &Generation,
+    asked: (Option<TaskId>, &TaskEncoding),
+    found: Found,
+) -> Result<Found> {
+    let row = found.model.row;
+    let mut all = with_results(state, generation, asked, &Filter::default(), vec![found])?;
+    let place = all.iter().position(|hit| hit.model.row == row).unwrap_or(0);
+    Ok(all.swap_remove(place))
+}
+
+/// What was found and what was measured on the task, with the predictions that follow from the results.
+fn with_results(
+    state: &State,
+    generation: &Generation,
+    (id, task): (Option<TaskId>, &TaskEncoding),
+    filter: &Filter,
+    mut found: Vec<Found>,
+) -> Result<Vec<Found>> {
+    let Some(record) = id.map(|id| state.store.task(id)).transpose()?.flatten() else {
+        return Ok(found);
+    };
+    let measured = if record.benchmark {
+        of_found(state, record.id, &found)?
+    } else {
+        latest(state.store.pairs_of_task(record.id)?)
     };
     if measured.is_empty() {
         return Ok(found);
@@ -48,29 +83,62 @@ pub fn answers(
     for row in rows {
         found.extend(search::one(state, generation, task, filter, row)?);
     }
-    found.iter_mut().for_each(|hit| fuse(hit, &measured));
-    found.sort_by(|a, b| b.prediction.accuracy.total_cmp(&a.prediction.accuracy));
+    observe(state, generation, task, &mut found, &measured)?;
     Ok(found)
 }
 
-/// Results by row on a task that the encoders were not learned from; empty for the others.
-pub fn on_task(
-    state: &State,
-    generation: &Generation,
-    id: TaskId,
-) -> Result<BTreeMap<u64, Measured>> {
-    let mut measured: BTreeMap<u64, Measured> = BTreeMap::new();
-    if generation.encoders.basis().contains(&id.0) {
-        return Ok(measured);
+/// Results of the found models on a task.
+fn of_found(state: &State, task: TaskId, found: &[Found]) -> Result<BTreeMap<u64, Measured>> {
+    let mut pairs = Vec::new();
+    for hit in found {
+        let of_model = state.store.pairs_of_model(hit.model.row)?;
+        pairs.extend(of_model.into_iter().filter(|pair| pair.task == task));
     }
-    for pair in state.store.pairs_of_task(id)? {
+    Ok(latest(pairs))
+}
+
+/// By row, the result that says most.
+fn latest(pairs: Vec<Pair>) -> BTreeMap<u64, Measured> {
+    let mut measured: BTreeMap<u64, Measured> = BTreeMap::new();
+    for pair in pairs {
         let new = Measured { accuracy: pair.accuracy, kind: pair.kind };
         let known = measured.entry(pair.model).or_insert(new);
         if precedence(new.kind) < precedence(known.kind) {
             *known = new;
         }
     }
-    Ok(measured)
+    measured
+}
+
+/// Moves what is predicted of all by what was measured of some.
+fn observe(
+    state: &State,
+    generation: &Generation,
+    task: &TaskEncoding,
+    found: &mut [Found],
+    measured: &BTreeMap<u64, Measured>,
+) -> Result<()> {
+    let vectors = search::vectors(state, generation, found)?;
+    let candidates: Vec<Candidate<'_>> = found
+        .iter()
+        .zip(&vectors)
+        .map(|(hit, vector)| Candidate { prediction: hit.prediction, vector, runnable: false })
+        .collect();
+    let mut belief = Belief::new(task, &candidates);
+    let known = |hit: &Found| measured.get(&hit.model.row).copied();
+    let with_result = found.iter().enumerate().filter_map(|(at, hit)| Some((at, known(hit)?)));
+    let observed: Vec<(usize, Measured)> = with_result.take(OBSERVED_MAX).collect();
+    observed.iter().for_each(|(at, known)| belief.observe(*at, known.accuracy));
+    let moved: Vec<Prediction> = (0..found.len()).map(|index| belief.prediction(index)).collect();
+    for (at, (hit, prediction)) in found.iter_mut().zip(moved).enumerate() {
+        hit.prediction = prediction;
+        hit.measured = known(hit);
+        match hit.measured {
+            Some(known) if !observed.iter().any(|(seen, _)| *seen == at) => fuse(hit, known),
+            Some(_) | None => {}
+        }
+    }
+    Ok(())
 }
 
 fn precedence(kind: PairKind) -> u8 {
@@ -82,8 +150,7 @@ fn precedence(kind: PairKind) -> u8 {
 }
 
 /// The prediction after one observation of a normal quantity with a normal prior.
-pub fn fuse(hit: &mut Found, measured: &BTreeMap<u64, Measured>) {
-    let Some(&known) = measured.get(&hit.model.row) else { return };
+fn fuse(hit: &mut Found, known: Measured) {
     let [low, high] = hit.prediction.interval;
     let prior = ((high - low) / 2.0 / HALF_WIDTH).max(1e-3).powi(2);
     let noise = MEASURED_SD.powi(2);
@@ -92,5 +159,4 @@ pub fn fuse(hit: &mut Found, measured: &BTreeMap<u64, Measured>) {
     let half = HALF_WIDTH * (weight * noise).sqrt();
     hit.prediction.accuracy = accuracy;
     hit.prediction.interval = [(accuracy - half).max(0.0), (accuracy + half).min(1.0)];
-    hit.measured = Some(known);
 }

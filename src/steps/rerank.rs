@@ -3,7 +3,7 @@
 use super::admit;
 use super::dataset::Samples;
 use super::feature_cache;
-use super::search::Found;
+use super::search::{self, Found};
 use crate::encoder::TaskEncoding;
 use crate::encoder::belief::{Belief, Candidate};
 use crate::encoder::ridge::RidgeProbe;
@@ -37,7 +37,7 @@ pub fn rerank(
     found: &mut Vec<Found>,
     (allowance, observer): (Allowance, Observer<'_>),
 ) -> Result<Vec<(String, String)>> {
-    let vectors = vectors(state, generation, found)?;
+    let vectors = search::vectors(state, generation, found)?;
     let candidates: Vec<Candidate<'_>> = found
         .iter()
         .zip(&vectors)
@@ -79,15 +79,6 @@ pub fn rerank(
     let mut taken: Vec<Option<Found>> = found.drain(..).map(Some).collect();
     found.extend(order.into_iter().filter_map(|index| taken[index].take()));
     Ok(unprobed)
-}
-
-fn vectors(state: &State, generation: &Generation, found: &[Found]) -> Result<Vec<Vec<f32>>> {
-    let vector = |hit: &Found| {
-        let stored = state.store.embedding(generation.record.encoder, hit.model.row)?;
-        // What is embedded in memory alone counts as a stranger to all others.
-        Ok(stored.unwrap_or_else(|| vec![0.0; generation.encoders.dim()]))
-    };
-    found.iter().map(vector).collect()
 }
 
 fn probe(state: &State, model: &ModelRecord, samples: &Samples) -> Result<f32> {

@@ -76,6 +76,16 @@ pub fn cosine(vector: &[f32], task: &TaskEncoding) -> f32 {
     cosine.clamp(-1.0, 1.0)
 }
 
+/// The vectors of what was found.
+pub fn vectors(state: &State, generation: &Generation, found: &[Found]) -> Result<Vec<Vec<f32>>> {
+    let vector = |hit: &Found| {
+        let stored = state.store.embedding(generation.record.encoder, hit.model.row)?;
+        // What is embedded in memory alone counts as a stranger to all others.
+        Ok(stored.unwrap_or_else(|| vec![0.0; generation.encoders.dim()]))
+    };
+    found.iter().map(vector).collect()
+}
+
 /// Moves a model's vector in the current generation's delta after its record or history changed.
 pub fn refresh_delta(generation: &Generation, model: &ModelRecord, vector: Vec<f32>) -> Result<()> {
     let dim = vector.len();

@@ -64,15 +64,22 @@ pub fn task_names(store: &Store, tasks: &[TaskId]) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// `stored`, `reference`, or the reason why it cannot be run.
+pub fn status(model: &ModelRecord) -> String {
+    match (&model.graph, &model.not_runnable) {
+        // A missing operator says so itself.
+        (_, Some(reason)) if reason.starts_with("not runnable") => reason.clone(),
+        (_, Some(reason)) => format!("not runnable: {reason}"),
+        (None, None) => "reference".to_owned(),
+        (Some(_), None) => "stored".to_owned(),
+    }
+}
+
 /// The summary of a record.
 pub fn summary(store: &Store, model: ModelRecord) -> Result<ModelSummary> {
     let source_tasks = task_names(store, &model.seen)?;
     let cost = state::attributes(&model);
-    let status = match (&model.graph, model.not_runnable) {
-        (_, Some(reason)) => reason,
-        (None, None) => "reference".to_owned(),
-        (Some(_), None) => "stored".to_owned(),
-    };
+    let status = status(&model);
     Ok(ModelSummary {
         model: model.name,
         id: model.id.to_string(),

@@ -11,7 +11,7 @@ import tans
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 HIT_FIELDS = {
     "rank", "model", "cosine", "predicted_accuracy", "interval", "measured", "probed_accuracy", "source_tasks",
-    "params", "macs", "license",
+    "params", "macs", "license", "status",
 }  # fmt: skip
 
 

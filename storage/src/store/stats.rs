@@ -2,7 +2,6 @@
 
 use super::Store;
 use super::record::{self, SYS_SEQUENCE};
-use crate::keys::PairKey;
 use crate::records::{Place, TensorRecord};
 use crate::rocks::Family;
 use crate::{Result, dtype, files, pack};
@@ -40,7 +39,7 @@ impl Store {
         let mut stats = StoreStats {
             models: self.count(Family::Model, &[])?,
             tasks: self.count(Family::Task, &[])?,
-            pairs: self.count(Family::Pair, &PairKey::all())?,
+            pairs: self.pairs()?.len() as u64,
             disk_bytes: files::folder_bytes(&self.path)?,
             sequence: record::require(&self.db, Family::Sys, SYS_SEQUENCE)?,
             ..StoreStats::default()
