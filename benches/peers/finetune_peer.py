@@ -48,7 +48,7 @@ def main():
     packages.in_venv(REQUIREMENTS, "venv-finetune")
     options = parse()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
-    if options.worker:
+    if options.worker is not None:
         return print(json.dumps(train(options)))
     subprocess.run([os.path.join(ROOT, "scripts/build.sh")], check=True)
     with tempfile.TemporaryDirectory() as folder:

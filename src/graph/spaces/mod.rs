@@ -54,7 +54,7 @@ pub fn generate(spec: &str, classes: usize, seed: u64) -> Result<Generated, Erro
 /// One architecture of a space.
 enum Member {
     Small(small::Config),
-    MobileNetV3 { config: mobilenetv3::Config, side: usize },
+    MobileNetV3 { config: Box<mobilenetv3::Config>, side: usize },
     ResNet { config: resnet::Config, side: usize },
     Lite(efficientnet_lite::Variant),
 }
@@ -66,7 +66,7 @@ impl Member {
         match space {
             "small" => small::Config::parse(config, side.unwrap_or(32)).map(Self::Small),
             "mobilenetv3" => {
-                let config = mobilenetv3::Config::parse(config)?;
+                let config = Box::new(mobilenetv3::Config::parse(config)?);
                 Ok(Self::MobileNetV3 { config, side: side.unwrap_or(224) })
             }
             "resnet" => {
