@@ -111,7 +111,7 @@ fn broken_networks_are_refused() {
             ("ingest zoo text.onnx", &["text.onnx", "not a readable ONNX file"]),
             ("ingest zoo nan.onnx", &["nan.onnx", "holds 1 values that are NaN"]),
             ("ingest zoo absent.onnx", &["cannot read", "absent.onnx"]),
-            ("ingest zoo bare", &["bare", "expected .onnx files"]),
+            ("ingest zoo bare", &["bare", "expected files of networks"]),
             ("ingest zoo small:cnn-w17@32", &["small:cnn-w16"]),
             ("ingest zoo backbone:nope", &["backbone:efficientnet-lite0", "backbone:nope"]),
             ("ingest zoo small:cnn-w18@32 --name base", &["base", "another model", "--name"]),
@@ -246,7 +246,7 @@ fn wrong_arguments_are_refused() {
         ("short", "model,dataset,accuracy\nfresh,t,0.5\nnew,t\n"),
         ("open", "model,dataset,accuracy\n\"fresh,t,0.5\nnew,t,0.5\n"),
         ("header", "model,dataset,accuracy\n"),
-        ("german", "model;dataset;accuracy\nfresh;t;0,5\n"),
+        ("german", "model;dataset;accuracy\nfresh;t;0.5\n"),
         ("twice", "model,dataset,task,accuracy\nfresh,t,u,0.5\n"),
     ] {
         fs::write(at.join(format!("{name}.csv")), lines).expect("files can be written");

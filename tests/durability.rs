@@ -48,7 +48,7 @@ fn record_references(folder: &Path, zoo: &Database, count: usize) {
     let mut csv = String::from("model,dataset,accuracy\n");
     for model in 0..count {
         for (at, task) in ["font_style", "clipart_food", "icons_colour"].iter().enumerate() {
-            let accuracy = ((model * 7 + at * 31) % 100) as f32 / 100.0;
+            let accuracy = ((model * 7919 + at * 104_729) % 9973) as f32 / 9973.0;
             csv += &format!("reference-{model},benchmark/{task},{accuracy}\n");
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::codes::{Points, quantise};
 use crate::columns::ColumnData;
+use crate::copies;
 use crate::embedding::padded_dim;
 use crate::flat::FlatGraph;
 use crate::format::{self, COUNT_MAX, Header, LEVELS_MAX, M_MAX};
@@ -90,17 +91,23 @@ pub fn build_segment(
     let total = entries.len();
     // The two halves of the work take about the same time.
     let mut inserted = |done| step(progress, done / 2, total);
-    let built = build_graph(entries, options, &pool, &mut inserted)?;
+    let groups = copies::group(entries);
+    let distinct: Vec<&Entry> = groups.firsts.iter().map(|&first| &entries[first]).collect();
+    let built = build_graph(&distinct, options, &pool, &mut inserted)?;
     let (mut graph, order) = flatten(&built, options.m);
     drop(built);
     let stride = padded_dim(dim);
-    let ordered: Vec<&Entry> = order.iter().map(|&origin| &entries[origin]).collect();
+    let hanging = order.iter().flat_map(|&origin| &groups.copies[origin]);
+    let hanging = hanging.map(|&copy| &entries[copy]);
+    let ordered: Vec<&Entry> = order.iter().map(|&at| distinct[at]).chain(hanging).collect();
     let mut vectors = Vec::with_capacity(ordered.len() * stride);
     ordered.iter().for_each(|entry| vectors.extend(entry.vector.padded()));
     let (codes, ranges) = quantise(&vectors, stride);
     let points = Points { vectors: &vectors, codes: &codes, ranges: &ranges, stride };
     let mut refined = |done| step(progress, (total + done) / 2, total);
     refine(&mut graph, points, options.ef_construction, &pool, &mut refined)?;
+    let copies: Vec<usize> = order.iter().map(|&origin| groups.copies[origin].len()).collect();
+    copies::hang(&mut graph, &copies);
     let repaired = pool.install(|| repair(&mut graph, points));
     step(progress, total, total)?;
     let header = Header {
@@ -176,7 +183,7 @@ impl Distance<f32> for CosineDistance {
 type Graph<'a> = Hnsw<'a, f32, CosineDistance>;
 
 fn build_graph(
-    entries: &[Entry],
+    entries: &[&Entry],
     options: &BuildOptions,
     pool: &ThreadPool,
     step: &mut dyn FnMut(usize) -> Result<()>,

@@ -45,6 +45,12 @@ impl FlatGraph {
         }
     }
 
+    /// Adds points without links that reach level 0 alone.
+    pub(crate) fn grow(&mut self, more: usize) {
+        self.count += more;
+        self.links.resize(self.count * 2 * self.m, NO_LINK);
+    }
+
     fn row_mut(&mut self, level: usize, from: u32) -> &mut [u32] {
         let from = from as usize;
         if level == 0 {

@@ -7,6 +7,7 @@
 mod builder;
 mod codes;
 mod columns;
+mod copies;
 mod delta;
 mod embedding;
 mod error;

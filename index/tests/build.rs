@@ -32,6 +32,25 @@ fn nothing_one_and_two_vectors_are_segments() {
 }
 
 #[test]
+fn groups_of_copies_hide_nothing() {
+    // As of references with few results: a hundred vectors, forty of each.
+    let mut entries = clustered(4_000, 24, 10, 8);
+    for at in 100..entries.len() {
+        entries[at].vector = entries[at % 100].vector.clone();
+    }
+    let (_disk, segment) = segment(&entries, &BuildOptions::default());
+    let (empty, everything) = (Delta::new(24), Filter::default());
+    for query in clustered(100, 24, 10, 9) {
+        let best = |exact| {
+            // Copies take places among the candidates: these are ten vectors.
+            let options = SearchOptions { k: 10, ef: 400, exact };
+            search(Some(&segment), &empty, &query.vector, &everything, &options).unwrap()[0].cosine
+        };
+        assert!((best(false) - best(true)).abs() < 1e-5, "{} {}", best(false), best(true));
+    }
+}
+
+#[test]
 fn equal_vectors_are_all_found() {
     let mut entries = clustered(6_000, 8, 6, 2);
     let twin = entries[0].vector.clone();
