@@ -604,6 +604,11 @@ fn an_explanation_adds_up_and_tells_measured_from_estimated() {
     assert!((predicted - number(&why["predicted_accuracy"])).abs() < 1e-4, "{why}");
     let hit = &objects(&done(at, "query zoo colours --json").out)[0];
     assert!((number(&hit["cosine"]) - number(&why["cosine"])).abs() < 1e-5, "{hit} {why}");
+    let own: f64 = why["terms"].as_array().expect("a list")[1..]
+        .iter()
+        .map(|term| number(&term["cosine"]))
+        .sum();
+    assert!(own > 0.0, "the one result is a good one: {why}");
     assert_eq!(why["measured"], serde_json::json!([]));
     let similar = why["similar_tasks"].as_array().expect("a list");
     let font = similar.iter().find(|task| task["task"] == "benchmark/font_style");

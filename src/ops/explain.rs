@@ -5,7 +5,7 @@ use crate::state::{self, Generation, State};
 use crate::steps::dataset::{self, DatasetSource, SampleOptions};
 use crate::steps::search::{self, Found};
 use crate::steps::summary::{self, KnownResult};
-use crate::steps::{self, known};
+use crate::steps::{self, embed, known};
 use crate::{Error, Observer, Result};
 use serde::Serialize;
 use tans_storage::{ModelRecord, TaskId};
@@ -118,7 +118,9 @@ pub(crate) fn run(
     let cosine = search::cosine(&vector, &task);
     let prediction = generation.encoders.predict(&task, cosine);
     let found = Found { model, cosine, prediction, measured: None, probed: None };
-    let mut terms = terms(&generation, &task, &vector, cosine);
+    let context = embed::Context::load(&state.store, &generation.encoders, &generation.encoded)?;
+    let expected = context.expected(&state.store, &found.model)?;
+    let mut terms = terms(&generation, &task, (&vector, &expected), cosine);
     let measured = match query.task {
         Some(id) => summary::known_results(&state.store, found.model.row, Some(id))?,
         None => Vec::new(),
@@ -156,11 +158,11 @@ pub(crate) fn run(
 fn terms(
     generation: &Generation,
     task: &TaskEncoding,
-    vector: &[f32],
+    (vector, expected): (&[f32], &[f32]),
     cosine: f32,
 ) -> Vec<ScoreTerm> {
     let encoders = &generation.encoders;
-    let terms = encoders.terms(task, vector);
+    let terms = encoders.terms(task, vector, expected);
     let with = encoders.predict(task, cosine).accuracy;
     let score = |term: crate::encoder::Term| ScoreTerm {
         term: term.name,

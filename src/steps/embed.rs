@@ -58,12 +58,29 @@ impl<'a> Context<'a> {
         self.embed_with(model, signature.as_deref(), &merge(stored, newer))
     }
 
+    /// What networks like it let expect of a model before its own results, in the form of E_M.
+    pub fn expected(&self, store: &Store, model: &ModelRecord) -> Result<Vec<f32>> {
+        let signature = super::stored_signature(store, model.row)?;
+        // A model with results has been trained, whatever is known of it.
+        let is_trained = !model.seen.is_empty() || !store.pairs_of_model(model.row)?.is_empty();
+        self.embed_evidence(model, signature.as_deref(), (&[], is_trained))
+    }
+
     /// E_M from a given signature and history.
     pub fn embed_with(
         &self,
         model: &ModelRecord,
         signature: Option<&[f32]>,
         history: &[Known],
+    ) -> Result<Vec<f32>> {
+        self.embed_evidence(model, signature, (history, !model.seen.is_empty()))
+    }
+
+    fn embed_evidence(
+        &self,
+        model: &ModelRecord,
+        signature: Option<&[f32]>,
+        (history, is_trained): (&[Known], bool),
     ) -> Result<Vec<f32>> {
         let encoding = |task: &TaskId| self.fresh.get(task).map(Arc::as_ref);
         let history: Vec<Evidence<'_>> = history
@@ -88,7 +105,7 @@ impl<'a> Context<'a> {
             signature,
             history: &history,
             sources: &sources,
-            is_trained: !model.seen.is_empty(),
+            is_trained,
         }))
     }
 }

@@ -458,9 +458,14 @@ fn summary(
         outcomes.iter().map(|outcome| outcome.methods[index]).collect()
     };
     let fixed: Vec<Option<f32>> = of(2).iter().map(|one| one.map(|one| one.loss)).collect();
-    let names = names(contestants, protocol).into_iter().enumerate();
-    let rows: Vec<MethodRow> =
-        names.map(|(index, method)| score::row(method, &of(index), &fixed, seed)).collect();
+    let names = names(contestants, protocol);
+    // Networks without results are ranked among themselves, which is another question than the static list's.
+    let cold = names.len() - if protocol.cold { cold::MEASURED.len() } else { 0 };
+    let row = |(index, method)| {
+        let row = score::row(method, &of(index), &fixed, seed);
+        MethodRow { against_static: row.against_static.filter(|_| index < cold), ..row }
+    };
+    let rows: Vec<MethodRow> = names.into_iter().enumerate().map(row).collect();
     let average =
         |take: fn(&Outcome) -> f32| score::mean(&outcomes.iter().map(take).collect::<Vec<_>>());
     Evaluation {

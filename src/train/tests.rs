@@ -205,8 +205,8 @@ fn the_cosine_is_the_posterior_of_a_process_over_tasks_and_networks() {
     let known = closed_form::known(&set, &|_| None);
     let kernel = super::basis::kernel(&form.basis);
     let mut results = Vec::new();
-    for model in 0..10 {
-        let evidence = closed_form::evidence(&set, model, &known[model]);
+    for (model, known) in known.iter().enumerate() {
+        let evidence = closed_form::evidence(&set, model, known);
         for standing in form.standings(evidence.history) {
             let task = form.basis.position(&standing.task).unwrap();
             results.push((model, task, standing.level, standing.z));
