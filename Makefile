@@ -7,7 +7,7 @@ PACKAGES := $(or $(TANS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tans)/pack
 # Storage alone is built again with its failpoints.
 FAULTS := cargo test --release --package tans --package tans-storage --features tans-storage/failpoints \
 	--test failpoints --test torture --test faults --test flips --test limits --
-.PHONY: help setup build demo evaluate test test-all test-onnx torture lint fmt starter-zoo bench-peers bench-peers-full bench-finetune
+.PHONY: help setup build demo evaluate test test-all test-onnx torture lint fmt starter-zoo bench-peers bench-peers-full bench-finetune bench-storage
 
 help: ## lists these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ bench-peers: setup ## the index beside hnswlib, usearch, faiss and hannoy; rewri
 bench-peers-full: bench-peers ## the same over 200,000 and 1,000,000 synthetic vectors (hours, 10 GB)
 	python3 benches/peers/peers.py clusters
 	python3 benches/peers/peers.py clustered --repeats 2
+
+bench-storage: setup ## the store beside the bare disk and bare RocksDB, into docs/BENCHMARKS.md
+	python3 benches/peers/storage.py
 
 bench-finetune: setup ## fine-tuning beside PyTorch: accuracy and time of an epoch, into docs/BENCHMARKS.md
 	python3 benches/peers/finetune_peer.py

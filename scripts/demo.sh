@@ -9,7 +9,7 @@
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
-epochs="${DEMO_EPOCHS:-30}" seed="${DEMO_SEED:-0}" macs_max="${DEMO_MAX_MACS:-50M}"
+epochs="${DEMO_EPOCHS:-10}" seed="${DEMO_SEED:-0}" macs_max="${DEMO_MAX_MACS:-50M}"
 dataset=assets/queries/animal_silhouettes
 
 fail() { echo "demo: $*" >&2; exit 1; }
