@@ -4,7 +4,7 @@
 #
 #   scripts/demo.sh [--keep DIR]    DIR (must not exist) keeps the zoo; otherwise it is removed
 #
-# DEMO_EPOCHS (default 30), DEMO_SEED (0, picks the random rival), DEMO_MAX_MACS (50M, the largest
+# DEMO_EPOCHS (default 10), DEMO_SEED (0, picks the random rival), DEMO_MAX_MACS (50M, the largest
 # network that is trained here) and DEMO_OFFLINE=1 (without the networks from packages) change the course.
 set -euo pipefail
 
