@@ -111,11 +111,11 @@ class Table:
         self.rows.update({(task, model): tuple(numbers) for model, numbers in found.items()})
         packages.install(self.local, self.text().encode())
 
-    def text(self):
+    def text(self, without=()):
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(("task", "model", *self.columns))
-        for key in sorted(self.rows):
+        for key in sorted(key for key in self.rows if key[1] not in without):
             writer.writerow((*key, *(f"{number:.6g}" for number in self.rows[key])))
         return out.getvalue()
 
@@ -216,22 +216,29 @@ class Corpus:
         os.makedirs(target, exist_ok=True)
         bundle = os.path.join(target, "zoo.tar")
         with tempfile.TemporaryDirectory() as folder:
-            local = os.path.join(folder, "local.tar")
+            local, merged = os.path.join(folder, "local.tar"), os.path.join(folder, "merged")
             self.tans.export_results(self.zoo, local)
-            if os.path.exists(bundle):
-                # Networks that were trained elsewhere stay, with their results.
-                merged = os.path.join(folder, "merged")
-                self.tans.init_from(merged, [local, bundle])
-                self.tans.export_results(merged, local)
+            # Networks that were trained elsewhere stay, with their results.
+            self.tans.init_from(merged, [local] + [bundle] * os.path.exists(bundle))
+            unfinished = sorted(filter(self.is_unfinished, self.tans.models(merged)))
+            if unfinished:
+                self.tans.remove(merged, unfinished)
+            self.tans.export_results(merged, local)
             with open(local, "rb") as file:
                 packages.install(bundle, file.read())
-        packages.install(os.path.join(target, "scores.csv"), self.scores.text().encode())
+        text = self.scores.text(without=unfinished)
+        packages.install(os.path.join(target, "scores.csv"), text.encode())
         tuned = tuned_table()
         if tuned.rows:
             packages.install(os.path.join(target, "finetunes.csv"), tuned.text().encode())
         self.write_provenance(target, tuned)
         size = sum(os.path.getsize(os.path.join(target, name)) for name in os.listdir(target))
         self.progress.say(f"{ASSETS}: {size} bytes")
+
+    def is_unfinished(self, model):
+        """Whether a network lacks a task: on another machine it would be without its weights."""
+        lacking = any((task.name, model) not in self.scores.rows for task in self.tasks)
+        return lacking and model not in starter_models()
 
     def write_provenance(self, target, tuned):
         manifest = bundle_manifest(os.path.join(target, "zoo.tar"))
