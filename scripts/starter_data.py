@@ -45,7 +45,8 @@ class Shelf:
         import sources
 
         if self._fonts is None:
-            self._fonts = sources.Fonts(self.wanted["fonts"])
+            permissive = not self.wanted.get("any_font_licence")
+            self._fonts = sources.Fonts(self.wanted["fonts"], permissive)
         return self._fonts
 
     def icons(self):
@@ -55,19 +56,22 @@ class Shelf:
             specs = {**self.wanted["sets"], **self.wanted["queries"]}.values()
             of_kind = lambda *kinds: (s for s in specs if s["kind"] in kinds)
             concepts = {c for s in of_kind("icons", "icons_colour") for c in classes(s)}
+            whole = {c for s in of_kind("icon_sets_plain") for c in classes(s)}
             version = self.wanted["versions"]["@iconify/json"]
-            self._icons = sources.Icons(version, concepts, WEIGHT_SET)
+            self._icons = sources.Icons(version, concepts, WEIGHT_SET, whole)
         return self._icons
 
     def items(self, spec):
         """All images that a set may draw from."""
         import sources
 
-        side, names = spec["side"], classes(spec)
+        side, names, versions = spec["side"], classes(spec), self.wanted["versions"]
+        emoji = versions["emoji-datasource"]
         makers = {
             "icons": lambda: sources.icon_items(self.icons(), names, side),
             "icons_colour": lambda: sources.icon_items(self.icons(), names, side, colour=True),
             "icon_sets": lambda: sources.icon_set_items(self.icons(), names, side),
+            "icon_sets_plain": lambda: sources.icon_set_items(self.icons(), names, side, False),
             "icon_hues": lambda: sources.icon_hue_items(self.icons(), spec["sets"].split(), side),
             "clipart_hues": lambda: sources.by_hue(
                 sources.clipart("", side, set(spec["folders"].split()))
@@ -80,7 +84,11 @@ class Shelf:
             "clipart": lambda: sources.clipart(spec["folder"], side, set(names)),
             "fashion": sources.fashion,
             "silhouettes": sources.silhouettes,
-            "emoji": lambda: sources.skin_tones(self.wanted["versions"]["emoji-datasource"], side),
+            "emoji": lambda: sources.skin_tones(emoji, side),
+            "emoji_kinds": lambda: sources.emoji_kinds(emoji, side, spec["field"]),
+            "emoji_persons": lambda: sources.emoji_persons(emoji, side),
+            "digits": lambda: sources.digits(versions["mnist"]),
+            "sprites": lambda: sources.sprites(side),
         }
         return makers[spec["kind"]]()
 
