@@ -1,6 +1,6 @@
 //! `tans record`
 
-use super::Context;
+use super::{Context, units};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -40,8 +40,10 @@ impl Record {
             context.output.object(&report)?;
         } else {
             context.output.line(&format!(
-                "{} results recorded; new references: {} models, {} tasks",
-                report.pairs, report.new_models, report.new_tasks
+                "{} recorded; new references: {}, {}",
+                units::counted(report.pairs, "result"),
+                units::counted(report.new_models, "model"),
+                units::counted(report.new_tasks, "task")
             ))?;
         }
         Ok(true)
