@@ -144,7 +144,7 @@ impl Ingest {
                 Err(error) if error.kind() == ErrorKind::Input => {
                     refused += 1;
                     if context.output.json {
-                        context.output.object(&refusal(source, &error))?;
+                        context.output.object(&tans::Ingested::refused(source.clone(), &error))?;
                     }
                     if self.sources.len() == 1 {
                         return Err(error.into());
@@ -165,18 +165,6 @@ impl Ingest {
             return Err(tans::Error::Input(message).into());
         }
         Ok(true)
-    }
-}
-
-/// The object of a source that was refused as a whole.
-fn refusal(source: &str, error: &tans::Error) -> tans::Ingested {
-    tans::Ingested {
-        source: source.to_owned(),
-        model: None,
-        status: "refused",
-        note: Some(error.to_string()),
-        params: None,
-        macs: None,
     }
 }
 

@@ -85,6 +85,15 @@ pub struct Ingested {
     pub macs: Option<u64>,
 }
 
+impl Ingested {
+    /// The line of what was refused; errors of files name them, and so does the line.
+    pub fn refused(source: String, error: &Error) -> Self {
+        let reason = error.to_string();
+        let bare = reason.strip_prefix(&format!("{source}: ")).unwrap_or(&reason).to_owned();
+        Self { source, model: None, status: "refused", note: Some(bare), params: None, macs: None }
+    }
+}
+
 /// Called with each network as soon as it is stored or refused; `Break` asks to stop.
 pub type Reporter<'a> = &'a mut dyn FnMut(Ingested) -> ControlFlow<()>;
 
@@ -270,19 +279,7 @@ fn kept(record: &ModelRecord, options: &IngestOptions, other_params: bool) -> Op
 /// Bad input becomes a line of the report; a failing zoo, disk or device, or a cancelled job, ends the operation.
 fn or_refused(source: String, result: Result<Ingested>) -> Result<Ingested> {
     match result {
-        Err(error) if error.kind() == ErrorKind::Input => {
-            let reason = error.to_string();
-            // The errors of files name them, and so does the line.
-            let bare = reason.strip_prefix(&format!("{source}: ")).unwrap_or(&reason).to_owned();
-            Ok(Ingested {
-                source,
-                model: None,
-                status: "refused",
-                note: Some(bare),
-                params: None,
-                macs: None,
-            })
-        }
+        Err(error) if error.kind() == ErrorKind::Input => Ok(Ingested::refused(source, &error)),
         other => other,
     }
 }
