@@ -66,7 +66,7 @@ pub use steps::probe::Estimate;
 pub use steps::summary::{KnownResult, ModelSummary};
 #[cfg(feature = "torch")]
 pub use steps::tuning::{Raced, TuningOptions};
-pub use tans_index::Filter;
+pub use tans_index::{Filter, is_license_expression};
 pub use tans_storage::{Dtype, Error as StorageError, MappedTensor};
 pub use train::evaluate::{Comparison, Evaluation, MethodRow};
 pub use train::{FitOptions, Recipe};

@@ -325,6 +325,14 @@ fn an_exported_model_is_the_same_network_elsewhere() {
     assert_eq!(here.summary.id, there.summary.id);
     assert_eq!((here.summary.params, here.summary.macs), (there.summary.params, stored.macs));
     assert_eq!(here.input, there.input);
+    let said = |summary: &tans::ModelSummary| (summary.license.clone(), summary.tags.clone());
+    assert_eq!(said(&here.summary), said(&there.summary));
+
+    // What the user says is worth more than what the file says.
+    let third = init(&folder.path().join("third"), Vec::new());
+    ingest(&third, &file.display().to_string(), &named("middle", "MIT", "ears"));
+    let summary = third.show("middle").expect("it is there").summary;
+    assert_eq!((summary.license.as_deref(), &*summary.tags["for"]), (Some("MIT"), "ears"));
     assert_sound(&other);
 }
 

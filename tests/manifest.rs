@@ -60,6 +60,48 @@ fn a_manifest_names_files_generated_networks_and_references() {
 }
 
 #[test]
+fn networks_in_subfolders_are_named_by_the_path_to_them() {
+    let (folder, zoo) = zoo_of_three();
+    let networks = folder.path().join("networks");
+    for (model, path) in
+        [("narrow", "model.onnx"), ("middle", "a/model.onnx"), ("wide", "a/b/model.onnx")]
+    {
+        let path = networks.join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("the tempdir takes folders");
+        zoo.export(model, &path).expect("an export");
+    }
+    let other = init(&folder.path().join("other"), Vec::new());
+    let options = IngestOptions { benchmark: Benchmark::None, ..IngestOptions::default() };
+    let source = networks.display().to_string();
+    let stored = other.ingest(&source, &options, &mut unobserved).expect("a folder");
+    assert!(stored.iter().all(|it| it.status == "stored"), "{stored:?}");
+    assert_eq!(all_names(&other), ["a/b/model", "a/model", "model"]);
+}
+
+#[test]
+fn a_manifest_states_inputs_and_is_not_empty() {
+    let (folder, zoo) = zoo_of_three();
+    let at = folder.path();
+    zoo.export("middle", &at.join("middle.safetensors")).expect("an export");
+    let file = at.join("all.jsonl");
+    let source = file.display().to_string();
+    let options = IngestOptions { benchmark: Benchmark::None, ..IngestOptions::default() };
+    let line = |input: &str| format!(r#"{{"path": "middle.safetensors", "input": {input}}}"#);
+    let lines = [line(r#""3x32x32""#), line("[3, 32, 32]"), line(r#""3x32""#), line("7")];
+    fs::write(&file, lines.join("\n")).expect("the tempdir takes files");
+    let all = zoo.ingest(&source, &options, &mut unobserved).expect("a readable manifest");
+    let statuses: Vec<&str> = all.iter().map(|it| it.status).collect();
+    assert_eq!(statuses, ["already stored", "already stored", "refused", "refused"], "{all:?}");
+    for refused in &all[2..] {
+        let note = refused.note.as_deref().unwrap_or_default();
+        assert!(note.contains("CHANNELSxHEIGHTxWIDTH"), "{note}");
+    }
+    fs::write(&file, "\n").expect("the tempdir takes files");
+    let empty = zoo.ingest(&source, &options, &mut unobserved).expect_err("nothing to do");
+    assert!(empty.to_string().contains("found none"), "{empty}");
+}
+
+#[test]
 fn each_network_of_a_folder_is_reported_as_soon_as_it_is_stored() {
     let (folder, zoo) = zoo_of_three();
     let other = init(&folder.path().join("other"), Vec::new());

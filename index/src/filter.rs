@@ -73,6 +73,11 @@ impl Filter {
     }
 }
 
+/// Whether a license is an SPDX expression (`mit or apache-2.0` counts); a filter finds any other by its very words alone.
+pub fn is_license_expression(license: &str) -> bool {
+    Expression::parse_mode(license, ParseMode::LAX).is_ok()
+}
+
 /// Whether `value` keeps to `limit`; without a limit everything does, with one nothing unknown.
 pub(crate) fn within<T: PartialOrd>(value: Option<T>, limit: Option<T>) -> bool {
     match (value, limit) {

@@ -27,7 +27,7 @@ pub use builder::{BuildOptions, BuildReport, Entry, build_segment};
 pub use delta::Delta;
 pub use embedding::{DIM_MAX, Embedding};
 pub use error::{Error, Result};
-pub use filter::{Attributes, Filter};
+pub use filter::{Attributes, Filter, is_license_expression};
 pub use merge::{merged_entries, needs_merge};
 pub use search::{BatchOptions, Neighbour, SearchOptions, search, search_batch};
 pub use segment::Segment;

@@ -5,6 +5,9 @@ use anyhow::Result;
 use std::path::PathBuf;
 
 /// Copy a zoo as it is now into a folder of backups; unchanged files become hard links to the backup before
+///
+/// Reads go on meanwhile. While another process writes to the zoo, that process has to make the backup
+/// (`Database::backup`), or wait for it with --wait.
 #[derive(clap::Args)]
 pub struct Backup {
     /// The zoo's directory

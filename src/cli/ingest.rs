@@ -11,11 +11,11 @@ use tans::{Benchmark, ChannelOrder, ErrorKind, IngestOptions, InputHints, Limits
 pub struct Ingest {
     /// The zoo's directory
     zoo: PathBuf,
-    /// Network files (ONNX; PyTorch checkpoints and safetensors with --space), folders of them, manifests (.jsonl), or
-    /// the built-in backbone:efficientnet-lite0
+    /// Network files (ONNX; PyTorch checkpoints and safetensors with --space), folders of them at any depth, manifests
+    /// (.jsonl), or the built-in backbone:efficientnet-lite0
     #[arg(required = true, value_name = "FILE|FOLDER|MANIFEST.jsonl")]
     sources: Vec<String>,
-    /// Name of the model; default: the file's
+    /// Name of the model; default: the file's, below a folder with the path to it
     #[arg(long)]
     name: Option<String>,
     /// Task that the network was trained on; an unknown name becomes a reference
@@ -24,7 +24,7 @@ pub struct Ingest {
     /// Its accuracy on that task, in 0..1
     #[arg(long, requires = "task")]
     accuracy: Option<f32>,
-    /// License (SPDX)
+    /// License (SPDX); default: what a file made by `export` says
     #[arg(long)]
     license: Option<String>,
     /// A tag as key=value; may be repeated
@@ -124,6 +124,7 @@ impl Ingest {
             return Err(tans::Error::Input(message).into());
         }
         let zoo = context.write(&self.zoo)?;
+        units::note_license(context, self.license.as_deref());
         let options = self.options();
         let (mut stored, mut known, mut refused) = (0, 0, 0);
         for source in &self.sources {

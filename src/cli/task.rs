@@ -58,8 +58,15 @@ impl Task {
             }
             Self::List { zoo } => show(context, &context.read(zoo)?.tasks()?)?,
             Self::Remove { zoo, name } => {
-                context.write(zoo)?.remove_task(name)?;
+                let zoo = context.write(zoo)?;
+                let is_benchmark = zoo.tasks()?.iter().any(|it| it.task == *name && it.benchmark);
+                zoo.remove_task(name)?;
                 context.output.changed("task", name, "removed")?;
+                if is_benchmark {
+                    context.output.note(
+                        "it was a benchmark task: new networks are not measured on it any more",
+                    );
+                }
             }
         }
         Ok(true)

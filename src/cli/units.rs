@@ -57,14 +57,7 @@ pub fn tag(text: &str) -> Result<(String, String), String> {
 
 /// Parses CxHxW, such as 3x224x224.
 pub fn shape(text: &str) -> Result<(usize, usize, usize), String> {
-    let sides: Vec<usize> =
-        text.split('x').map(str::parse).collect::<Result<_, _>>().unwrap_or_default();
-    match sides[..] {
-        [channels, height, width] if sides.iter().all(|&side| side > 0) => {
-            Ok((channels, height, width))
-        }
-        _ => Err(format!("expected CHANNELSxHEIGHTxWIDTH such as 3x224x224, found {text:?}")),
-    }
+    tans::InputHints::parse_shape(text).map_err(|error| error.to_string())
 }
 
 /// 1234567 as 1.23M.
@@ -74,6 +67,16 @@ pub fn short_count(value: u64) -> String {
         1_000..1_000_000 => format!("{:.1}k", value as f64 / 1e3),
         1_000_000..1_000_000_000 => format!("{:.2}M", value as f64 / 1e6),
         _ => format!("{:.2}G", value as f64 / 1e9),
+    }
+}
+
+/// Says so where a license is none that filters understand.
+pub fn note_license(context: &super::Context, license: Option<&str>) {
+    let odd = license.filter(|it| !it.is_empty() && !tans::is_license_expression(it));
+    if let Some(license) = odd {
+        context.output.note(&format!(
+            "license {license:?} is no SPDX expression (such as MIT OR Apache-2.0): filters find it by these words alone"
+        ));
     }
 }
 

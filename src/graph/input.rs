@@ -66,6 +66,25 @@ pub struct InputHints {
     pub order: Option<ChannelOrder>,
 }
 
+impl InputHints {
+    /// `(channels, height, width)` of `CHANNELSxHEIGHTxWIDTH`, such as `3x224x224`.
+    ///
+    /// # Errors
+    /// `Error::Contract` for any other text.
+    pub fn parse_shape(text: &str) -> Result<(usize, usize, usize), Error> {
+        let sides: Vec<usize> =
+            text.split('x').map(str::parse).collect::<Result<_, _>>().unwrap_or_default();
+        match sides[..] {
+            [channels, height, width] if sides.iter().all(|&side| side > 0) => {
+                Ok((channels, height, width))
+            }
+            _ => Err(Error::Contract(format!(
+                "expected CHANNELSxHEIGHTxWIDTH such as 3x224x224, found {text:?}"
+            ))),
+        }
+    }
+}
+
 /// Key of the metadata entry that `to_metadata` writes.
 const METADATA_KEY: &str = "tans.input";
 
@@ -248,14 +267,16 @@ fn declared(input: &ValueInfo, hints: &InputHints) -> Result<InputContract, Erro
         Layout::Nchw => [dims[1], dims[2], dims[3]],
         Layout::Nhwc => [dims[3], dims[1], dims[2]],
     };
-    if let (Some(declared), Some((stated, ..))) = (channels, hints.shape)
-        && declared != stated
-    {
-        return Err(Error::Contract(format!(
-            "input {name:?} declares {declared} channels, --input states {stated}"
-        )));
-    }
     let stated = hints.shape;
+    let axes = [("channels", channels), ("rows", height), ("columns", width)];
+    let sides = stated.map(|(channels, height, width)| [channels, height, width]);
+    for ((what, declared), stated) in axes.into_iter().zip(sides.into_iter().flatten()) {
+        if let Some(declared) = declared.filter(|&declared| declared != stated) {
+            return Err(Error::Contract(format!(
+                "input {name:?} declares {declared} {what}, --input states {stated}"
+            )));
+        }
+    }
     let channels = stated.map(|shape| shape.0).or(channels).unwrap_or(3);
     let order = match channels {
         1 => ChannelOrder::Grey,

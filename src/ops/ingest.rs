@@ -381,6 +381,9 @@ fn file(
         path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let mut new = new_model(state, stem, options)?;
     new.architecture = source.architecture;
+    new.license = new.license.or(source.described.license);
+    new.tags = source.described.tags.into_iter().chain(new.tags).collect();
+    new.class_names = source.described.class_names;
     let network = NewNetwork { graph: &source.graph, input: &source.input };
     let stored = admit(state, bench, network, new, observer).map_err(|error| match error {
         Error::Graph(inner) => network_source::located(path, inner),

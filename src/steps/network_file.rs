@@ -2,15 +2,31 @@
 
 use super::bundle::BUILT_IN;
 use super::{input_contract, stored_graph};
+use crate::graph::Error as GraphError;
 use crate::graph::formats::{onnx, safetensors};
 use crate::graph::input::InputContract;
 use crate::{Error, Result};
+use std::collections::BTreeMap;
 use std::path::Path;
 use tans_storage::Error::Corrupt;
 use tans_storage::{Architecture, ModelRecord, Store, TaskRecord, TensorId};
 
 /// Key of the metadata entry that names the architecture of exported weights.
 pub const ARCHITECTURE_KEY: &str = "tans.architecture";
+const LICENSE_KEY: &str = "tans.license";
+const TAGS_KEY: &str = "tans.tags";
+const CLASS_NAMES_KEY: &str = "tans.classes";
+
+/// What an exported file says of its network beside what runs it.
+#[derive(Clone, Debug, Default)]
+pub struct Described {
+    /// SPDX expression.
+    pub license: Option<String>,
+    /// Labels.
+    pub tags: BTreeMap<String, String>,
+    /// By logit.
+    pub class_names: Vec<String>,
+}
 
 /// What a network is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +108,29 @@ pub fn prove(store: &Store, owner: &str, tensors: impl Iterator<Item = TensorId>
     Ok(())
 }
 
-/// A record as file metadata; `ingest` reads the input contract back from it, and the architecture of weights alone.
+/// Reads back what `encode` wrote of a record; a file of others describes nothing.
+///
+/// # Errors
+/// `GraphError::Contract` for an entry that `encode` would not have written.
+pub fn described(metadata: &[(String, String)]) -> std::result::Result<Described, GraphError> {
+    let entry = |wanted: &str| {
+        metadata.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.as_str())
+    };
+    let tags = entry(TAGS_KEY).map_or(Ok(BTreeMap::new()), serde_json::from_str);
+    let names = entry(CLASS_NAMES_KEY).map_or(Ok(Vec::new()), serde_json::from_str);
+    let refuse = |key: &str, error: serde_json::Error| {
+        GraphError::Contract(format!(
+            "metadata entry {key}: expected what `export` writes, found {error}"
+        ))
+    };
+    Ok(Described {
+        license: entry(LICENSE_KEY).map(str::to_owned),
+        tags: tags.map_err(|error| refuse(TAGS_KEY, error))?,
+        class_names: names.map_err(|error| refuse(CLASS_NAMES_KEY, error))?,
+    })
+}
+
+/// A record as file metadata; `ingest` reads all but the name back from it.
 fn metadata(model: &ModelRecord) -> Result<Vec<(String, String)>> {
     let input = input_contract(model)?;
     let mut metadata = input.to_metadata();
@@ -101,10 +139,13 @@ fn metadata(model: &ModelRecord) -> Result<Vec<(String, String)>> {
     }
     metadata.push(("tans.name".into(), model.name.clone()));
     if let Some(license) = &model.license {
-        metadata.push(("tans.license".into(), license.clone()));
+        metadata.push((LICENSE_KEY.into(), license.clone()));
+    }
+    if !model.tags.is_empty() {
+        metadata.push((TAGS_KEY.into(), serde_json::json!(model.tags).to_string()));
     }
     if !model.class_names.is_empty() {
-        metadata.push(("tans.class_names".into(), model.class_names.join("\n")));
+        metadata.push((CLASS_NAMES_KEY.into(), serde_json::json!(model.class_names).to_string()));
     }
     Ok(metadata)
 }

@@ -1,6 +1,6 @@
 //! A network file as others write it: ONNX, or weights alone for a generated architecture.
 
-use super::network_file::ARCHITECTURE_KEY;
+use super::network_file::{self, ARCHITECTURE_KEY, Described};
 use crate::graph::Error as GraphError;
 use crate::graph::Graph;
 use crate::graph::formats::{Limits, StateDict, onnx, pytorch, safetensors};
@@ -21,6 +21,8 @@ pub struct Source {
     pub input: InputContract,
     /// Where it comes from in a generated space.
     pub architecture: Option<Architecture>,
+    /// What the file says of it.
+    pub described: Described,
     /// How weights were placed, if not by name.
     pub note: Option<String>,
 }
@@ -74,7 +76,8 @@ fn decode(path: &Path, bytes: &[u8], reading: &Reading<'_>) -> Decoded {
     }
     let file = onnx::read(bytes, reading.limits)?;
     let input = InputContract::infer(&file.graph, &file.metadata, reading.hints)?;
-    Ok(Source { graph: file.graph, input, architecture: None, note: None })
+    let described = network_file::described(&file.metadata)?;
+    Ok(Source { graph: file.graph, input, architecture: None, described, note: None })
 }
 
 fn weights(state: StateDict, metadata: &[(String, String)], reading: &Reading<'_>) -> Decoded {
@@ -88,6 +91,7 @@ fn weights(state: StateDict, metadata: &[(String, String)], reading: &Reading<'_
     })?;
     let spaces::Pretrained { network, note } = spaces::pretrained(spec, state)?;
     let spaces::Generated { graph, input: own, space, config, numbers } = network;
+    let described = network_file::described(metadata)?;
     let metadata: Metadata = metadata.iter().cloned().chain(own.to_metadata()).collect();
     let input = InputContract::infer(&graph, &metadata, reading.hints)?;
     let (expected, found) = (own.batch_shape(1), input.batch_shape(1));
@@ -98,5 +102,5 @@ fn weights(state: StateDict, metadata: &[(String, String)], reading: &Reading<'_
         )));
     }
     let architecture = Some(Architecture { space, config, numbers });
-    Ok(Source { graph, input, architecture, note })
+    Ok(Source { graph, input, architecture, described, note })
 }

@@ -50,11 +50,32 @@ struct Entry {
     params: Option<u64>,
     #[serde(default)]
     tags: BTreeMap<String, String>,
-    input: Option<(usize, usize, usize)>,
+    input: Option<Shape>,
     mean: Option<Vec<f32>>,
     std: Option<Vec<f32>>,
     scale: Option<f32>,
     channel_order: Option<ChannelOrder>,
+}
+
+/// `[3, 224, 224]` or `"3x224x224"`, as the command line has it.
+#[derive(Debug, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "input: expected [CHANNELS, HEIGHT, WIDTH] or \"CHANNELSxHEIGHTxWIDTH\""
+)]
+enum Shape {
+    Numbers(usize, usize, usize),
+    Text(String),
+}
+
+impl Shape {
+    fn sides(self) -> Result<(usize, usize, usize)> {
+        match self {
+            Self::Numbers(channels, height, width) => Ok((channels, height, width)),
+            Self::Text(text) => InputHints::parse_shape(&text)
+                .map_err(|error| Error::input(format!("input: {error}"))),
+        }
+    }
 }
 
 /// A network that is named by itself.
@@ -137,15 +158,7 @@ fn is_generated(source: &str) -> bool {
 
 fn folder(path: &Path, options: &IngestOptions) -> Result<Vec<Line>> {
     let mut files = Vec::new();
-    let entries =
-        std::fs::read_dir(path).map_err(|error| Error::file("cannot read", path, error))?;
-    for entry in entries {
-        let file = entry.map_err(|error| Error::file("cannot read", path, error))?.path();
-        let suffix = file.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
-        if suffix.is_some_and(|suffix| network_source::SUFFIXES.contains(&suffix.as_str())) {
-            files.push(file);
-        }
-    }
+    network_files(path, &mut files)?;
     files.sort();
     if files.is_empty() {
         return Err(Error::input(format!(
@@ -156,17 +169,50 @@ fn folder(path: &Path, options: &IngestOptions) -> Result<Vec<Line>> {
     }
     let line = |file: PathBuf| {
         let shown = file.display().to_string();
-        let network = Network { origin: Origin::File(file), options: options.clone() };
+        let mut options = options.clone();
+        options.name = options.name.or_else(|| nested_name(path, &file));
+        let network = Network { origin: Origin::File(file), options };
         (shown, Ok(Wanted::Network(network)))
     };
     Ok(files.into_iter().map(line).collect())
+}
+
+/// Files of networks in a folder and the folders in it; links to folders are not followed, for they may lead back.
+fn network_files(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let unread = |error| Error::file("cannot read", path, error);
+    for entry in std::fs::read_dir(path).map_err(unread)? {
+        let entry = entry.map_err(unread)?;
+        let file = entry.path();
+        if entry.file_type().map_err(unread)?.is_dir() {
+            network_files(&file, files)?;
+            continue;
+        }
+        let suffix = file.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
+        if suffix.is_some_and(|suffix| network_source::SUFFIXES.contains(&suffix.as_str())) {
+            files.push(file);
+        }
+    }
+    Ok(())
+}
+
+/// The path below the folder, without suffix, of a file in a subfolder: file names repeat there.
+fn nested_name(folder: &Path, file: &Path) -> Option<String> {
+    let below = file.strip_prefix(folder).ok()?;
+    let is_nested = below.components().count() > 1;
+    is_nested.then(|| below.with_extension("").to_string_lossy().into_owned())
 }
 
 fn manifest(path: &Path, options: &IngestOptions) -> Result<Vec<Line>> {
     let text =
         std::fs::read_to_string(path).map_err(|error| Error::file("cannot read", path, error))?;
     let base = path.parent().unwrap_or(Path::new("."));
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).peekable();
+    if lines.peek().is_none() {
+        return Err(Error::input(format!(
+            "{}: expected a line for each network, found none",
+            path.display()
+        )));
+    }
     let line = |(number, line): (usize, &str)| {
         let parsed = serde_json::from_str::<Entry>(line)
             .map_err(|error| Error::input(error.to_string()))
@@ -178,7 +224,7 @@ fn manifest(path: &Path, options: &IngestOptions) -> Result<Vec<Line>> {
 
 fn wanted(base: &Path, mut entry: Entry, defaults: &IngestOptions) -> Result<Wanted> {
     let hints = InputHints {
-        shape: entry.input,
+        shape: entry.input.take().map(Shape::sides).transpose()?,
         mean: entry.mean.take(),
         std: entry.std.take(),
         scale: entry.scale,
