@@ -5,10 +5,8 @@
 //! therefore moves all others (PILOT: sequential probing).
 
 use super::linalg::distance_squared;
-use super::{Prediction, TaskEncoding, prediction};
+use super::{HALF_WIDTH, Prediction, TaskEncoding, prediction};
 
-/// Half-width of a 90 % interval in standard deviations.
-const HALF_WIDTH: f64 = 1.645;
 /// Variance of standings that close candidates share, and that each has for itself, in squared spreads of the dataset.
 const SHARED: f64 = 0.6;
 const OWN: f64 = 0.3;
@@ -112,7 +110,7 @@ impl<'a> Belief<'a> {
             return self.candidates[index].prediction;
         }
         let sd = (self.variance[index] + SHIFT_SD.powi(2)).sqrt();
-        prediction(self.mean[index] as f32, (HALF_WIDTH * sd) as f32)
+        prediction(self.mean[index] as f32, HALF_WIDTH * sd as f32)
     }
 
     /// What the candidates rank by.
@@ -151,7 +149,7 @@ impl<'a> Belief<'a> {
 fn spread(prediction: &Prediction) -> f64 {
     let [low, high] = prediction.interval;
     let half = (prediction.accuracy - low).max(high - prediction.accuracy);
-    (f64::from(half) / HALF_WIDTH).max(1e-3)
+    f64::from(half / HALF_WIDTH).max(1e-3)
 }
 
 fn typical_distance(candidates: &[Candidate<'_>]) -> f64 {

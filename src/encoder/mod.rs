@@ -176,6 +176,9 @@ impl Encoders {
     }
 }
 
+/// Half-width of a 90 % interval in standard deviations.
+pub(crate) const HALF_WIDTH: f32 = 1.645;
+
 /// An accuracy with its interval, within 0..=1.
 fn prediction(accuracy: f32, half_width: f32) -> Prediction {
     let accuracy = if accuracy.is_nan() { 0.5 } else { accuracy.clamp(0.0, 1.0) };

@@ -3,7 +3,7 @@
 use super::search::{self, Found};
 use crate::Result;
 use crate::encoder::belief::{Belief, Candidate};
-use crate::encoder::{Prediction, TaskEncoding};
+use crate::encoder::{HALF_WIDTH, Prediction, TaskEncoding};
 use crate::state::{Generation, State};
 use std::collections::BTreeMap;
 use tans_index::Filter;
@@ -11,8 +11,6 @@ use tans_storage::{Pair, PairKind, TaskId};
 
 /// Standard deviation of an accuracy that was measured on some hundred test images.
 const MEASURED_SD: f32 = 0.05;
-/// Half-width of a 90 % interval in standard deviations.
-const HALF_WIDTH: f32 = 1.645;
 
 /// A result on the task itself.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -48,8 +48,8 @@ pub(super) fn fit(
     }
     let mut random = ChaCha8Rng::seed_from_u64(options.seed);
     let mut recipe = prepare(set, &samples, &mut random)?;
-    let inputs = Inputs::new(set, &samples, &recipe);
-    train(&mut recipe, &inputs, positives, options, progress, &mut random)?;
+    let inputs = Inputs::new(set, &samples, &recipe, positives);
+    train(&mut recipe, &inputs, options, progress, &mut random)?;
     recipe.task_vectors =
         inputs.tasks.iter().flat_map(|input| recipe.query_vector(input)).collect();
     recipe.calibration = calibrate(&recipe, &inputs, set, &samples);
@@ -124,14 +124,20 @@ fn prepare(
     })
 }
 
-/// What the layers see of every task and model.
+/// What the layers see of every task and model, and which belong together.
 struct Inputs {
     tasks: Vec<Vec<f32>>,
     models: Vec<Vec<f32>>,
+    positives: Vec<Positive>,
 }
 
 impl Inputs {
-    fn new(set: &TrainingSet, samples: &[(usize, &TaskSample)], recipe: &Tans2021) -> Self {
+    fn new(
+        set: &TrainingSet,
+        samples: &[(usize, &TaskSample)],
+        recipe: &Tans2021,
+        positives: Vec<Positive>,
+    ) -> Self {
         let nothing = closed_form::Known::default();
         let model = |index: usize| {
             let known = closed_form::evidence(set, index, &nothing);
@@ -140,6 +146,7 @@ impl Inputs {
         Self {
             tasks: samples.iter().map(|(_, sample)| query_input(&recipe.rows, sample)).collect(),
             models: (0..set.models.len()).map(model).collect(),
+            positives,
         }
     }
 }
@@ -154,13 +161,13 @@ struct Layers {
 fn train(
     recipe: &mut Tans2021,
     inputs: &Inputs,
-    mut positives: Vec<Positive>,
     options: &FitOptions,
     progress: &mut dyn FnMut(usize, usize, f32) -> ControlFlow<()>,
     random: &mut ChaCha8Rng,
 ) -> Result<(), Error> {
     let failed = |error: TchError| Error::Numerical(format!("libtorch: {error}"));
     let mut layers = Layers::new(recipe).map_err(failed)?;
+    let mut positives = inputs.positives.clone();
     for epoch in 0..options.epochs {
         positives.shuffle(random);
         let mut total = 0.0;
