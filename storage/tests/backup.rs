@@ -179,8 +179,15 @@ fn what_is_in_the_way_is_left_alone() {
     let (zoo, backups) = (folder.path().join("zoo"), folder.path().join("backups"));
     let store = Store::create(&zoo, BACKBONE).expect("create");
     add(&store, 0);
-    let refused = store.backup(&zoo, &mut go_on);
+    for place in [&zoo, &zoo.join("backups"), &zoo.join("packs/../a/b")] {
+        let refused = store.backup(place, &mut go_on);
+        assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
+    }
+    let other = folder.path().join("other");
+    std::fs::create_dir_all(other.join("thing")).expect("create");
+    let refused = store.backup(&other, &mut go_on);
     assert!(matches!(refused, Err(Error::AlreadyExists { .. })), "{refused:?}");
+    std::fs::remove_dir_all(&other).expect("remove");
     assert!(matches!(restore(&backups, &zoo), Err(Error::AlreadyExists { .. })));
     assert!(matches!(restore(&backups, &folder.path().join("new")), Err(Error::Invalid(_))));
     let cancelled = store.backup(&backups, &mut |_, _| ControlFlow::Break(()));

@@ -39,7 +39,7 @@ impl Store {
     ///
     /// # Errors
     /// `Error::ReadOnly`; `Error::Poisoned` after an earlier failure; `Error::AlreadyExists` when
-    /// something else is at `folder`; `Error::Corrupt` when a pack is missing; `Error::Cancelled`;
+    /// something else is at `folder`; `Error::Invalid` when that is in the zoo; `Error::Corrupt` when a pack is missing; `Error::Cancelled`;
     /// `Error::Rocks` or `Error::Io` when a file cannot be read or written.
     pub fn backup(
         &self,
@@ -50,6 +50,7 @@ impl Store {
         drop(self.writer()?);
         self.delete_left_overs(&mut super::GcReport::default())?;
         self.step("backup/start")?;
+        self.refuse_inside(folder)?;
         backup::prepare(folder)?;
         let number = backup::numbers(folder)?.last().map_or(1, |newest| newest + 1);
         let partial = backup::start_partial(folder, number)?;
@@ -79,6 +80,20 @@ impl Store {
             bytes_copied,
             sequence: manifest.sequence,
         })
+    }
+
+    /// A backup in the zoo would go with it, and grow with every further one.
+    fn refuse_inside(&self, folder: &Path) -> Result<()> {
+        let zoo = self.path.canonicalize().map_err(io_error("cannot find", &self.path))?;
+        let folder = std::path::absolute(folder).map_err(io_error("cannot find", folder))?;
+        let existing = folder.ancestors().find_map(|folder| folder.canonicalize().ok());
+        if !existing.is_some_and(|existing| existing.starts_with(&zoo)) {
+            return Ok(());
+        }
+        Err(Error::Invalid(format!(
+            "expected a folder of backups outside of the zoo, found {}",
+            folder.display()
+        )))
     }
 
     /// Takes hold of everything that belongs to the zoo at this moment.
