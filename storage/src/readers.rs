@@ -22,8 +22,8 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    /// Registers a reader that has read nothing yet; `None` where the zoo cannot be written to,
-    /// which is no reason not to read it.
+    /// Registers a reader that has read nothing yet; `None` where the zoo cannot be written to, or
+    /// its disk is full, which is no reason not to read it.
     pub(crate) fn new(zoo: &Path) -> Option<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let folder = zoo.join(schema::READERS);
@@ -48,11 +48,15 @@ impl Registration {
         if *passed == position {
             return Ok(());
         }
-        let text = format!("{position:0DIGITS$}\n");
+        let text = self::position(position);
         self.file.write_all_at(text.as_bytes(), 0).map_err(io_error("cannot write", &self.path))?;
         *passed = position;
         Ok(())
     }
+}
+
+fn position(position: u64) -> String {
+    format!("{position:0DIGITS$}\n")
 }
 
 impl Drop for Registration {
@@ -70,6 +74,11 @@ fn register(path: &Path) -> io::Result<Option<File>> {
     };
     file.lock()?;
     let still_there = file.metadata()?.nlink() > 0;
+    // Takes its room on the disk now: later positions go into the same place.
+    if let Err(error) = file.write_all_at(position(0).as_bytes(), 0) {
+        let _ = std::fs::remove_file(path);
+        return Err(error);
+    }
     Ok(still_there.then_some(file))
 }
 
