@@ -8,9 +8,11 @@ use rocksdb::{
     ReadOptions, WriteBatch, WriteOptions,
 };
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Memory for cached blocks; an embedded library stays modest.
@@ -98,7 +100,35 @@ impl Write {
 pub(crate) struct Db {
     inner: DBWithThreadMode<MultiThreaded>,
     // Declared after the database, so that the folder goes only when nobody writes to it any more.
-    secondary: Option<SecondaryFolder>,
+    secondary: Option<Secondary>,
+}
+
+/// What a database that follows a writer knows of it.
+struct Secondary {
+    // Kept for its end, which removes it.
+    _folder: SecondaryFolder,
+    /// The writer's folder.
+    primary: PathBuf,
+    /// The writer's files when it was last caught up with.
+    seen: Mutex<Option<Vec<(OsString, u64)>>>,
+}
+
+impl Secondary {
+    /// Names and sizes of what grows or changes its name with every write: the log and the manifest. `None` where they
+    /// cannot be listed.
+    fn files(&self) -> Option<Vec<(OsString, u64)>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.primary).ok()? {
+            let entry = entry.ok()?;
+            let name = entry.file_name();
+            let text = name.to_string_lossy();
+            if text.ends_with(".log") || text.starts_with("MANIFEST-") {
+                files.push((name, entry.metadata().ok()?.len()));
+            }
+        }
+        files.sort_unstable();
+        Some(files)
+    }
 }
 
 impl Db {
@@ -130,7 +160,9 @@ impl Db {
             descriptors(),
         )
         .map_err(failure)?;
-        let db = Self { inner, secondary: Some(folder) };
+        let secondary =
+            Secondary { _folder: folder, primary: path.to_owned(), seen: Mutex::default() };
+        let db = Self { inner, secondary: Some(secondary) };
         db.catch_up()?;
         Ok(db)
     }
@@ -141,11 +173,19 @@ impl Db {
         Ok(Self { inner, secondary: None })
     }
 
+    /// Whether nothing was written since a secondary caught up. Far cheaper than catching up, for which RocksDB reads its
+    /// manifest and log each time.
+    pub(crate) fn is_current(&self) -> bool {
+        let Some(secondary) = &self.secondary else { return true };
+        let seen = secondary.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.is_some() && *seen == secondary.files()
+    }
+
     /// Brings a secondary up to the writer's last commit; does nothing on a writer.
     pub(crate) fn catch_up(&self) -> Result<()> {
-        if self.secondary.is_none() {
-            return Ok(());
-        }
+        let Some(secondary) = &self.secondary else { return Ok(()) };
+        // Listed first: what is written from here on makes it another list.
+        let files = secondary.files();
         // The writer may delete a file between the moment that its list is read and the moment that
         // it is opened; the next list no longer has it.
         let mut result = self.inner.try_catch_up_with_primary();
@@ -155,7 +195,9 @@ impl Db {
             }
             result = self.inner.try_catch_up_with_primary();
         }
-        result.map_err(failure)
+        result.map_err(failure)?;
+        *secondary.seen.lock().unwrap_or_else(PoisonError::into_inner) = files;
+        Ok(())
     }
 
     /// Grows with every write. A secondary stands where the writer stood when it caught up.
@@ -422,6 +464,39 @@ fn io_failure(text: String) -> Error {
 }
 
 fn path_in(text: &str) -> PathBuf {
-    let path = text.split(": ").find_map(|part| part.find('/').map(|at| &part[at..]));
+    let part = text.split(": ").find(|part| part.contains('/'));
+    let path = part.map(|part| match part.find('/') {
+        // What was done comes before the path, or stands in a part of its own.
+        Some(slash) if part.starts_with("While ") => {
+            part[..slash].rfind(' ').map_or(part, |space| &part[space + 1..])
+        }
+        Some(_) | None => part,
+    });
     PathBuf::from(path.unwrap_or("db"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_a_failure_is_whole() {
+        let texts = [
+            "IO error: No space left on device: While appending to file: small/z/db/MANIFEST-000028: No space left on device",
+            "IO error: No such file or directory: While open a file for random read: small/z/db/000012.sst: No such file",
+            "IO error: While mkdir if missing small/z/db: Permission denied",
+            "IO error: While lock file: /my zoos/z/db/LOCK: Resource temporarily unavailable",
+            "Corruption: nothing is named",
+        ];
+        let paths = [
+            "small/z/db/MANIFEST-000028",
+            "small/z/db/000012.sst",
+            "small/z/db",
+            "/my zoos/z/db/LOCK",
+            "db",
+        ];
+        for (text, path) in texts.into_iter().zip(paths) {
+            assert_eq!(path_in(text), PathBuf::from(path), "{text}");
+        }
+    }
 }

@@ -233,7 +233,7 @@ impl Store {
     /// # Errors
     /// `Error::Rocks` or `Error::Corrupt` when the writer's newest files cannot be read.
     pub fn refresh(&self) -> Result<()> {
-        if self.mode == Mode::Write {
+        if self.mode == Mode::Write || self.db.is_current() {
             return Ok(());
         }
         let _between = self.catching_up.write().unwrap_or_else(PoisonError::into_inner);
