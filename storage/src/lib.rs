@@ -36,5 +36,6 @@ pub use records::{
 pub use safetensors::Dtype;
 pub use schema::FORMAT_VERSION;
 pub use store::{
-    Batch, CheckReport, Damage, GcReport, Mode, NewTensor, RestoreReport, Store, StoreStats,
+    Batch, CheckReport, Damage, GcReport, HashedTensor, Mode, NewTensor, RestoreReport, Staging,
+    Store, StoreStats,
 };
