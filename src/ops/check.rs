@@ -164,14 +164,15 @@ fn rebuild(store: &Store, model: &ModelRecord, report: &mut CheckReport) {
 fn check_generation(store: &Store, options: CheckOptions, report: &mut CheckReport) -> Result<()> {
     // A damaged record was found with the others, and what it names cannot be looked for.
     let Ok(record) = store.generation() else { return Ok(()) };
-    if let Some(record) = &record {
-        report.findings.extend(check_segment(store, record, options));
-    }
+    let damaged = record.as_ref().and_then(|record| check_segment(store, record, options));
+    // It has been proven as far as it was asked for, and is summed no second time.
+    let load = if damaged.is_some() { state::load_without_segment } else { state::load_unproven };
+    report.findings.extend(damaged);
     let number = record.map_or_else(|| "none".to_owned(), |record| record.number.to_string());
     let generation = format!("generation {number}");
     let (loaded, models) = while_still(store, || {
         let models = store.models()?.filter(std::result::Result::is_ok).count();
-        Ok((state::load(store), models))
+        Ok((load(store), models))
     })?;
     match loaded {
         Ok(loaded) => {
