@@ -22,6 +22,7 @@ mod records;
 mod rocks;
 mod schema;
 mod store;
+mod syncs;
 
 pub use backup::BackupReport;
 pub use codec::{decode, encode};

@@ -7,13 +7,14 @@
 
 use crate::files::{self, io_error, sync_folder};
 use crate::records::Place;
+use crate::syncs::Syncs;
 use crate::{Error, Result, failpoint};
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// Every tensor starts at a multiple of this.
 pub(crate) const ALIGNMENT: u64 = 64;
@@ -45,21 +46,13 @@ pub(crate) struct OpenPack {
     file: File,
     /// Where the next tensor goes; aligned.
     end: AtomicU64,
-    synced: Mutex<Synced>,
-}
-
-#[derive(Default)]
-struct Synced {
-    /// Everything before it is durable.
-    end: u64,
-    /// Why a sync failed: a later one may succeed without the bytes that were lost.
-    failed: Option<String>,
+    synced: Syncs,
 }
 
 impl OpenPack {
     fn new(number: u32, path: PathBuf, file: File, end: u64) -> Arc<Self> {
-        let synced = Mutex::new(Synced { end, failed: None });
-        Arc::new(Self { number, path, file, end: AtomicU64::new(end), synced })
+        let (synced, end) = (Syncs::new(end), AtomicU64::new(end));
+        Arc::new(Self { number, path, file, end, synced })
     }
 
     /// Where the next tensor goes.
@@ -67,29 +60,18 @@ impl OpenPack {
         self.end.load(Ordering::Acquire)
     }
 
-    /// Returns when everything before `end` is durable. Threads that wait for a sync find theirs done
-    /// by the first of them.
+    /// Returns when everything before `end` is durable.
     ///
     /// # Errors
-    /// `Error::Io` when the sync fails; `Error::Poisoned` when an earlier one did.
+    /// `Error::Io` when the sync fails; `Error::Poisoned` for all that waited for it, and later.
     pub(crate) fn sync_to(&self, end: u64) -> Result<()> {
-        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
-        if synced.end >= end {
-            return Ok(());
-        }
-        if let Some(reason) = &synced.failed {
-            return Err(Error::Poisoned { reason: reason.clone() });
-        }
-        let covered = self.end();
         let step = |name| failpoint::step(name).map_err(io_error("cannot sync", &self.path));
-        let outcome = step("pack/sync")
-            .and_then(|()| files::sync(&self.path, &self.file))
-            .and_then(|()| step("pack/synced"));
-        match &outcome {
-            Ok(()) => synced.end = covered,
-            Err(error) => synced.failed = Some(error.to_string()),
-        }
-        outcome
+        let sync = || {
+            step("pack/sync")?;
+            files::sync(&self.path, &self.file)?;
+            step("pack/synced")
+        };
+        self.synced.reach(end, || self.end(), sync)
     }
 }
 

@@ -25,6 +25,7 @@ use crate::pack::Appender;
 use crate::packs::Packs;
 use crate::readers::Registration;
 use crate::rocks::{Db, Family, Write};
+use crate::syncs::Syncs;
 use crate::{Error, FORMAT_VERSION, Result, codec, failpoint, schema};
 use record::{SYS_BACKBONE, SYS_FORMAT, SYS_NEXT_ROW, SYS_SEQUENCE};
 use staging::Staged;
@@ -55,8 +56,8 @@ pub struct Store {
     catching_up: RwLock<()>,
     /// Orders the writes; `None` in `Mode::Read`.
     writer: Option<Mutex<Writer>>,
-    /// The database's position up to which its log is durable. Held while it is synced.
-    synced: Mutex<u64>,
+    /// By the database's position.
+    synced: Syncs,
     /// Why an earlier write or sync failed, if one did.
     failed: OnceLock<String>,
     /// Held by what must not meet another of its kind: collecting and backing up.
@@ -241,7 +242,7 @@ impl Store {
             staged: RwLock::default(),
             catching_up: RwLock::default(),
             writer,
-            synced: Mutex::default(),
+            synced: Syncs::default(),
             failed: OnceLock::new(),
             maintenance: Mutex::default(),
             registration: None,

@@ -10,8 +10,8 @@ use super::{Batch, Store, Writer};
 use crate::records::Place;
 use crate::rocks::Write;
 use crate::{Error, Result};
+use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
-use std::sync::{MutexGuard, PoisonError};
 
 impl Store {
     /// The commit point: writes a batch and returns when it is durable, with its newest op-log
@@ -62,21 +62,13 @@ impl Store {
         if self.writer.is_none() {
             return Err(Error::ReadOnly);
         }
-        let written = self.db.position();
-        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
-        if *synced >= written {
-            return Ok(());
-        }
-        // Under the mutex: a sync after a failed one may succeed without what that one lost.
-        self.require_no_failure()?;
-        let covered = self.db.position();
-        let outcome = self
-            .step("commit/sync")
-            .and_then(|()| self.db.sync())
-            .and_then(|()| self.step("commit/synced"));
-        self.noting_failure(outcome)?;
-        *synced = covered;
-        Ok(())
+        let sync = || {
+            self.step("commit/sync")?;
+            self.db.sync()?;
+            self.step("commit/synced")
+        };
+        let position = || self.db.position();
+        self.noting_failure(self.synced.reach(position(), position, sync))
     }
 
     /// Makes all tensors durable that were put before the call, while others go on writing. One
