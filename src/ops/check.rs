@@ -5,7 +5,7 @@ use crate::Result;
 use crate::state;
 use crate::steps::{self, network_file};
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use tans_index::Segment;
 use tans_storage::{Damage, GenerationRecord, Mode, ModelRecord, Store, TensorId};
@@ -52,6 +52,7 @@ pub struct CheckReport {
 
 const REINDEX: &str = "the models are untouched: `tans reindex ZOO` writes it anew";
 const RESTORE: &str = "restore a backup; what is not named here can still be read";
+const MANY: &str = "restore a backup, or remove each model and task that it concerns, `tans gc ZOO`, and add them again";
 const UNOWNED: &str = "`tans gc ZOO` drops it if no record names it any more; restore a backup if it is still found then";
 const ENCODERS: &str = "no model is touched: the next command that writes learns them again, such as `tans reindex ZOO`";
 
@@ -112,21 +113,24 @@ fn owners(store: &Store) -> Result<Owners> {
 
 impl Owners {
     fn finding(&self, damage: Damage) -> Finding {
-        let Damage { file, offset, tensor, what } = damage;
-        let models = tensor.and_then(|tensor| self.names.get(&tensor)).cloned().unwrap_or_default();
-        let task = tensor.and_then(|tensor| self.tasks.get(&tensor));
-        let remedy = match (models.first(), task) {
+        let Damage { file, offset, tensors, what } = damage;
+        let models: BTreeSet<&String> =
+            tensors.iter().filter_map(|tensor| self.names.get(tensor)).flatten().collect();
+        let tasks: BTreeSet<&String> =
+            tensors.iter().filter_map(|tensor| self.tasks.get(tensor)).collect();
+        let remedy = match (models.first(), tasks.first()) {
+            _ if models.len().max(tasks.len()) > 1 => MANY.to_owned(),
             (Some(model), _) => again(model),
             (None, Some(task)) => format!(
                 "restore a backup, or `tans task remove ZOO {task}`, `tans gc ZOO`, and add its dataset again"
             ),
-            (None, None) if tensor.is_some_and(|tensor| self.encoders.contains(&tensor)) => {
+            (None, None) if tensors.is_empty() => RESTORE.to_owned(),
+            (None, None) if tensors.iter().all(|tensor| self.encoders.contains(tensor)) => {
                 ENCODERS.to_owned()
             }
-            (None, None) if tensor.is_some() => UNOWNED.to_owned(),
-            (None, None) => RESTORE.to_owned(),
+            (None, None) => UNOWNED.to_owned(),
         };
-        Finding { file, offset, what, models, remedy }
+        Finding { file, offset, what, models: models.into_iter().cloned().collect(), remedy }
     }
 }
 
@@ -160,14 +164,15 @@ fn rebuild(store: &Store, model: &ModelRecord, report: &mut CheckReport) {
 fn check_generation(store: &Store, options: CheckOptions, report: &mut CheckReport) -> Result<()> {
     // A damaged record was found with the others, and what it names cannot be looked for.
     let Ok(record) = store.generation() else { return Ok(()) };
-    if let Some(record) = &record {
-        report.findings.extend(check_segment(store, record, options));
-    }
+    let damaged = record.as_ref().and_then(|record| check_segment(store, record, options));
+    // It has been proven as far as it was asked for, and is summed no second time.
+    let load = if damaged.is_some() { state::load_without_segment } else { state::load_unproven };
+    report.findings.extend(damaged);
     let number = record.map_or_else(|| "none".to_owned(), |record| record.number.to_string());
     let generation = format!("generation {number}");
     let (loaded, models) = while_still(store, || {
         let models = store.models()?.filter(std::result::Result::is_ok).count();
-        Ok((state::load(store), models))
+        Ok((load(store), models))
     })?;
     match loaded {
         Ok(loaded) => {

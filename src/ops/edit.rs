@@ -20,7 +20,10 @@ pub(crate) fn run(state: &State, model: &str, options: &EditOptions) -> Result<(
     if options.name.is_none() && options.license.is_none() && options.tags.is_empty() {
         return Err(Error::input("expected a new name, license or tag, found none of them"));
     }
-    let _ordered = state.lock_commits();
+    state.commit(|_| apply(state, model, options))
+}
+
+fn apply(state: &State, model: &str, options: &EditOptions) -> Result<()> {
     let mut record = steps::model(&state.store, model)?;
     if let Some(name) = options.name.as_ref().filter(|name| **name != record.name) {
         admit_name::refuse_taken(&state.store, name)?;
@@ -38,7 +41,7 @@ pub(crate) fn run(state: &State, model: &str, options: &EditOptions) -> Result<(
     }
     let mut batch = Batch::new();
     batch.put_model(&record);
-    state.store.commit(batch)?;
+    state.store.apply(batch)?;
     // A model's vector comes from its graph, signature, training and results (`embed::Context::embed_with`), none of
     // which is edited: the stored one stays true, and the index is told the new license and tags beside it.
     let generation = state.generation();

@@ -164,7 +164,9 @@ fn tune_and_store(
     let (winner, tuned, candidates) = tuning::race(&course, &candidates, &mut *observer)?;
     let seconds = clock.elapsed().as_secs_f64();
     let start = starts.swap_remove(winner);
-    let (task, is_new) = dataset::task_of(state, &samples, options.sample.seed, &mut *observer)?;
+    let mut staging = state.store.staging();
+    let seed = options.sample.seed;
+    let (task, is_new) = dataset::task_of(state, &mut staging, &samples, seed, &mut *observer)?;
     let new = NewModel {
         seen: seen(&start, task.id),
         results: vec![(task.id, PairKind::Finetune, tuned.test_accuracy)],

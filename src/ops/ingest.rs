@@ -7,7 +7,7 @@ use crate::graph::exec::device::ThreadShare;
 use crate::graph::formats::Limits;
 use crate::graph::input::InputHints;
 use crate::graph::spaces;
-use crate::state::{self, State};
+use crate::state::{self, Ordered, State};
 use crate::steps::admit::{self, Admitted, Bench, NewModel, NewNetwork};
 use crate::steps::benchmark::Benchmark;
 use crate::steps::bundle;
@@ -408,7 +408,14 @@ fn references(state: &State, batch: Vec<(String, Reference)>) -> Result<Vec<Inge
 }
 
 fn commit_references(state: &State, batch: &[(String, Reference)]) -> Result<Vec<Ingested>> {
-    let ordered = state.lock_commits();
+    state.commit(|ordered| apply_references(state, ordered, batch))
+}
+
+fn apply_references(
+    state: &State,
+    ordered: &Ordered<'_>,
+    batch: &[(String, Reference)],
+) -> Result<Vec<Ingested>> {
     let (mut known, mut additions, mut new_tasks) = (Vec::new(), Vec::new(), BTreeMap::new());
     for (_, reference) in batch {
         let (addition, tasks) = addition(state, reference)?;
@@ -418,7 +425,7 @@ fn commit_references(state: &State, batch: &[(String, Reference)]) -> Result<Vec
     }
     let new_tasks: Vec<TaskRecord> = new_tasks.into_values().collect();
     let tasks = Tasks { new: &new_tasks, replaced: None };
-    let records = results::commit(state, &ordered, &tasks, additions)?;
+    let records = results::apply(state, ordered, &tasks, additions)?;
     let stored = records.into_iter().zip(known).zip(batch);
     let line = |((record, is_known), (shown, reference)): (Stored, &(String, Reference))| {
         ingested(shown.clone(), (record, is_known), &reference.options, reference.params)

@@ -83,7 +83,9 @@ pub(crate) fn run(
 ) -> Result<MeasureReport> {
     let mut chosen = choose(state, models)?;
     let samples = dataset::samples(source, &options.sample)?;
-    let (task, is_new) = dataset::task_of(state, &samples, options.sample.seed, &mut *observer)?;
+    let mut staging = state.store.staging();
+    let seed = options.sample.seed;
+    let (task, is_new) = dataset::task_of(state, &mut staging, &samples, seed, &mut *observer)?;
     if options.missing {
         let known = state.store.pairs_of_task(task.id)?;
         let kind = options.by.kind();

@@ -1,7 +1,7 @@
 //! Results that were made elsewhere.
 
 use crate::options::parse_count;
-use crate::state::State;
+use crate::state::{Ordered, State};
 use crate::steps::admit_name;
 use crate::steps::results::{self, Addition, NewReference, Subject, Tasks};
 use crate::steps::table::Table;
@@ -123,8 +123,16 @@ fn by_model<'a>(
 }
 
 fn all(state: &State, reported: &[Reported], observer: Observer<'_>) -> Result<RecordReport> {
-    // Before the names are looked up: one that is unknown must still be so when it becomes a reference.
-    let ordered = state.lock_commits();
+    state.commit(|ordered| apply(state, ordered, reported, observer))
+}
+
+/// Names are looked up in the operation's turn: one that is unknown must still be so when it becomes a reference.
+fn apply(
+    state: &State,
+    ordered: &Ordered<'_>,
+    reported: &[Reported],
+    observer: Observer<'_>,
+) -> Result<RecordReport> {
     let (task_ids, new_tasks) = tasks(state, reported)?;
     let models = by_model(reported, &task_ids)?;
     let (total, mut additions) = (models.len(), Vec::<Addition>::with_capacity(models.len()));
@@ -149,7 +157,7 @@ fn all(state: &State, reported: &[Reported], observer: Observer<'_>) -> Result<R
         new_tasks: new_tasks.len(),
     };
     let tasks = Tasks { new: &new_tasks, replaced: None };
-    results::commit(state, &ordered, &tasks, additions)?;
+    results::apply(state, ordered, &tasks, additions)?;
     Ok(report)
 }
 

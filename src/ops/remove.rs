@@ -7,7 +7,10 @@ use tans_storage::Batch;
 
 /// Removes all of the named models by one commit, or none of them.
 pub(crate) fn run(state: &State, names: &[String]) -> Result<()> {
-    let _ordered = state.lock_commits();
+    state.commit(|_| apply(state, names))
+}
+
+fn apply(state: &State, names: &[String]) -> Result<()> {
     let mut rows = Vec::with_capacity(names.len());
     for name in names {
         rows.push(steps::model(&state.store, name)?.row);
@@ -18,7 +21,7 @@ pub(crate) fn run(state: &State, names: &[String]) -> Result<()> {
     for &row in &rows {
         batch.remove_model(row);
     }
-    state.store.commit(batch)?;
+    state.store.apply(batch)?;
     let generation = state.generation();
     let mut delta = generation.delta.write().unwrap_or_else(PoisonError::into_inner);
     rows.iter().for_each(|&row| delta.remove(row));

@@ -63,15 +63,32 @@ pub(crate) fn add(
     options: &TaskOptions,
     observer: crate::Observer<'_>,
 ) -> Result<AddedTask> {
-    use crate::steps::{admit_name, dataset, results};
+    use crate::steps::{
+        admit_name,
+        dataset::{self, NewTask},
+        results,
+    };
     admit_name::check("task", name)?;
     let samples = dataset::samples(source, &options.sample)?;
     let named = state.store.task_by_name(name)?;
     let stored = state.store.task(samples.task)?;
     refuse_taken(name, named.as_ref().filter(|named| named.id != samples.task))?;
+    let mut staging = state.store.staging();
     let task = match &stored {
         Some(stored) => with_family(stored, options.family.as_deref())?,
-        None => new_task(state, name, &samples, options, observer)?,
+        None => {
+            let (sample, _) = dataset::measure(state, &samples, options.sample.seed, observer)?;
+            let new = NewTask {
+                id: samples.task,
+                name,
+                family: options.family.clone(),
+                class_names: &samples.class_names,
+                sample: &sample,
+                image_hashes: &samples.image_hashes,
+                benchmark: options.benchmark,
+            };
+            dataset::store_task(&state.store, &mut staging, &new)?
+        }
     };
     let reference = named.filter(|named| named.sample.is_none() && named.id != task.id);
     let moved_pairs = match reference {
@@ -113,28 +130,6 @@ fn refuse_taken(name: &str, named: Option<&TaskRecord>) -> Result<()> {
     }
 }
 
-#[cfg(feature = "torch")]
-fn new_task(
-    state: &State,
-    name: &str,
-    samples: &crate::steps::dataset::Samples,
-    options: &TaskOptions,
-    observer: crate::Observer<'_>,
-) -> Result<TaskRecord> {
-    use crate::steps::dataset::{self, NewTask};
-    let (sample, _) = dataset::measure(state, samples, options.sample.seed, observer)?;
-    let new = NewTask {
-        id: samples.task,
-        name,
-        family: options.family.clone(),
-        class_names: &samples.class_names,
-        sample: &sample,
-        image_hashes: &samples.image_hashes,
-        benchmark: options.benchmark,
-    };
-    dataset::store_task(&state.store, &new)
-}
-
 /// All tasks by name.
 pub(crate) fn list(state: &State) -> Result<Vec<TaskSummary>> {
     state.refresh()?;
@@ -145,12 +140,13 @@ pub(crate) fn list(state: &State) -> Result<Vec<TaskSummary>> {
 
 /// Forgets a task and the results on it. Models keep their vectors until the next `train`.
 pub(crate) fn remove(state: &State, name: &str) -> Result<()> {
-    let _ordered = state.lock_commits();
-    let task = steps::task(&state.store, name)?;
-    let mut batch = Batch::new();
-    batch.remove_task(task.id);
-    state.store.commit(batch)?;
-    Ok(())
+    state.commit(|_| {
+        let task = steps::task(&state.store, name)?;
+        let mut batch = Batch::new();
+        batch.remove_task(task.id);
+        state.store.apply(batch)?;
+        Ok(())
+    })
 }
 
 fn summary(state: &State, task: &TaskRecord) -> Result<TaskSummary> {

@@ -13,7 +13,12 @@ const PROVEN_AT_OPEN: usize = 64 << 20;
 
 /// Loads the current generation. A damaged segment is left aside: every vector is then served from the delta.
 pub fn load(store: &Store) -> Result<Generation> {
-    load_with(store, &|record, fingerprint| open_segment(store, record, fingerprint))
+    load_with(store, &|record, fingerprint| open_segment(store, record, fingerprint, &proven))
+}
+
+/// As `load`, for a caller that proves the segment itself, or wants no proof of it.
+pub fn load_unproven(store: &Store) -> Result<Generation> {
+    load_with(store, &|record, fingerprint| open_segment(store, record, fingerprint, &Ok))
 }
 
 /// Loads the current generation without its segment.
@@ -58,13 +63,10 @@ fn open_segment(
     store: &Store,
     record: &GenerationRecord,
     fingerprint: [u8; 32],
+    prove: &dyn Fn(Segment) -> tans_index::Result<Segment>,
 ) -> Option<Segment> {
     let path = store.segment_path(record.segment.as_ref()?);
-    let proven = |segment: Segment| match is_proven_at_open(&segment) {
-        true => segment.verify().map(|()| segment),
-        false => Ok(segment),
-    };
-    match Segment::open(&path).and_then(proven) {
+    match Segment::open(&path).and_then(prove) {
         Ok(segment) if segment.fingerprint() == fingerprint => Some(segment),
         Ok(_) => {
             tracing::warn!(
@@ -77,6 +79,13 @@ fn open_segment(
             tracing::warn!("{error}; left aside, run reindex");
             None
         }
+    }
+}
+
+fn proven(segment: Segment) -> tans_index::Result<Segment> {
+    match is_proven_at_open(&segment) {
+        true => segment.verify().map(|()| segment),
+        false => Ok(segment),
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod load;
 
-pub use load::{attributes, changes, is_proven_at_open, load, load_without_segment};
+pub use load::{attributes, changes, is_proven_at_open, load, load_unproven, load_without_segment};
 
 use crate::encoder::{Encoders, TaskEncoding};
 use crate::{OpenOptions, Result};
@@ -42,6 +42,9 @@ impl Generation {
 
 /// The number of encoders that a reader has made in memory: the store holds no vectors of theirs.
 pub const UNSTORED_ENCODER: u32 = u32::MAX;
+
+/// The turn of one operation among those that write.
+pub struct Ordered<'a>(#[expect(dead_code, reason = "it is held, not read")] MutexGuard<'a, ()>);
 
 /// Shared by all clones of a `Database`.
 pub struct State {
@@ -97,8 +100,20 @@ impl State {
     }
 
     /// Orders commits, so that the delta follows the store.
-    pub fn lock_commits(&self) -> MutexGuard<'_, ()> {
-        self.commits.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn lock_commits(&self) -> Ordered<'_> {
+        Ordered(self.commits.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Does what an operation writes (`Store::apply`) in the order of commits, and returns when it is durable. The wait
+    /// for the disk comes after the turn of the operation, so that operations of several threads wait for one sync.
+    ///
+    /// # Errors
+    /// Those of `write`; `Error::Storage` when the sync fails.
+    pub fn commit<T>(&self, write: impl FnOnce(&Ordered<'_>) -> Result<T>) -> Result<T> {
+        let written = write(&self.lock_commits())?;
+        // Also if nothing was written: what made it unnecessary may wait for its sync still.
+        self.store.sync()?;
+        Ok(written)
     }
 
     /// Lets one merge of the index run at a time. Taken before the commit lock, never under it.

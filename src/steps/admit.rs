@@ -9,14 +9,14 @@ use crate::graph::cost::{self, GraphCost};
 use crate::graph::exec::{Device, Network, device};
 use crate::graph::formats::{Limits, onnx};
 use crate::graph::input::InputContract;
-use crate::graph::{Graph, Weight, topology};
+use crate::graph::{Graph, topology};
 use crate::sample::Image;
-use crate::state::State;
+use crate::state::{Ordered, State};
 use crate::{Error, Observer, Result};
 use std::collections::BTreeMap;
 use tans_storage::{
-    Architecture, Batch, Cost, Dtype, Latency, ModelId, ModelRecord, PairKind, TaskId, TaskRecord,
-    TensorId, WeightRef,
+    Architecture, Batch, Cost, HashedTensor, Latency, ModelId, ModelRecord, PairKind, TaskId,
+    TaskRecord, TensorId, WeightRef,
 };
 
 /// What is known of a network before it is measured.
@@ -114,39 +114,51 @@ pub fn admit(
     let NewNetwork { graph, input } = network;
     graph.check_finite()?;
     let canonical = onnx::canonical(graph)?;
-    let stored = identity(&canonical, tans_storage::encode(input)?);
+    let shape = [canonical.graph.len()];
+    let weights = canonical.weights.iter().map(|(_, weight)| weight);
+    let tensors = super::network_tensors(&canonical.graph, &shape, weights);
+    let tensors: Vec<HashedTensor<'_>> = tensors.into_iter().map(HashedTensor::new).collect();
+    let stored = identity(&canonical, &tensors, tans_storage::encode(input)?);
     let id = stored.id;
+    // In this order: the name may belong to this very network, which another thread brings at this moment.
+    let is_free = admit_name::refuse_taken(&state.store, &new.name);
     if let Some(known) = state.store.model_by_id(id)? {
-        return add_results(state, known, new);
+        return state.commit(|ordered| add_results(state, ordered, known, new));
     }
-    admit_name::refuse_taken(&state.store, &new.name)?;
+    is_free?;
     let measured = measure(state.options.device, bench, network, &new, observer)?;
 
-    let ordered = state.lock_commits();
-    if let Some(known) = state.store.model_by_id(id)? {
-        // Another thread was faster.
-        drop(ordered);
-        return add_results(state, known, new);
-    }
-    let weights = canonical.weights.iter().map(|(_, weight)| weight);
-    super::store_network(&state.store, &canonical.graph, weights)?;
-    let topology = topology::summary(graph, &measured.cost);
-    let record = record(stored, topology, &measured, &new);
-    let subject = Subject::New(Box::new(record), measured.signature);
-    let results = measured.probes.into_iter().chain(new.results).collect();
-    let tasks = Tasks { new: &new.tasks, replaced: None };
-    let addition = Addition { subject, seen: Vec::new(), results };
-    let record = results::commit(state, &ordered, &tasks, vec![addition])?.remove(0);
-    Ok(Admitted { record, is_known: false })
+    // Held until the record is written, so that nothing is collected that another thread's equal network no longer needs.
+    let mut staging = state.store.staging();
+    staging.put(&tensors)?;
+    state.store.sync_tensors()?;
+    state.commit(|ordered| {
+        if let Some(known) = state.store.model_by_id(id)? {
+            // Another thread was faster.
+            return add_results(state, ordered, known, new);
+        }
+        let topology = topology::summary(graph, &measured.cost);
+        let record = record(stored, topology, &measured, &new);
+        let subject = Subject::New(Box::new(record), measured.signature);
+        let results = measured.probes.into_iter().chain(new.results).collect();
+        let tasks = Tasks { new: &new.tasks, replaced: None };
+        let addition = Addition { subject, seen: Vec::new(), results };
+        let record = results::apply(state, ordered, &tasks, vec![addition])?.remove(0);
+        Ok(Admitted { record, is_known: false })
+    })
 }
 
 /// Names, labels and licenses of a stored model change by `edit` alone; what is known of its training adds up.
-fn add_results(state: &State, stored: ModelRecord, new: NewModel) -> Result<Admitted> {
-    let ordered = state.lock_commits();
+fn add_results(
+    state: &State,
+    ordered: &Ordered<'_>,
+    stored: ModelRecord,
+    new: NewModel,
+) -> Result<Admitted> {
     let results = results::unheard(&state.store, stored.row, new.results)?;
     let addition = Addition { subject: Subject::Stored(stored.row), seen: new.seen, results };
     let tasks = Tasks { new: &new.tasks, replaced: None };
-    let record = results::commit(state, &ordered, &tasks, vec![addition])?.remove(0);
+    let record = results::apply(state, ordered, &tasks, vec![addition])?.remove(0);
     Ok(Admitted { record, is_known: true })
 }
 
@@ -158,15 +170,14 @@ struct Stored {
     weights: Vec<WeightRef>,
 }
 
-fn identity(canonical: &onnx::Canonical, input: Vec<u8>) -> Stored {
-    let id_of = |weight: &Weight| TensorId::of(weight.dtype, &weight.shape, weight.data());
-    let tensors: Vec<TensorId> =
-        canonical.weights.iter().map(|(_, weight)| id_of(weight)).collect();
-    let weights = canonical.weights.iter().zip(&tensors);
+fn identity(canonical: &onnx::Canonical, tensors: &[HashedTensor<'_>], input: Vec<u8>) -> Stored {
+    let ids: Vec<TensorId> = tensors.iter().map(HashedTensor::id).collect();
+    let (graph, ids) = (ids[0], &ids[1..]);
+    let weights = canonical.weights.iter().zip(ids);
     Stored {
-        id: ModelId::of_network(&canonical.graph, &tensors, &input),
+        id: ModelId::of_network(&canonical.graph, ids, &input),
         input,
-        graph: TensorId::of(Dtype::U8, &[canonical.graph.len()], &canonical.graph),
+        graph,
         weights: weights
             .map(|((name, _), &tensor)| WeightRef { name: name.clone(), tensor })
             .collect(),
@@ -262,17 +273,18 @@ pub fn complete(state: &State, model: &ModelRecord, probe_images: &[Image]) -> R
         Some(_) => None,
         None => Some(latency_of(&network)?),
     };
-    let _ordered = state.lock_commits();
-    // Read again, because an edit may have come in between.
-    let Some(mut record) = state.store.model(model.row)? else { return Ok(()) };
-    record.cost.latency = record.cost.latency.or(latency);
-    let mut batch = Batch::new();
-    batch.put_model(&record);
-    if let Some(signature) = signature {
-        batch.put_signature(record.row, &super::signature_bits(&signature));
-    }
-    state.store.commit(batch)?;
-    Ok(())
+    state.commit(|_| {
+        // Read again, because an edit may have come in between.
+        let Some(mut record) = state.store.model(model.row)? else { return Ok(()) };
+        record.cost.latency = record.cost.latency.or(latency);
+        let mut batch = Batch::new();
+        batch.put_model(&record);
+        if let Some(signature) = signature {
+            batch.put_signature(record.row, &super::signature_bits(&signature));
+        }
+        state.store.apply(batch)?;
+        Ok(())
+    })
 }
 
 fn probe_all(

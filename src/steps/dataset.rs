@@ -6,7 +6,9 @@ use crate::sample::Image;
 use crate::state::State;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
-use tans_storage::{Dtype, NewTensor, Store, TaskId, TaskRecord, TaskSampleRecord};
+use tans_storage::{
+    Dtype, HashedTensor, NewTensor, Staging, Store, TaskId, TaskRecord, TaskSampleRecord, TensorId,
+};
 
 /// What a query, a measurement or a fine-tuning is about.
 #[derive(Clone, Debug)]
@@ -173,8 +175,12 @@ pub struct NewTask<'a> {
     pub benchmark: bool,
 }
 
-/// Writes a task's tensors and returns the record, for the caller to commit.
-pub fn store_task(store: &Store, new: &NewTask<'_>) -> Result<TaskRecord> {
+/// Writes a task's tensors and returns the record, for the caller to commit as long as it holds `staging`.
+pub fn store_task(
+    store: &Store,
+    staging: &mut Staging<'_>,
+    new: &NewTask<'_>,
+) -> Result<TaskRecord> {
     let rows = super::f16_bytes(new.sample.rows.values());
     let means = super::f16_bytes(new.sample.class_means.values());
     let hashes = new.image_hashes.concat();
@@ -189,7 +195,10 @@ pub fn store_task(store: &Store, new: &NewTask<'_>) -> Result<TaskRecord> {
     if !new.image_hashes.is_empty() {
         tensors.push(NewTensor { dtype: Dtype::U8, shape: &hashes_shape, bytes: &hashes });
     }
-    let ids = store.put_tensors(&tensors)?;
+    let hashed: Vec<HashedTensor<'_>> = tensors.into_iter().map(HashedTensor::new).collect();
+    let ids: Vec<TensorId> = hashed.iter().map(HashedTensor::id).collect();
+    staging.put(&hashed)?;
+    store.sync_tensors()?;
     Ok(TaskRecord {
         id: new.id,
         name: new.name.to_owned(),
@@ -367,12 +376,13 @@ pub fn measure(
     Ok((sample, backbone_ms))
 }
 
-/// The task record of a dataset: the stored one, or a new one that the caller commits.
+/// The task record of a dataset: the stored one, or a new one that the caller commits as long as it holds `staging`.
 ///
 /// A new task is named after the dataset, with a number when that name belongs to another task.
 #[cfg(feature = "torch")]
 pub fn task_of(
     state: &State,
+    staging: &mut Staging<'_>,
     samples: &Samples,
     seed: u64,
     observer: crate::Observer<'_>,
@@ -396,5 +406,5 @@ pub fn task_of(
         image_hashes: &samples.image_hashes,
         benchmark: false,
     };
-    Ok((store_task(&state.store, &new)?, true))
+    Ok((store_task(&state.store, staging, &new)?, true))
 }

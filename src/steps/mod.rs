@@ -117,20 +117,28 @@ fn f16_rows(store: &Store, id: TensorId) -> Result<Rows> {
     })
 }
 
+/// The tensors of a network: its canonical graph, of `shape` (its length), then its weights.
+pub fn network_tensors<'a, 'w: 'a>(
+    graph: &'a [u8],
+    shape: &'a [usize; 1],
+    weights: impl Iterator<Item = &'w Weight>,
+) -> Vec<NewTensor<'a>> {
+    let graph = NewTensor { dtype: Dtype::U8, shape, bytes: graph };
+    let weights = weights.map(|weight| NewTensor {
+        dtype: weight.dtype,
+        shape: &weight.shape,
+        bytes: weight.data(),
+    });
+    std::iter::once(graph).chain(weights).collect()
+}
+
 /// Stores a network's canonical graph and its weights; their ids, the weights' in order.
 pub fn store_network<'a>(
     store: &Store,
     graph: &[u8],
     weights: impl Iterator<Item = &'a Weight>,
 ) -> Result<(TensorId, Vec<TensorId>)> {
-    let graph_shape = [graph.len()];
-    let mut tensors = vec![NewTensor { dtype: Dtype::U8, shape: &graph_shape, bytes: graph }];
-    tensors.extend(weights.map(|weight| NewTensor {
-        dtype: weight.dtype,
-        shape: &weight.shape,
-        bytes: weight.data(),
-    }));
-    let mut ids = store.put_tensors(&tensors)?;
+    let mut ids = store.put_tensors(&network_tensors(graph, &[graph.len()], weights))?;
     let weights = ids.split_off(1);
     Ok((ids[0], weights))
 }

@@ -3,10 +3,9 @@
 use super::admit_name;
 use super::embed::{self, Known};
 use super::search;
-use crate::state::State;
+use crate::state::{Ordered, State};
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::MutexGuard;
 use tans_storage::{Batch, Cost, ModelId, ModelRecord, Store, TaskId, TaskRecord};
 
 /// What one commit adds to what a zoo knows of one model.
@@ -112,7 +111,7 @@ pub fn unheard(store: &Store, row: u64, stated: Vec<Known>) -> Result<Vec<Known>
 #[cfg(feature = "torch")]
 pub fn commit_task(state: &State, task: &TaskRecord) -> Result<()> {
     let tasks = Tasks { new: std::slice::from_ref(task), replaced: None };
-    commit(state, &state.lock_commits(), &tasks, Vec::new()).map(|_| ())
+    state.commit(|ordered| apply(state, ordered, &tasks, Vec::new())).map(|_| ())
 }
 
 /// Records results of a stored model; its vector moves at once.
@@ -123,7 +122,7 @@ pub fn record_results(state: &State, model: &ModelRecord, results: &[Known]) -> 
     }
     let (subject, results) = (Subject::Stored(model.row), results.to_vec());
     let addition = Addition { subject, seen: Vec::new(), results };
-    commit(state, &state.lock_commits(), &Tasks::default(), vec![addition]).map(|_| ())
+    state.commit(|ordered| apply(state, ordered, &Tasks::default(), vec![addition])).map(|_| ())
 }
 
 /// Lets a task take the place of a reference: the latest results on the reference and every "trained on" move to it.
@@ -132,8 +131,17 @@ pub fn record_results(state: &State, model: &ModelRecord, results: &[Known]) -> 
 /// A result that is older than one of the same model and kind on the task itself gives way to that one.
 #[cfg(feature = "torch")]
 pub fn replace_reference(state: &State, reference: TaskId, task: &TaskRecord) -> Result<usize> {
+    state.commit(|ordered| move_to(state, ordered, reference, task))
+}
+
+#[cfg(feature = "torch")]
+fn move_to(
+    state: &State,
+    ordered: &Ordered<'_>,
+    reference: TaskId,
+    task: &TaskRecord,
+) -> Result<usize> {
     let id = task.id;
-    let ordered = state.lock_commits();
     let own = state.store.pairs_of_task(id)?;
     let mut rows: BTreeMap<u64, Vec<Known>> = BTreeMap::new();
     let mut moved = 0;
@@ -159,15 +167,15 @@ pub fn replace_reference(state: &State, reference: TaskId, task: &TaskRecord) ->
         results,
     });
     let tasks = Tasks { new: std::slice::from_ref(task), replaced: Some((reference, id)) };
-    commit(state, &ordered, &tasks, additions.collect())?;
+    apply(state, ordered, &tasks, additions.collect())?;
     Ok(moved)
 }
 
-/// Writes tasks, records, results and the vectors that they move by one commit; the delta follows. Returns the records
+/// Writes tasks, records, results and the vectors that they move by one batch; the delta follows. Returns the records
 /// in the order of the additions, which name each stored model once. What is no news is not written.
-pub fn commit(
+pub fn apply(
     state: &State,
-    _ordered: &MutexGuard<'_, ()>,
+    _ordered: &Ordered<'_>,
     tasks: &Tasks<'_>,
     additions: Vec<Addition>,
 ) -> Result<Vec<ModelRecord>> {
@@ -195,7 +203,7 @@ pub fn commit(
         }
     }
     if !batch.is_empty() {
-        state.store.commit(batch)?;
+        state.store.apply(batch)?;
     }
     let mut records = Vec::with_capacity(moved.len());
     for (record, vector) in moved {

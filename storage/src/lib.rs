@@ -22,6 +22,7 @@ mod records;
 mod rocks;
 mod schema;
 mod store;
+mod syncs;
 
 pub use backup::BackupReport;
 pub use codec::{decode, encode};
@@ -36,5 +37,6 @@ pub use records::{
 pub use safetensors::Dtype;
 pub use schema::FORMAT_VERSION;
 pub use store::{
-    Batch, CheckReport, Damage, GcReport, Mode, NewTensor, RestoreReport, Store, StoreStats,
+    Batch, CheckReport, Damage, GcReport, HashedTensor, Mode, NewTensor, RestoreReport, Staging,
+    Store, StoreStats,
 };

@@ -7,11 +7,14 @@
 
 use crate::files::{self, io_error, sync_folder};
 use crate::records::Place;
+use crate::syncs::Syncs;
 use crate::{Error, Result, failpoint};
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Every tensor starts at a multiple of this.
 pub(crate) const ALIGNMENT: u64 = 64;
@@ -31,18 +34,45 @@ pub(crate) struct Appender {
     folder: PathBuf,
     /// Number of the newest pack in the folder, 0 if there is none.
     newest: u32,
-    open: Option<OpenPack>,
+    open: Option<Arc<OpenPack>>,
     /// Why a sync failed, if one did.
     failed_sync: Option<String>,
 }
 
-struct OpenPack {
+/// A pack that one thread at a time appends to, and that many make durable together.
+pub(crate) struct OpenPack {
     number: u32,
     path: PathBuf,
     file: File,
     /// Where the next tensor goes; aligned.
-    end: u64,
-    synced: bool,
+    end: AtomicU64,
+    synced: Syncs,
+}
+
+impl OpenPack {
+    fn new(number: u32, path: PathBuf, file: File, end: u64) -> Arc<Self> {
+        let (synced, end) = (Syncs::new(end), AtomicU64::new(end));
+        Arc::new(Self { number, path, file, end, synced })
+    }
+
+    /// Where the next tensor goes.
+    pub(crate) fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    /// Returns when everything before `end` is durable.
+    ///
+    /// # Errors
+    /// `Error::Io` when the sync fails; `Error::Poisoned` for all that waited for it, and later.
+    pub(crate) fn sync_to(&self, end: u64) -> Result<()> {
+        let step = |name| failpoint::step(name).map_err(io_error("cannot sync", &self.path));
+        let sync = || {
+            step("pack/sync")?;
+            files::sync(&self.path, &self.file)?;
+            step("pack/synced")
+        };
+        self.synced.reach(end, || self.end(), sync)
+    }
 }
 
 impl Appender {
@@ -65,7 +95,7 @@ impl Appender {
         // A header that a crash tore belongs to a pack without any committed tensor.
         if check_header(&path, &file, newest).is_ok() {
             let end = bytes.next_multiple_of(ALIGNMENT);
-            appender.open = Some(OpenPack { number: newest, path, file, end, synced: true });
+            appender.open = Some(OpenPack::new(newest, path, file, end));
         }
         Ok(appender)
     }
@@ -75,40 +105,55 @@ impl Appender {
         self.newest
     }
 
+    /// The open pack; those before it are durable.
+    pub(crate) fn open_pack(&self) -> Option<&Arc<OpenPack>> {
+        self.open.as_ref()
+    }
+
     /// Appends the bytes of one tensor without making them durable.
     ///
     /// # Errors
     /// `Error::Io`; the bytes are then as good as never written, and the next ones take their place.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<Place> {
         let length = bytes.len() as u64;
-        let full = |pack: &OpenPack| {
-            pack.end > ALIGNMENT && pack.end.saturating_add(length) > PACK_BYTES_MAX
+        let full = |pack: &Arc<OpenPack>| {
+            pack.end() > ALIGNMENT && pack.end().saturating_add(length) > PACK_BYTES_MAX
         };
         if self.open.as_ref().is_none_or(full) {
             self.start_next()?;
         }
-        let Some(pack) = self.open.as_mut() else {
+        let Some(pack) = &self.open else {
             return Err(Error::Invalid("no pack is open".to_owned()));
         };
-        let offset = pack.end;
-        pack.synced = false;
+        let offset = pack.end();
         files::write_at(&pack.path, &pack.file, bytes, offset)?;
-        pack.end = (offset + length).next_multiple_of(ALIGNMENT);
+        pack.end.store((offset + length).next_multiple_of(ALIGNMENT), Ordering::Release);
         Ok(Place::Pack { pack: pack.number, offset })
     }
 
+    /// Makes a tensor durable that was appended at this place.
+    ///
+    /// # Errors
+    /// As `OpenPack::sync_to`.
+    pub(crate) fn sync_place(&self, place: &Place) -> Result<()> {
+        match (place, &self.open) {
+            // The tensor begins before the end that its bytes were synced to.
+            (Place::Pack { pack, offset }, Some(open)) if *pack == open.number => {
+                open.sync_to(offset + 1)
+            }
+            (Place::Pack { .. } | Place::Inline(_), _) => Ok(()),
+        }
+    }
+
     /// Makes all that was appended durable.
+    ///
+    /// # Errors
+    /// As `OpenPack::sync_to`.
     pub(crate) fn sync(&mut self) -> Result<()> {
-        let Some(pack) = self.open.as_mut().filter(|pack| !pack.synced) else {
-            return Ok(());
-        };
-        let step = |name| failpoint::step(name).map_err(io_error("cannot sync", &pack.path));
-        let synced = step("pack/sync")
-            .and_then(|()| files::sync(&pack.path, &pack.file))
-            .and_then(|()| step("pack/synced"));
-        match &synced {
-            Ok(()) => pack.synced = true,
-            Err(error) => self.failed_sync = Some(error.to_string()),
+        let Some(pack) = &self.open else { return Ok(()) };
+        let synced = pack.sync_to(pack.end());
+        if let Err(error) = &synced {
+            self.failed_sync = Some(error.to_string());
         }
         synced
     }
@@ -121,7 +166,7 @@ impl Appender {
     /// Closes the newest pack, so that it never changes again, unless it holds nothing.
     pub(crate) fn seal(&mut self) -> Result<()> {
         let holds_something =
-            self.open.as_ref().map_or(self.newest > 0, |pack| pack.end > ALIGNMENT);
+            self.open.as_ref().map_or(self.newest > 0, |pack| pack.end() > ALIGNMENT);
         if holds_something { self.start_next() } else { Ok(()) }
     }
 
@@ -141,7 +186,7 @@ impl Appender {
         files::sync(&path, &file)?;
         sync_folder(&self.folder)?;
         step("pack/started")?;
-        self.open = Some(OpenPack { number, path, file, end: ALIGNMENT, synced: true });
+        self.open = Some(OpenPack::new(number, path, file, ALIGNMENT));
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use memmap2::Mmap;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Places that are remembered as proven; beyond this number all are proven anew.
@@ -108,6 +108,17 @@ impl Packs {
             .ok_or_else(|| wrong("expected a tensor that fits its dtype and shape".to_owned()))
     }
 
+    /// Length of a pack.
+    ///
+    /// # Errors
+    /// `Error::Corrupt` when it is missing or has a bad header.
+    pub(crate) fn bytes(&self, number: u32) -> Result<u64> {
+        let path = pack::pack_path(&self.folder, number);
+        let file = open(&path)?;
+        check_header(&path, &file, number)?;
+        Ok(file.metadata().map_err(io_error("cannot inspect", &path))?.len())
+    }
+
     /// Whether a pack is there; one that was collected is not.
     pub(crate) fn exists(&self, number: u32) -> bool {
         pack_path(&self.folder, number).exists()
@@ -131,18 +142,19 @@ impl Packs {
                 return Ok(mapped.map.clone());
             }
         }
-        let file = match files::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(bad_header(&path, "found no such file".to_owned()));
-            }
-            Err(error) => return Err(io_error("cannot open", &path)(error)),
-        };
+        let file = open(&path)?;
         check_header(&path, &file, number)?;
         let map = map::map_file(&path, &file)?;
         maps.insert(number, MappedPack { file, map: map.clone() });
         Ok(map)
     }
+}
+
+fn open(pack: &Path) -> Result<File> {
+    files::open(pack).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => bad_header(pack, "found no such file".to_owned()),
+        _ => io_error("cannot open", pack)(error),
+    })
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,4 +1,4 @@
-//! The only file that speaks RocksDB: opening, reading, iterating and the one synced write.
+//! The only file that speaks RocksDB: opening, reading, iterating, the one write and the one sync.
 
 use crate::{Error, Result, files::io_error, keys};
 use rocksdb::checkpoint::Checkpoint;
@@ -251,8 +251,8 @@ impl Db {
         }
     }
 
-    /// Writes everything, or nothing, and returns when it is durable.
-    pub(crate) fn write_synced(&self, write: Write) -> Result<()> {
+    /// Writes everything, or nothing: behind all that was written before, and durable after `sync`.
+    pub(crate) fn write(&self, write: Write) -> Result<()> {
         let Write { cleared, entries } = write;
         let mut batch = WriteBatch::default();
         for (family, prefix) in cleared {
@@ -269,9 +269,12 @@ impl Db {
                 None => batch.delete_cf(&handle, key),
             }
         }
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
-        self.inner.write_opt(batch, &options).map_err(failure)
+        self.inner.write_opt(batch, &WriteOptions::default()).map_err(failure)
+    }
+
+    /// Returns when everything that was written before the call is durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.inner.flush_wal(true).map_err(failure)
     }
 
     /// Deletes a prefix after which no key can follow, for which a range has no end.

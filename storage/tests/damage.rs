@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use std::fs;
 use std::path::Path;
 use tans_storage::{
-    Batch, Dtype, Error, Mode, NewTensor, PairKind, Store, TaskId, TensorId, decode, encode,
+    Batch, CheckReport, Dtype, Error, Mode, NewTensor, PairKind, Store, TaskId, TensorId, decode,
+    encode,
 };
 
 /// A closed zoo with one model of two weights.
@@ -175,4 +176,41 @@ proptest! {
         prop_assert!(cut.is_err());
         prop_assert!(decode::<tans_storage::ModelRecord>("model", &noise).is_err());
     }
+}
+
+#[test]
+fn a_cut_pack_is_one_finding_whatever_lies_beyond_its_end() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let zoo = folder.path().join("zoo");
+    let store = Store::create(&zoo, BACKBONE).expect("create");
+    let mut batch = Batch::new();
+    for row in 0..500u64 {
+        let blob = put_blob(&store, &row.to_le_bytes().repeat(600));
+        batch.put_model(&model(row, &format!("m{row}"), &[blob]));
+    }
+    store.commit(batch).expect("commit");
+    drop(store);
+    let pack = zoo.join("packs/000001.pack");
+    let bytes = fs::read(&pack).expect("read");
+    let reader = || Store::open(&zoo, Mode::Read).expect("open");
+    let damage = |store: &Store, check: fn(&Store) -> tans_storage::Result<CheckReport>| {
+        let report = check(store).expect("check runs");
+        let [damage] = &report.damages[..] else { panic!("{:#?}", report.damages) };
+        assert_eq!(report.tensors as usize + damage.tensors.len(), 500);
+        (damage.offset, damage.tensors.len(), damage.what.clone())
+    };
+    // The header, and 100 tensors of 4800 bytes.
+    let end = 64 + 100 * 4800;
+    fs::write(&pack, &bytes[..end]).expect("write");
+    for check in [Store::check, Store::check_records] {
+        let (offset, lost, what) = damage(&reader(), check);
+        assert_eq!((offset, lost), (Some(end as u64), 400));
+        assert!(what.contains("expected 2400064 bytes, found 480064: 400 tensors"), "{what}");
+    }
+    fs::write(&pack, b"no pack").expect("write");
+    assert_eq!(damage(&reader(), Store::check).1, 500);
+    fs::remove_file(&pack).expect("remove");
+    assert_eq!(damage(&reader(), Store::check_records).1, 500);
+    fs::write(&pack, &bytes).expect("write");
+    assert_sound(&reader());
 }

@@ -7,7 +7,9 @@ use common::{BACKBONE, assert_sound, model, put_blob, task};
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
-use tans_storage::{Batch, GcReport, GenerationRecord, Mode, Store, TensorId};
+use tans_storage::{
+    Batch, Dtype, GcReport, GenerationRecord, HashedTensor, Mode, NewTensor, Store, TensorId,
+};
 
 fn gc(store: &Store) -> GcReport {
     store.gc(&mut |_, _| ControlFlow::Continue(())).expect("gc")
@@ -108,6 +110,36 @@ fn what_is_put_but_not_yet_committed_is_left_alone() {
     assert_eq!(again, ids[0]);
     assert_eq!(store.tensor(again).expect("tensor").as_ref(), bytes(0));
     assert_eq!(store.tensor(fresh).expect("tensor").as_ref(), bytes(7));
+    assert_sound(&store);
+}
+
+#[test]
+fn what_one_operation_holds_outlives_the_models_of_another() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let store = Store::create(&folder.path().join("zoo"), BACKBONE).expect("create");
+    let blob = bytes(3);
+    let shape = [blob.len()];
+    let hashed = HashedTensor::new(NewTensor { dtype: Dtype::U8, shape: &shape, bytes: &blob });
+    let commit = |row: u64| {
+        let mut batch = Batch::new();
+        batch.put_model(&model(row, &format!("m{row}"), &[hashed.id()]));
+        store.commit(batch).expect("commit");
+    };
+    let mut slow = store.staging();
+    slow.put(std::slice::from_ref(&hashed)).expect("put");
+    let mut fast = store.staging();
+    fast.put(std::slice::from_ref(&hashed)).expect("put");
+    commit(0);
+    drop(fast);
+    remove(&store, 0..1);
+    assert_eq!(gc(&store).tensors_dropped, 0);
+    commit(1);
+    drop(slow);
+    assert_eq!(gc(&store), GcReport::default());
+    assert_eq!(store.tensor(hashed.id()).expect("tensor").as_ref(), bytes(3));
+    remove(&store, 1..2);
+    let report = gc(&store);
+    assert_eq!((report.tensors_dropped, report.packs_deleted), (1, 1), "{report:?}");
     assert_sound(&store);
 }
 

@@ -102,7 +102,7 @@ impl Store {
         let database = staging.join(schema::DATABASE);
         let mut writer = self.writer()?;
         self.step("backup/seal")?;
-        writer.seal()?;
+        self.seal(&mut writer)?;
         self.step("backup/checkpoint")?;
         self.db.checkpoint(&database)?;
         self.step("backup/checkpointed")?;

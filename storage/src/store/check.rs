@@ -12,7 +12,7 @@ use crate::records::{Place, TensorRecord};
 use crate::rocks::{Db, Family};
 use crate::{
     EncoderRecord, Error, FORMAT_VERSION, GenerationRecord, JobRecord, ModelId, ModelRecord,
-    Operation, Result, TaskId, TaskRecord, TensorId, pack,
+    Operation, Result, TaskId, TaskRecord, TensorId, dtype, pack,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -26,8 +26,8 @@ pub struct Damage {
     pub file: String,
     /// Byte offset, where known.
     pub offset: Option<u64>,
-    /// The tensor whose bytes are damaged.
-    pub tensor: Option<TensorId>,
+    /// The tensors whose bytes are damaged or gone.
+    pub tensors: Vec<TensorId>,
     /// What was expected and what was found.
     pub what: String,
 }
@@ -75,6 +75,7 @@ impl Store {
                 .map(|mutex| mutex.lock().unwrap_or_else(PoisonError::into_inner));
             check.check_records()?;
         }
+        check.find_cut_packs(self)?;
         check.prove_tensors(self, prove);
         Ok(check.report)
     }
@@ -356,6 +357,69 @@ impl<'a> Check<'a> {
         damages.into_iter().for_each(|error| self.note(error));
     }
 
+    /// A pack that ends before its tensors do, or is none, is one finding, however many they are.
+    fn find_cut_packs(&mut self, store: &Store) -> Result<()> {
+        let mut packs: BTreeMap<u32, Result<u64>> = BTreeMap::new();
+        let mut lost: BTreeMap<u32, Vec<(TensorId, TensorRecord)>> = BTreeMap::new();
+        let mut rest = Vec::with_capacity(self.tensors.len());
+        for (id, tensor) in std::mem::take(&mut self.tensors) {
+            let end = end_in_pack(&tensor);
+            let there = end.map(|(pack, end)| {
+                let bytes = packs.entry(pack).or_insert_with(|| store.packs.bytes(pack));
+                (pack, bytes.as_ref().is_ok_and(|bytes| end <= *bytes))
+            });
+            match there {
+                Some((pack, false)) => lost.entry(pack).or_default().push((id, tensor)),
+                Some((_, true)) | None => rest.push((id, tensor)),
+            }
+        }
+        self.tensors = rest;
+        if !lost.is_empty() {
+            store.refresh()?;
+        }
+        for (pack, tensors) in lost {
+            let found = packs.remove(&pack).unwrap_or(Ok(0));
+            self.note_cut_pack(pack, found, tensors)?;
+        }
+        Ok(())
+    }
+
+    /// Reports what still lies in that pack; what a collection has moved meanwhile is proven with the others.
+    fn note_cut_pack(
+        &mut self,
+        pack: u32,
+        found: Result<u64>,
+        tensors: Vec<(TensorId, TensorRecord)>,
+    ) -> Result<()> {
+        let (mut lost, mut last) = (Vec::new(), 0);
+        for (id, tensor) in tensors {
+            match record::get::<TensorRecord>(self.db, Family::Tensor, &id.0)? {
+                Some(newer) if newer.place != tensor.place => self.tensors.push((id, newer)),
+                Some(_) => {
+                    lost.push(id);
+                    last = end_in_pack(&tensor).map_or(last, |(_, end)| end.max(last));
+                }
+                None => {}
+            }
+        }
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let (count, file) = (lost.len(), pack::pack_name(pack));
+        let offset = found.as_ref().ok().copied();
+        let what = match found {
+            Ok(bytes) => {
+                format!(
+                    "expected {last} bytes, found {bytes}: {count} tensors reach beyond the end"
+                )
+            }
+            Err(Error::Corrupt { what, .. }) => format!("{what}: {count} tensors lie there"),
+            Err(other) => format!("{other}: {count} tensors lie there"),
+        };
+        self.report.damages.push(Damage { file, offset, tensors: lost, what });
+        Ok(())
+    }
+
     fn prove_tensors(
         &mut self,
         store: &Store,
@@ -405,11 +469,22 @@ impl<'a> Check<'a> {
             Error::Corrupt { file: _, offset: _, what } => what,
             other => other.to_string(),
         };
-        self.report.damages.push(Damage { file, offset, tensor: Some(id), what });
+        self.report.damages.push(Damage { file, offset, tensors: vec![id], what });
     }
 
     fn damage(&mut self, file: String, offset: Option<u64>, what: String) {
-        self.report.damages.push(Damage { file, offset, tensor: None, what });
+        self.report.damages.push(Damage { file, offset, tensors: Vec::new(), what });
+    }
+}
+
+/// The pack that a tensor lies in, and where it ends there; `None` for one in its record or of an impossible shape.
+fn end_in_pack(tensor: &TensorRecord) -> Option<(u32, u64)> {
+    match tensor.place {
+        Place::Pack { pack, offset } => {
+            let bytes = dtype::byte_len(tensor.dtype, &tensor.shape)?;
+            Some((pack, offset.checked_add(bytes)?))
+        }
+        Place::Inline(_) => None,
     }
 }
 

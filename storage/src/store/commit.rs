@@ -5,9 +5,10 @@ use super::record::{
     self, SYS_GENERATION, SYS_NEXT_ROW, SYS_SEQUENCE, tensors_of_encoder, tensors_of_model,
     tensors_of_task,
 };
+use super::staging::Staged;
 use crate::codec::Bytes;
 use crate::keys::{self, EmbeddingKey, NameKey, PairKey};
-use crate::records::TensorRecord;
+use crate::records::{Place, TensorRecord};
 use crate::rocks::{Db, Family, Write};
 use crate::{
     EncoderRecord, Error, GenerationRecord, ModelRecord, Operation, PairKind, Result, TaskId,
@@ -15,7 +16,7 @@ use crate::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Larger values do not belong into RocksDB.
 const VALUE_BYTES_MAX: usize = 1_000_000;
@@ -24,99 +25,52 @@ const VALUE_BYTES_MAX: usize = 1_000_000;
 const NAME_BYTES_MAX: usize = 1024;
 
 /// What a commit writes and what is true afterwards.
+#[derive(Default)]
 pub(super) struct Plan {
     pub(super) write: Write,
     /// Newest op-log sequence number.
     pub(super) sequence: u64,
     /// No row at or above this was ever used.
     pub(super) next_row: u64,
-    /// Tensors that have a stored record from now on.
+    /// Tensors whose record is stored from now on.
     pub(super) tensors: Vec<TensorId>,
+    /// Where those of them lie that were put for this commit, which may not be durable yet.
+    pub(super) staged: Vec<Place>,
 }
 
-/// Plans one commit after the other into a single write.
-pub(super) struct Planner<'a> {
+/// Plans a commit on top of what is stored, whose newest op-log number is `sequence`.
+///
+/// # Errors
+/// `Error::Invalid` when a change contradicts what is stored or cannot be encoded; `Error::Corrupt` when what is stored
+/// is damaged.
+pub(super) fn plan(db: &Db, sequence: u64, staged: &Staged, changes: Vec<Change>) -> Result<Plan> {
+    let next_row = record::require(db, Family::Sys, SYS_NEXT_ROW)?;
+    let so_far = Plan { sequence, next_row, ..Plan::default() };
+    let mut planner = Planner { db, references: BTreeMap::new(), so_far };
+    for change in changes {
+        planner.apply(change)?;
+    }
+    planner.require_targets()?;
+    planner.require_generation()?;
+    planner.count_references(staged)?;
+    let (newest_sequence, newest_row) = (planner.so_far.sequence, planner.so_far.next_row);
+    if newest_sequence != sequence {
+        planner.put(Family::Sys, SYS_SEQUENCE.to_vec(), &newest_sequence)?;
+    }
+    if newest_row != next_row {
+        planner.put(Family::Sys, SYS_NEXT_ROW.to_vec(), &newest_row)?;
+    }
+    Ok(planner.so_far)
+}
+
+struct Planner<'a> {
     db: &'a Db,
-    /// What is stored.
-    before: (u64, u64),
-    so_far: Planned,
-}
-
-/// What has been planned so far.
-#[derive(Clone)]
-struct Planned {
-    write: Write,
-    /// Change of each tensor's reference count by the commit that is being planned.
+    /// Change of each tensor's reference count.
     references: BTreeMap<TensorId, i64>,
-    tensors: Vec<TensorId>,
-    sequence: u64,
-    next_row: u64,
+    so_far: Plan,
 }
 
-impl<'a> Planner<'a> {
-    /// Starts on top of what is stored.
-    ///
-    /// # Errors
-    /// `Error::Corrupt` when that is damaged.
-    pub(super) fn new(db: &'a Db, sequence: u64) -> Result<Self> {
-        let next_row = record::require(db, Family::Sys, SYS_NEXT_ROW)?;
-        let so_far = Planned {
-            write: Write::default(),
-            references: BTreeMap::new(),
-            tensors: Vec::new(),
-            sequence,
-            next_row,
-        };
-        Ok(Self { db, before: (sequence, next_row), so_far })
-    }
-
-    /// Plans one more commit; returns its newest sequence number. A refused one leaves no trace.
-    ///
-    /// # Errors
-    /// `Error::Invalid` when a change contradicts what is stored or planned; `Error::Corrupt` when
-    /// what is stored is damaged.
-    pub(super) fn plan(
-        &mut self,
-        staged: &HashMap<TensorId, TensorRecord>,
-        changes: Vec<Change>,
-    ) -> Result<u64> {
-        let before = self.so_far.clone();
-        let planned = self.plan_all(staged, changes);
-        if planned.is_err() {
-            self.so_far = before;
-        }
-        planned.map(|()| self.so_far.sequence)
-    }
-
-    /// The write that does everything that was planned.
-    ///
-    /// # Errors
-    /// `Error::Invalid` when a value cannot be encoded.
-    pub(super) fn finish(mut self) -> Result<Plan> {
-        let Planned { sequence, next_row, .. } = self.so_far;
-        if sequence != self.before.0 {
-            self.put(Family::Sys, SYS_SEQUENCE.to_vec(), &sequence)?;
-        }
-        if next_row != self.before.1 {
-            self.put(Family::Sys, SYS_NEXT_ROW.to_vec(), &next_row)?;
-        }
-        let Planned { write, references: _, tensors, sequence, next_row } = self.so_far;
-        Ok(Plan { write, sequence, next_row, tensors })
-    }
-
-    fn plan_all(
-        &mut self,
-        staged: &HashMap<TensorId, TensorRecord>,
-        changes: Vec<Change>,
-    ) -> Result<()> {
-        for change in changes {
-            self.apply(change)?;
-        }
-        self.require_targets()?;
-        self.require_generation()?;
-        self.count_references(staged)
-    }
-
+impl Planner<'_> {
     fn apply(&mut self, change: Change) -> Result<()> {
         match change {
             Change::PutModel(model) => self.put_model(&model),
@@ -369,17 +323,18 @@ impl<'a> Planner<'a> {
     }
 
     /// Writes the records of the tensors whose reference count or place changes.
-    fn count_references(&mut self, staged: &HashMap<TensorId, TensorRecord>) -> Result<()> {
-        for (id, change) in std::mem::take(&mut self.so_far.references) {
+    fn count_references(&mut self, staged: &Staged) -> Result<()> {
+        for (id, change) in std::mem::take(&mut self.references) {
             let stored = self.get::<TensorRecord>(Family::Tensor, &id.0)?;
-            let Some(mut tensor) = stored.clone().or_else(|| staged.get(&id).cloned()) else {
+            let Some(mut tensor) = stored.clone().or_else(|| staged.get(id).cloned()) else {
                 return Err(Error::Invalid(format!(
                     "a record names tensor {id}, which is not stored: put it first"
                 )));
             };
-            // It was put again elsewhere, because its bytes are damaged where they lie.
-            if let Some(staged) = staged.get(&id) {
+            if let Some(staged) = staged.get(id) {
+                // It was put again elsewhere, because its bytes are damaged where they lie.
                 tensor.place = staged.place.clone();
+                self.so_far.staged.push(staged.place.clone());
             }
             tensor.references = tensor.references.checked_add_signed(change).ok_or_else(|| {
                 let what = format!(
@@ -399,7 +354,7 @@ impl<'a> Planner<'a> {
 
     fn refer(&mut self, tensors: impl Iterator<Item = TensorId>, change: i64) {
         for id in tensors {
-            *self.so_far.references.entry(id).or_insert(0) += change;
+            *self.references.entry(id).or_insert(0) += change;
         }
     }
 

@@ -11,10 +11,10 @@ use crate::records::{Place, TensorRecord};
 use crate::rocks::{Family, Write};
 use crate::{Error, Result, TensorId, codec, dtype, failpoint, readers, schema};
 use serde::Serialize;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 /// A commit waits at most for so many bytes to be moved.
 const CHUNK_BYTES: u64 = 8 << 20;
@@ -91,7 +91,7 @@ impl Store {
                 // Looked at again under the mutex: a commit may have named it, or be about to.
                 let tensor = record::get::<TensorRecord>(&self.db, Family::Tensor, &id.0)?;
                 if tensor.is_some_and(|tensor| tensor.references == 0)
-                    && !self.staged().contains_key(id)
+                    && self.staged().get(*id).is_none()
                 {
                     write.entries.insert((Family::Tensor, id.0.to_vec()), None);
                 }
@@ -106,7 +106,7 @@ impl Store {
 
     /// The packs whose living part is under half. The open pack is closed first if it is one.
     fn packs_to_empty(&self) -> Result<Vec<u32>> {
-        let staged = self.packs_of_staged();
+        let staged = self.staged().packs();
         let living = self.living()?;
         let mut victims = Vec::new();
         for number in pack::numbers(self.packs.folder())? {
@@ -121,7 +121,7 @@ impl Store {
         let mut writer = self.writer()?;
         if victims.last().is_some_and(|number| *number == writer.appender.newest()) {
             self.step("gc/seal")?;
-            writer.seal()?;
+            self.seal(&mut writer)?;
         }
         Ok(victims)
     }
@@ -140,16 +140,6 @@ impl Store {
             }
         }
         Ok(living)
-    }
-
-    /// Packs that hold tensors which a commit may be about to name.
-    fn packs_of_staged(&self) -> HashSet<u32> {
-        let staged = self.staged();
-        let packs = staged.values().filter_map(|tensor| match tensor.place {
-            Place::Pack { pack, .. } => Some(pack),
-            Place::Inline(_) => None,
-        });
-        packs.collect()
     }
 
     /// Moves the living tensors of a pack into the open one, a chunk at a time.
@@ -209,20 +199,13 @@ impl Store {
             Err(error) => return Err(error),
         };
         let bytes = mapped.bytes().len() as u64;
-        tensor.place = writer.append(mapped.bytes())?;
+        tensor.place = self.append(writer, mapped.bytes())?;
         write.entries.insert((Family::Tensor, id.0.to_vec()), Some(codec::encode(&tensor)?));
         // Whoever put the tensor again and has not committed yet goes on with its new place.
-        let mut staged = self.staged.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(staged) = staged.get_mut(&id) {
-            staged.place = tensor.place;
-        }
+        self.staged_mut().relocate(id, &tensor.place);
         report.tensors_moved += 1;
         report.bytes_moved += bytes;
         Ok(bytes)
-    }
-
-    fn write_moves(&self, writer: &mut MutexGuard<'_, Writer>, write: Write) -> Result<()> {
-        if write.is_empty() { Ok(()) } else { self.write(writer, write) }
     }
 
     /// Deletes the closed packs in which nothing lives, unless a reader may not know it yet.
@@ -231,10 +214,12 @@ impl Store {
         // the other. What is put after the first look goes to the newest pack, which stays.
         let (staged, newest) = {
             let writer = self.writer()?;
-            (self.packs_of_staged(), writer.appender.newest())
+            (self.staged().packs(), writer.appender.newest())
         };
         let position = self.db.position();
         let living = self.living()?;
+        // What made a pack dead must not be undone by a power cut when the pack is gone.
+        self.sync()?;
         let may_delete = self.seen_by_all_readers(position)?;
         for number in pack::numbers(self.packs.folder())? {
             if number >= newest || staged.contains(&number) || living.contains_key(&number) {
@@ -271,6 +256,7 @@ impl Store {
         let folder = self.path.join(schema::SEGMENTS);
         let position = self.db.position();
         let Some(current) = self.generation()? else { return Ok(()) };
+        self.sync()?;
         let number = format!("{:010}", current.number);
         let may_delete = self.seen_by_all_readers(position)?;
         for name in files::names(&folder)? {

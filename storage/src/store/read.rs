@@ -11,7 +11,6 @@ use crate::{
     EncoderRecord, GenerationRecord, JobRecord, MappedTensor, ModelId, ModelRecord, Operation,
     Pair, Result, TaskId, TaskRecord, TensorId,
 };
-use std::collections::HashMap;
 use std::sync::{PoisonError, RwLockReadGuard};
 
 /// Row ids with their vectors.
@@ -43,7 +42,7 @@ impl Store {
         if let Some(record) = stored()? {
             return Ok(record);
         }
-        if let Some(record) = self.staged().get(&id).cloned() {
+        if let Some(record) = self.staged().get(id).cloned() {
             return Ok(record);
         }
         // Between the two looks a commit may have stored it.
@@ -238,10 +237,6 @@ impl Store {
     /// `Error::Corrupt` when the record is damaged.
     pub fn job(&self, key: &str) -> Result<Option<JobRecord>> {
         record::get(&self.db, Family::Job, key.as_bytes())
-    }
-
-    pub(super) fn staged(&self) -> RwLockReadGuard<'_, HashMap<TensorId, TensorRecord>> {
-        self.staged.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps `refresh` out while several reads must agree with each other.

@@ -138,7 +138,7 @@ fn prove(partial: &Path) -> Result<Vec<Damage>> {
     let store = Store::open(partial, Mode::Write)?;
     let report = store.check_records()?;
     step("restore/proven", partial)?;
-    store.writer()?.seal()?;
+    store.seal(&mut *store.writer()?)?;
     step("restore/sealed", partial)?;
     Ok(report.damages)
 }
