@@ -389,6 +389,11 @@ fn a_bundle_without_weights_keeps_what_was_measured() {
     assert!(listed.iter().all(|model| model.status == "reference" && model.macs.is_some()));
     let refused = copy.export("wide", &folder.path().join("wide.onnx")).expect_err("no network");
     assert!(refused.to_string().contains("reference"), "{refused}");
+    // Their operations are known, and yet they cannot be run.
+    let runnable = || hits(&copy, Filter { runnable: true, ..Filter::default() }, 2);
+    assert!(runnable().is_empty(), "{:?}", runnable());
+    ingest(&copy, "small:cnn-w28@32", &named("here", "MIT", "hands"));
+    assert_eq!(names(&runnable()), ["here"]);
     assert_sound(&copy);
 }
 

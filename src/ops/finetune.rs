@@ -9,7 +9,7 @@ use crate::steps::dataset::{self, DatasetSource, SampleOptions, Samples};
 use crate::steps::fit::EpochReport;
 use crate::steps::network_file::{self, Format};
 use crate::steps::tuning::{self, Candidate, Course, Raced, TuningOptions};
-use crate::steps::{self, admit_name, known};
+use crate::steps::{self, admit_name, known, search};
 use crate::{Error, Observer, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -119,25 +119,27 @@ pub(crate) fn top(
         return Err(Error::input("top: expected at least 1 candidate, found 0"));
     }
     check(state, options)?;
+    // References and networks that cannot be run are answers, but no candidates.
+    let top = TopOptions { filter: Filter { runnable: true, ..top.filter.clone() }, ..*top };
+    let generation = state.generation();
+    if !search::finds_any(state, &generation, &top.filter)? {
+        return Err(no_candidate());
+    }
     let samples = dataset::samples(source, &options.sample)?;
     let (sample, _) = dataset::measure(state, &samples, options.sample.seed, &mut *observer)?;
-    let generation = state.generation();
     let task = generation.encoders.encode_task(&sample)?;
-    // References and networks that cannot be run are answers, but no candidates.
-    let wanted = generation.vector_count().min(top.count.saturating_mul(4).saturating_add(16));
     let asked = (Some(samples.task), &task);
-    let mut found = known::answers(state, &generation, asked, &top.filter, wanted.max(1))?;
-    found.retain(|hit| hit.model.graph.is_some() && hit.model.not_runnable.is_none());
-    found.truncate(top.count);
-    if found.is_empty() {
-        return Err(Error::input(
-            "expected a model that can be fine-tuned among the answers, found none: ingest networks, or loosen the filter",
-        ));
-    }
-    let from_scratch = options.tuning.from_scratch;
-    let starts = found.into_iter().map(|hit| stored_start(state, hit.model, from_scratch));
+    let found = known::answers(state, &generation, asked, &top.filter, top.count)?;
+    let starts = found.into_iter().take(top.count);
+    let starts = starts.map(|hit| stored_start(state, hit.model, options.tuning.from_scratch));
     let starts = starts.collect::<Result<Vec<Start>>>()?;
     tune_and_store(state, starts, samples, options, observer)
+}
+
+fn no_candidate() -> Error {
+    Error::input(
+        "expected a model that can be fine-tuned among the answers, found none: ingest networks, or loosen the filter",
+    )
 }
 
 /// What can be refused before anything is trained.

@@ -32,9 +32,9 @@ impl Zoo {
     /// Which stored networks should be fine-tuned on this dataset?
     ///
     /// `dataset`: uint8 images [n, height, width], [n, height, width, 1] or [n, height, width, 3] with n integer
-    /// `labels`, or a path, or `task:NAME`. Up to `rerank` networks are probed on it, for about `budget` seconds.
-    /// Returns a list of dictionaries, best first.
-    #[pyo3(signature = (dataset, labels=None, k=5, *, max_params=None, max_macs=None, max_latency_ms=None, licenses=None, tags=None, rerank=0, budget=None))]
+    /// `labels`, or a path, or `task:NAME`. `runnable` leaves out references and networks that cannot be run here. Up to
+    /// `rerank` networks are probed on it, for about `budget` seconds. Returns a list of dictionaries, best first.
+    #[pyo3(signature = (dataset, labels=None, k=5, *, max_params=None, max_macs=None, max_latency_ms=None, licenses=None, tags=None, runnable=False, rerank=0, budget=None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn query<'py>(
         &self,
@@ -47,6 +47,7 @@ impl Zoo {
         max_latency_ms: Option<f32>,
         licenses: Option<Vec<String>>,
         tags: Option<BTreeMap<String, String>>,
+        runnable: bool,
         rerank: usize,
         budget: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -60,6 +61,7 @@ impl Zoo {
             latency_ms_max: max_latency_ms,
             licenses: licenses.unwrap_or_default(),
             tags: tags.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+            runnable,
         };
         let budget = budget.map(|budget| seconds("budget", budget)).transpose()?;
         let options = QueryOptions { k, filter, rerank, budget, ..QueryOptions::default() };

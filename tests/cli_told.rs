@@ -1,0 +1,53 @@
+//! What the command line says of what it did, left as it was, or left out.
+
+#![cfg(all(feature = "cli", feature = "torch"))]
+
+#[path = "common/command.rs"]
+mod command;
+#[path = "common/images.rs"]
+mod images;
+#[path = "common/zoo.rs"]
+mod zoo;
+
+use command::{done, objects, tans};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use zoo::zoo_of_one;
+
+/// Runs `tans LINE`, which must be refused as bad input with these words.
+#[track_caller]
+fn refused(folder: &Path, line: &str, parts: &[&str]) {
+    let answer = tans(folder, line);
+    assert_eq!(answer.code, Some(2), "tans {line}: {}{}", answer.out, answer.err);
+    for part in parts {
+        assert!(answer.err.contains(part), "tans {line}: expected {part:?} in {:?}", answer.err);
+    }
+}
+
+/// Writes a file of results of so many references, all of them good.
+fn references(folder: &Path, count: usize) {
+    let mut lines = "model,dataset,accuracy\n".to_owned();
+    (0..count).for_each(|number| lines += &format!("far-{number},benchmark/font_style,0.99\n"));
+    fs::write(folder.join("references.csv"), lines).expect("files can be written");
+}
+
+fn models(objects: &[Value]) -> Vec<&str> {
+    objects.iter().filter_map(|object| object["model"].as_str()).collect()
+}
+
+#[test]
+fn references_do_not_crowd_out_what_can_be_run() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    references(at, 40);
+    done(at, "record zoo references.csv");
+    let hits = objects(&done(at, "query zoo colours -k 40 --json").out);
+    assert!(!models(&hits).contains(&"base"), "forty references come before the network");
+    for line in ["query zoo colours --runnable --json", "list zoo --runnable --json"] {
+        assert_eq!(models(&objects(&done(at, line).out)), ["base"], "{line}");
+    }
+    let line = "finetune zoo --top 1 colours --epochs 1 --benchmark none --json";
+    let printed = objects(&done(at, line).out);
+    assert_eq!(printed.last().expect("a report")["parent"], "base");
+}
