@@ -6,6 +6,9 @@
 mod command;
 #[path = "common/images.rs"]
 mod images;
+#[expect(dead_code, reason = "networks for other tests")]
+#[path = "common/onnx.rs"]
+mod onnx;
 #[path = "common/zoo.rs"]
 mod zoo;
 
@@ -50,4 +53,25 @@ fn references_do_not_crowd_out_what_can_be_run() {
     let line = "finetune zoo --top 1 colours --epochs 1 --benchmark none --json";
     let printed = objects(&done(at, line).out);
     assert_eq!(printed.last().expect("a report")["parent"], "base");
+}
+
+#[test]
+fn a_network_without_a_head_is_told_and_left_out() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    fs::write(at.join("bare.onnx"), onnx::headless()).expect("files can be written");
+    let stored = done(at, "ingest zoo bare.onnx --benchmark none");
+    assert!(stored.out.contains("but not fine-tuned"), "{}", stored.out);
+    // The best that is known here, so that it comes first.
+    done(at, "measure zoo bare colours");
+    done(at, "record zoo bare colours 0.99");
+    refused(at, "finetune zoo bare colours --epochs 1", &["last linear layer"]);
+    let line = "finetune zoo --top 1 colours --epochs 1 --benchmark none --json";
+    let printed = objects(&done(at, line).out);
+    let report = printed.last().expect("a report");
+    assert_eq!(report["parent"], "base");
+    assert_eq!(models(report["candidates"].as_array().expect("a list")), ["base", "bare"]);
+    assert!(report["candidates"][1]["failure"].to_string().contains("left out"), "{report}");
+    done(at, "remove zoo base base-on-colours");
+    refused(at, "finetune zoo --top 1 colours --epochs 1", &["can be fine-tuned", "found none"]);
 }

@@ -1,6 +1,7 @@
 //! Fine-tunes a network on the user's dataset and stores the result as a new model.
 
 use crate::graph::formats::Limits;
+use crate::graph::head::{NO_HEAD, find_head};
 use crate::graph::spaces;
 use crate::state::State;
 use crate::steps::admit::{self, Bench, NewModel, NewNetwork};
@@ -8,8 +9,9 @@ use crate::steps::benchmark::Benchmark;
 use crate::steps::dataset::{self, DatasetSource, SampleOptions, Samples};
 use crate::steps::fit::EpochReport;
 use crate::steps::network_file::{self, Format};
+use crate::steps::search::{self, Found};
 use crate::steps::tuning::{self, Candidate, Course, Raced, TuningOptions};
-use crate::steps::{self, admit_name, known, search};
+use crate::steps::{self, admit_name, known};
 use crate::{Error, Observer, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -74,7 +76,7 @@ pub struct FinetuneReport {
     pub epochs: Vec<EpochReport>,
     /// The epoch whose weights were kept, from 1.
     pub best_epoch: usize,
-    /// Those that raced for it, in the query's order; one for a model that was named.
+    /// Those that raced for it, in the query's order, then answers that were left out; one for a model that was named.
     pub candidates: Vec<Raced>,
     /// Parameters.
     pub params: u64,
@@ -129,11 +131,50 @@ pub(crate) fn top(
     let (sample, _) = dataset::measure(state, &samples, options.sample.seed, &mut *observer)?;
     let task = generation.encoders.encode_task(&sample)?;
     let asked = (Some(samples.task), &task);
-    let found = known::answers(state, &generation, asked, &top.filter, top.count)?;
-    let starts = found.into_iter().take(top.count);
-    let starts = starts.map(|hit| stored_start(state, hit.model, options.tuning.from_scratch));
-    let starts = starts.collect::<Result<Vec<Start>>>()?;
-    tune_and_store(state, starts, samples, options, observer)
+    let from_scratch = options.tuning.from_scratch;
+    let mut wanted = top.count;
+    let (starts, left_out) = loop {
+        let found = known::answers(state, &generation, asked, &top.filter, wanted)?;
+        let is_all = found.len() < wanted;
+        let (starts, left_out) = with_heads(state, found, top.count, from_scratch)?;
+        if is_all || starts.len() == top.count {
+            break (starts, left_out);
+        }
+        wanted = wanted.saturating_mul(4);
+    };
+    if starts.is_empty() {
+        return Err(no_candidate());
+    }
+    let mut report = tune_and_store(state, starts, samples, options, observer)?;
+    report.candidates.extend(left_out);
+    Ok(report)
+}
+
+/// The first `count` answers that have a head to be replaced, and what is said of those that would have come before.
+fn with_heads(
+    state: &State,
+    found: Vec<Found>,
+    count: usize,
+    from_scratch: bool,
+) -> Result<(Vec<Start>, Vec<Raced>)> {
+    let (mut starts, mut left_out) = (Vec::new(), Vec::new());
+    for hit in found {
+        if starts.len() == count {
+            break;
+        }
+        let start = stored_start(state, hit.model, from_scratch)?;
+        if find_head(&start.candidate.graph).is_some() {
+            starts.push(start);
+            continue;
+        }
+        left_out.push(Raced {
+            model: start.candidate.name,
+            epochs: 0,
+            validation_accuracy: None,
+            failure: Some(format!("left out: {NO_HEAD}")),
+        });
+    }
+    Ok((starts, left_out))
 }
 
 fn no_candidate() -> Error {

@@ -5,6 +5,7 @@ mod sources;
 use crate::error::ErrorKind;
 use crate::graph::exec::device::ThreadShare;
 use crate::graph::formats::Limits;
+use crate::graph::head::find_head;
 use crate::graph::input::InputHints;
 use crate::graph::spaces;
 use crate::state::{self, State};
@@ -229,9 +230,9 @@ fn network(
 ) -> Result<Ingested> {
     match origin {
         Origin::File(path) => {
-            let (stored, placed) = file(state, bench, &path, &options, observer)?;
+            let (stored, notes) = file(state, bench, &path, &options, observer)?;
             let mut line = ingested(shown, stored, &options, None);
-            line.note = placed.into_iter().chain(line.note).reduce(|a, b| format!("{a}; {b}"));
+            line.note = notes.into_iter().chain(line.note).reduce(|a, b| format!("{a}; {b}"));
             Ok(line)
         }
         Origin::Generated(spec) => {
@@ -373,7 +374,7 @@ fn file(
     path: &Path,
     options: &IngestOptions,
     observer: Observer<'_>,
-) -> Result<(Stored, Option<String>)> {
+) -> Result<(Stored, Vec<String>)> {
     let IngestOptions { space, input, limits, .. } = options;
     let reading = Reading { space: space.as_deref(), hints: input, limits };
     let source = network_source::read(path, &reading)?;
@@ -389,8 +390,13 @@ fn file(
         Error::Graph(inner) => network_source::located(path, inner),
         other => other,
     })?;
-    Ok((stored, source.note))
+    let headless = stored.0.not_runnable.is_none() && find_head(&source.graph).is_none();
+    let notes = source.note.into_iter().chain(headless.then(|| NOT_TUNABLE.to_owned()));
+    Ok((stored, notes.collect()))
 }
+
+/// What a head is wanted for, and what goes without.
+const NOT_TUNABLE: &str = "it has no last linear layer: it can be found and measured, but not fine-tuned";
 
 /// Stores references by one commit; if one of them is refused by it, one by one.
 fn references(state: &State, batch: Vec<(String, Reference)>) -> Result<Vec<Ingested>> {
