@@ -6,6 +6,7 @@
 mod images;
 #[path = "common/library.rs"]
 mod library;
+#[expect(dead_code, reason = "networks for other tests")]
 #[path = "common/onnx.rs"]
 mod onnx;
 
