@@ -75,3 +75,46 @@ fn a_network_without_a_head_is_told_and_left_out() {
     done(at, "remove zoo base base-on-colours");
     refused(at, "finetune zoo --top 1 colours --epochs 1", &["can be fine-tuned", "found none"]);
 }
+
+#[test]
+fn a_wrong_starter_is_named_without_its_bytes() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    done(at, "export zoo --starter -o starter.tar");
+    let whole = fs::read(at.join("starter.tar")).expect("the bundle is there");
+    let noise: Vec<u8> = (0..2048_u32).map(|at| (at % 251) as u8).collect();
+    let half = &whole[..whole.len() / 2];
+    // The blocks of zeros at the end are no member.
+    let members = &whole[..whole.len() - 1024];
+    for (name, bytes, part) in [
+        ("noise.tar", &noise[..], "found no tar archive"),
+        ("text.tar", b"no bundle", "found no tar archive"),
+        ("none.tar", b"", "found an empty archive"),
+        ("half.tar", half, "truncated"),
+        ("first.tar", &whole[..512], "truncated"),
+    ] {
+        fs::write(at.join(name), bytes).expect("files can be written");
+        let line = format!("init fresh --starter {name}");
+        let answer = tans(at, &line);
+        assert_eq!(answer.code, Some(2), "{}", answer.err);
+        let said = answer.err.trim_end();
+        assert!(said.contains(name) && said.contains(part), "{line}: {said:?}");
+        assert!(!said.chars().any(char::is_control), "{line}: {said:?}");
+        assert!(!at.join("fresh").exists(), "{line} left a directory");
+    }
+    fs::write(at.join("members.tar"), members).expect("files can be written");
+    done(at, "init fresh --starter members.tar");
+}
+
+#[test]
+fn no_control_character_of_a_name_reaches_the_terminal() {
+    let folder = zoo_of_one();
+    let odd = "\u{1b}[31mred.onnx";
+    for arguments in [vec!["ingest", "zoo", odd], vec!["query", "zoo", "colours", "-k", odd]] {
+        let output = command::command(folder.path(), &arguments).output().expect("a process");
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("u{1b}[31mred.onnx"), "{said:?}");
+        assert!(!said.chars().any(|it| it.is_control() && it != '\n'), "{said:?}");
+    }
+}

@@ -165,8 +165,7 @@ pub fn main() -> ExitCode {
     let arguments = match matches.and_then(|found| Arguments::from_arg_matches(&found)) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version arrive here as well. A closed pipe is no failure.
-            let _ = error.print();
+            output::complain_of_usage(&error);
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };

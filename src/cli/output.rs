@@ -4,6 +4,7 @@ use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -23,12 +24,12 @@ impl Output {
 
     /// A line of results.
     pub fn line(&self, text: &str) -> Result<()> {
-        Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+        Ok(writeln!(std::io::stdout().lock(), "{}", plain(text))?)
     }
 
     /// One JSON object.
     pub fn object(&self, value: &impl Serialize) -> Result<()> {
-        self.line(&serde_json::to_string(value)?)
+        Ok(writeln!(std::io::stdout().lock(), "{}", serde_json::to_string(value)?)?)
     }
 
     /// With `--json`, what became of the model or task of that name; there is nothing else to say.
@@ -59,7 +60,7 @@ impl Output {
     pub fn note(&self, text: &str) {
         if !self.quiet {
             // A closed standard error is no reason to fail.
-            let _ = writeln!(std::io::stderr().lock(), "{text}");
+            let _ = writeln!(std::io::stderr().lock(), "{}", plain(text));
         }
     }
 
@@ -88,7 +89,7 @@ impl Output {
             bar.set_prefix(progress.step);
             bar.set_length(progress.total as u64);
             bar.set_position(progress.done as u64);
-            bar.set_message(progress.item);
+            bar.set_message(plain(&progress.item).into_owned());
             ControlFlow::Continue(())
         }
     }
@@ -104,7 +105,31 @@ impl Drop for ClearOnDrop {
 
 /// Prints an error; the message of each of our errors names its cause already.
 pub fn complain(error: &anyhow::Error) {
-    let _ = writeln!(std::io::stderr().lock(), "tans: {error}");
+    let text = error.to_string();
+    let _ = writeln!(std::io::stderr().lock(), "tans: {}", plain(&text));
+}
+
+/// Prints what is wrong with the arguments, or the help that was asked for.
+pub fn complain_of_usage(error: &clap::Error) {
+    let text = error.render().to_string();
+    // Help and version arrive here as well. A closed pipe is no failure.
+    let _ = match plain(&text) {
+        Cow::Borrowed(_) => error.print(),
+        Cow::Owned(text) => write!(std::io::stderr().lock(), "{text}"),
+    };
+}
+
+/// A text without control characters, which names and messages from files may carry to the terminal; lines stay lines.
+fn plain(text: &str) -> Cow<'_, str> {
+    let is_odd = |letter: char| letter.is_control() && letter != '\n';
+    if !text.contains(is_odd) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = |letter: char| match is_odd(letter) {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    };
+    Cow::Owned(text.chars().map(escaped).collect())
 }
 
 /// Sends the library's log to standard error.
@@ -120,4 +145,15 @@ pub fn log(verbose: u8) {
         .with_writer(std::io::stderr)
         .without_time()
         .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+
+    #[test]
+    fn control_characters_are_shown_and_lines_stay() {
+        assert_eq!(plain("two\nlines: ünïcode"), "two\nlines: ünïcode");
+        assert_eq!(plain("\u{1b}[31mred\r\u{7}\u{9b}"), "\\u{1b}[31mred\\r\\u{7}\\u{9b}");
+    }
 }
