@@ -248,6 +248,7 @@ fn wrong_arguments_are_refused() {
         ("header", "model,dataset,accuracy\n"),
         ("german", "model;dataset;accuracy\nfresh;t;0.5\n"),
         ("twice", "model,dataset,task,accuracy\nfresh,t,u,0.5\n"),
+        ("torn", "model,dataset,accuracy\nfresh,t,0.5\n\nfresh,u,0.5\nfresh,t,0.6\n"),
     ] {
         fs::write(at.join(format!("{name}.csv")), lines).expect("files can be written");
     }
@@ -268,6 +269,7 @@ fn wrong_arguments_are_refused() {
             ("record zoo header.csv", &["header.csv", "found the header alone"]),
             ("record zoo german.csv", &["model;dataset;accuracy", "commas separate fields"]),
             ("record zoo twice.csv", &["twice.csv", "dataset or task", "several"]),
+            ("record zoo torn.csv", &["torn.csv:5", "fresh on t", "torn.csv:2", "0.5", "0.6"]),
             ("query zoo colours -k 0", &["k", "at least 1", "found 0"]),
             ("query zoo colours --max-params apples", &["5M", "apples"]),
             ("query zoo colours --per-class 1", &["at least 2", "found 1"]),
@@ -664,11 +666,11 @@ fn a_file_of_results_may_quote_its_fields() {
     let lines = "\u{feff}accuracy, params, task, model, remark\r\n\
                  0.5,,t,base,\"a, b\"\r\n\
                  0.25,1.5M,\"birds, wild\",\"the \"\"far\"\" one\",\r\n\
-                 0.75,,\"birds, wild\",\"the \"\"far\"\" one\",\r\n";
+                 0.25,,\"birds, wild\",\"the \"\"far\"\" one\",\r\n";
     fs::write(at.join("quoted.csv"), lines).expect("files can be written");
     let report = &objects(&done(at, "record zoo quoted.csv --json").out)[0];
     let counts = (&report["pairs"], &report["new_models"], &report["new_tasks"]);
-    assert_eq!(counts, (&2.into(), &1.into(), &2.into()), "the last result of a pair counts");
+    assert_eq!(counts, (&2.into(), &1.into(), &2.into()), "a result that is repeated is one");
     let models = objects(&done(at, "list zoo --json").out);
     let far = models.iter().find(|model| model["model"] == "the \"far\" one").expect("a reference");
     assert_eq!((&far["params"], &far["macs"]), (&1_500_000.into(), &Value::Null));

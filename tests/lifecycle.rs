@@ -433,6 +433,13 @@ fn a_network_that_is_stored_already_gains_the_result_it_comes_with() {
     assert_eq!(shown.source_tasks, [BENCHMARK_TASK], "it was trained on that task");
     assert_eq!(shown.license.as_deref(), Some("MIT"));
 
+    let again = ingest(&zoo, "small:cnn-w16@32", &reported(BENCHMARK_TASK, 0.5));
+    let note = again.note.expect("another result than before");
+    assert_eq!(note, format!("accuracy on {BENCHMARK_TASK}: 0.990 before, 0.500 now"));
+    let again = ingest(&zoo, "small:cnn-w16@32", &reported(BENCHMARK_TASK, 0.99));
+    assert!(again.note.is_some_and(|note| note.contains("stays 0.500")), "it was replaced before");
+    assert_eq!(results(&zoo, "narrow", BENCHMARK_TASK), [("reported", 0.5)]);
+
     let options = IngestOptions { name: Some("other".into()), ..reported("elsewhere", 0.5) };
     let again = ingest(&zoo, "small:cnn-w16@32", &options);
     assert!(again.note.is_some_and(|note| note.contains("name")), "the name is not given");
