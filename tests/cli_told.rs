@@ -118,3 +118,22 @@ fn no_control_character_of_a_name_reaches_the_terminal() {
         assert!(!said.chars().any(|it| it.is_control() && it != '\n'), "{said:?}");
     }
 }
+
+#[test]
+fn what_went_is_told() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    done(at, "finetune zoo base colours --epochs 1 --benchmark none --name child");
+    done(at, "ingest zoo small:cnn-w18@32 --name other --benchmark none");
+    done(at, "record zoo other colours 0.5");
+    assert_eq!(done(at, "edit zoo other --tag a=b").out, "edited other\n");
+    assert_eq!(done(at, "task remove zoo colours").out, "removed colours and 2 results on it\n");
+    let answer = done(at, "remove zoo base other");
+    assert_eq!(answer.out, "removed base\nremoved other\n");
+    assert!(answer.err.contains("parent of 1 model") && answer.err.contains("child"), "{answer:?}");
+    let shown = objects(&done(at, "show zoo child --json").out);
+    assert_eq!(shown[0]["parent"], Value::Null);
+    // One that goes with its parent loses nothing.
+    done(at, "ingest zoo small:cnn-w16@32 --name base --benchmark none");
+    assert_eq!(done(at, "remove zoo base child").err, "");
+}

@@ -32,12 +32,12 @@ impl Output {
         Ok(writeln!(std::io::stdout().lock(), "{}", serde_json::to_string(value)?)?)
     }
 
-    /// With `--json`, what became of the model or task of that name; there is nothing else to say.
-    pub fn changed(&self, what: &str, name: &str, status: &str) -> Result<()> {
-        if !self.json {
-            return Ok(());
+    /// What became of the model or task (`what`) of that name, and what else goes with it.
+    pub fn changed(&self, what: &str, name: &str, (status, rest): (&str, &str)) -> Result<()> {
+        if self.json {
+            return self.object(&BTreeMap::from([(what, name), ("status", status)]));
         }
-        self.object(&BTreeMap::from([(what, name), ("status", status)]))
+        self.line(&format!("{status} {name}{rest}"))
     }
 
     /// A table; columns whose header starts with `>` are aligned to the right.
