@@ -23,7 +23,7 @@ impl Remove {
             context.output.changed("model", model, ("removed", ""))?;
             if !children.is_empty() {
                 context.output.note(&format!(
-                    "it was the parent of {}, which stay and have no parent now: {}",
+                    "{model} was the parent of {}, which stay and have no parent now: {}",
                     units::counted(children.len(), "model"),
                     children.join(", ")
                 ));
