@@ -137,3 +137,39 @@ fn what_went_is_told() {
     done(at, "ingest zoo small:cnn-w16@32 --name base --benchmark none");
     assert_eq!(done(at, "remove zoo base child").err, "");
 }
+
+#[test]
+fn names_are_looked_at_before_anything_else() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    let network = ["ingest", "zoo", "small:cnn-w18@32", "--benchmark", "none", "--name"];
+    // The second network is stored already, so that no name is needed.
+    let known = ["ingest", "zoo", "small:cnn-w16@32", "--name"];
+    let task = ["task", "add", "zoo", "colours"];
+    for (name, part) in [("  ", "nothing but blanks"), (" a", "blanks at an end"), ("b\t", "blanks")] {
+        let renamed = ["edit", "zoo", "base", "--name", name];
+        let recorded = ["record", "zoo", "base", name, "0.5"];
+        let added = [&task[..3], &[name], &task[3..]].concat();
+        let first = [&network[..], &[name]].concat();
+        let second = [&known[..], &[name]].concat();
+        for arguments in [&renamed[..], &recorded, &added, &first, &second] {
+            let output = command::command(at, arguments).output().expect("a process");
+            let said = String::from_utf8(output.stderr).expect("text");
+            assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+            assert!(said.contains(part), "{arguments:?}: {said}");
+        }
+    }
+    let listed = objects(&done(at, "list zoo --json").out);
+    assert_eq!(models(&listed), ["base"]);
+    for (model, folder) in [("small:cnn-w20@32", "a"), ("small:cnn-w22@32", "b")] {
+        done(at, &format!("ingest zoo {model} --name made --benchmark none"));
+        fs::create_dir_all(at.join("networks").join(folder)).expect("folders can be made");
+        done(at, &format!("export zoo made -o networks/{folder}/net.onnx"));
+        done(at, "remove zoo made");
+    }
+    let line = "ingest zoo networks/a/net.onnx networks/b/net.onnx --benchmark none";
+    refused(at, line, &["belongs to another model", "manifest", "folder above them"]);
+    done(at, "remove zoo net");
+    done(at, "ingest zoo networks --benchmark none");
+    assert_eq!(objects(&done(at, "list zoo --json").out).len(), 3);
+}

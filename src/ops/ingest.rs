@@ -10,6 +10,7 @@ use crate::graph::input::InputHints;
 use crate::graph::spaces;
 use crate::state::{self, State};
 use crate::steps::admit::{self, Admitted, Bench, NewModel, NewNetwork};
+use crate::steps::admit_name;
 use crate::steps::benchmark::Benchmark;
 use crate::steps::bundle;
 use crate::steps::embed::Known;
@@ -320,9 +321,12 @@ fn training(state: &State, options: &IngestOptions) -> Result<Training> {
 }
 
 fn new_model(state: &State, default_name: String, options: &IngestOptions) -> Result<NewModel> {
+    let name = options.name.clone().unwrap_or_else(|| default_name.trim().to_owned());
+    // Also where the network is stored already and keeps its name: what is wrong is refused in any case.
+    admit_name::check("model", &name)?;
     let Training { seen, results, tasks } = training(state, options)?;
     Ok(NewModel {
-        name: options.name.clone().unwrap_or(default_name),
+        name,
         license: options.license.clone(),
         tags: options.tags.clone(),
         benchmark: options.benchmark,
@@ -447,8 +451,10 @@ fn addition(
     results: Vec<Known>,
 ) -> Result<Addition> {
     let Reference { uri, params, options } = reference;
+    let name = options.name.clone().unwrap_or_else(|| uri.clone());
+    admit_name::check("model", &name)?;
     let new = NewReference {
-        name: options.name.clone().unwrap_or_else(|| uri.clone()),
+        name,
         uri: uri.clone(),
         license: options.license.clone(),
         tags: options.tags.clone(),

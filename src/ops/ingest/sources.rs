@@ -199,7 +199,7 @@ fn network_files(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 fn nested_name(folder: &Path, file: &Path) -> Option<String> {
     let below = file.strip_prefix(folder).ok()?;
     let is_nested = below.components().count() > 1;
-    is_nested.then(|| below.with_extension("").to_string_lossy().into_owned())
+    is_nested.then(|| below.with_extension("").to_string_lossy().trim().to_owned())
 }
 
 fn manifest(path: &Path, options: &IngestOptions) -> Result<Vec<Line>> {
