@@ -111,7 +111,12 @@ pub fn samples(source: &DatasetSource, options: &SampleOptions) -> Result<Sample
 /// The last part of a path without a suffix.
 pub fn dataset_name(path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    path.file_stem().map_or_else(|| "dataset".into(), |stem| stem.to_string_lossy().into_owned())
+    let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    // It becomes a part of names, which have no blanks at an end.
+    match stem.trim() {
+        "" => "dataset".to_owned(),
+        name => name.to_owned(),
+    }
 }
 
 /// Samples, decodes and splits an opened dataset of images.
