@@ -134,14 +134,28 @@ pub fn open_npz_bytes(name: &str, bytes: &[u8]) -> Result<Dataset, Error> {
 /// # Errors
 /// `Error::Unusable` if there is no such array, or an image of it cannot be used.
 pub fn open_npz_images(name: &str, bytes: &[u8]) -> Result<Vec<Image>, Error> {
-    let path = Path::new(name);
-    let dataset = npz::open_images(path, Cursor::new(bytes))?;
+    all_images(&npz::open_images(Path::new(name), Cursor::new(bytes))?)
+}
+
+/// The images of an .npy in memory, of all types and shapes that an .npz may have; `name` stands for its path.
+///
+/// # Errors
+/// As `open_npz_images`.
+pub fn open_npy_images(name: &str, bytes: &[u8]) -> Result<Vec<Image>, Error> {
+    // What is in memory already needs no limit.
+    let place = npy::Place { path: Path::new(name), name, bytes_max: bytes.len() as u64 };
+    let array = npy::read(&mut Cursor::new(bytes), &place)?;
+    all_images(&arrays::images(array, &place)?)
+}
+
+fn all_images(dataset: &ImageDataset) -> Result<Vec<Image>, Error> {
     let loaded = dataset.load(&(0..dataset.len()).collect::<Vec<_>>());
     match loaded.skipped.first() {
         None => Ok(loaded.images),
         Some((index, reason)) => {
             let found = format!("image {index}: {reason}");
-            Err(Error::unusable(path, "images", found, "save uint8 [n, height, width, 3]"))
+            let advice = "save uint8 [n, height, width, 3]";
+            Err(Error::unusable(&dataset.path, "images", found, advice))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Named numpy arrays: npz archives and folders of npy files.
 
 use super::npy::{self, Array, Place};
-use super::{Dataset, Error, ImageDataset, arrays};
+use super::{ARRAY_BYTES_MAX, Dataset, Error, ImageDataset, arrays};
 use std::fs::{self, File};
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;
@@ -20,10 +20,12 @@ pub(super) fn open(path: &Path, reader: impl Read + Seek) -> Result<Dataset, Err
     })
 }
 
-/// The unlabelled images of an npz archive in memory.
+/// The unlabelled images of an npz archive in memory: its array `x`, whatever else there is.
 pub(super) fn open_images(path: &Path, reader: impl Read + Seek) -> Result<ImageDataset, Error> {
     let mut archive = ZipArchive::new(reader).map_err(|error| damaged(path, "archive", error))?;
-    arrays::images(path, &mut |name, bytes_max| read_member(path, &mut archive, name, bytes_max))
+    let place = Place { path, name: arrays::PAIRS[0].0, bytes_max: ARRAY_BYTES_MAX };
+    let array = read_member(path, &mut archive, place.name, place.bytes_max)?;
+    arrays::images(array, &place)
 }
 
 fn read_member(

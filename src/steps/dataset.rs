@@ -34,6 +34,15 @@ impl DatasetSource {
             None => Self::Path(PathBuf::from(text)),
         }
     }
+
+    /// Images in memory as `numpy.save` writes them, with a label each: every type and shape that an .npz may have.
+    ///
+    /// # Errors
+    /// `Error::Data` for an array that holds no images.
+    pub fn from_npy(images: &[u8], labels: Vec<u32>) -> Result<Self> {
+        let images = data::open_npy_images("images", images)?;
+        Ok(Self::Images { name: "arrays".to_owned(), images, labels })
+    }
 }
 
 /// How many samples of a dataset are used, and for what.
