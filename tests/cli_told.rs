@@ -173,3 +173,18 @@ fn names_are_looked_at_before_anything_else() {
     done(at, "ingest zoo networks --benchmark none");
     assert_eq!(objects(&done(at, "list zoo --json").out).len(), 3);
 }
+
+#[test]
+fn rows_are_their_dataset_to_a_query() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    done(at, "ingest zoo small:cnn-w18@32 --name other --benchmark none");
+    done(at, "encode zoo colours -o rows.npz");
+    done(at, "measure zoo base colours");
+    let answer = |dataset: &str| objects(&done(at, &format!("query zoo {dataset} --json")).out);
+    let (rows, images) = (answer("rows.npz"), answer("colours"));
+    assert!(rows.iter().any(|hit| hit["measured"]["kind"] == "probe"), "{rows:?}");
+    assert_eq!(rows, images);
+    let why = objects(&done(at, "explain zoo rows.npz base --json").out).remove(0);
+    assert_eq!(why["measured"][0]["task"], "colours");
+}

@@ -68,6 +68,8 @@ pub struct RowDataset {
     pub scalars: [Option<f32>; 10],
     /// Fingerprint of the backbone that made the rows.
     pub backbone: [u8; 32],
+    /// Identity of the dataset whose training part the rows are; `None` in files of before it was written.
+    pub task: Option<[u8; 32]>,
 }
 
 /// Images that were decoded, and those that could not be.

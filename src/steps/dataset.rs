@@ -239,7 +239,7 @@ pub fn reference_task(name: &str) -> TaskRecord {
 pub struct Query {
     /// What to call it.
     pub name: String,
-    /// Identity as a task, stored or not; bare rows have none.
+    /// Identity as a task, stored or not; rows whose file names none have none.
     pub task: Option<TaskId>,
     /// Measured sample.
     pub sample: TaskSample,
@@ -322,7 +322,7 @@ fn rows_query(
     }
     Ok(Query {
         name: dataset_name(path),
-        task: None,
+        task: dataset.task.map(TaskId),
         sample,
         samples: None,
         skipped: Vec::new(),
