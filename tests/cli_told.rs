@@ -146,7 +146,9 @@ fn names_are_looked_at_before_anything_else() {
     // The second network is stored already, so that no name is needed.
     let known = ["ingest", "zoo", "small:cnn-w16@32", "--name"];
     let task = ["task", "add", "zoo", "colours"];
-    for (name, part) in [("  ", "nothing but blanks"), (" a", "blanks at an end"), ("b\t", "blanks")] {
+    for (name, part) in
+        [("  ", "nothing but blanks"), (" a", "blanks at an end"), ("b\t", "blanks")]
+    {
         let renamed = ["edit", "zoo", "base", "--name", name];
         let recorded = ["record", "zoo", "base", name, "0.5"];
         let added = [&task[..3], &[name], &task[3..]].concat();
@@ -187,4 +189,47 @@ fn rows_are_their_dataset_to_a_query() {
     assert_eq!(rows, images);
     let why = objects(&done(at, "explain zoo rows.npz base --json").out).remove(0);
     assert_eq!(why["measured"][0]["task"], "colours");
+}
+
+#[test]
+fn wrong_arguments_and_files_are_named() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    fs::create_dir(at.join("arrays")).expect("folders can be made");
+    let empty = b"\x93NUMPY\x01\x00";
+    fs::write(at.join("arrays/x.npy"), empty).expect("files can be written");
+    fs::write(at.join("arrays/mine.npy"), empty).expect("files can be written");
+    for (line, parts) in [
+        ("query zoo arrays", &["arrays/x.npy", "labels in arrays/y.npy", "no such file"][..]),
+        ("query zoo arrays/x.npy", &["labels in arrays/y.npy"]),
+        (
+            "query zoo arrays/mine.npy",
+            &["mine.npy", "x.npy and y.npy", "images.npy and labels.npy"],
+        ),
+        ("query zoo colours --license ,MIT", &["license", "such as MIT", "found \"\""]),
+        ("query zoo colours -k -1", &["whole number from 1", "-1"]),
+        ("ingest zoo colours --jobs 0", &["whole number from 1"]),
+        ("list zoo --threads 0", &["whole number from 1"]),
+    ] {
+        refused(at, line, parts);
+    }
+    // The backbone would be asked in vain, and so would a device that is not there.
+    let answer = done(at, "query zoo colours --max-params 1");
+    assert!(answer.err.contains("backbone 0.0 ms"), "{}", answer.err);
+    for dataset in ["colours", "task:benchmark/font_style"] {
+        refused(at, &format!("query zoo {dataset} --device cuda:99"), &["cuda:99"]);
+    }
+    let answer = tans(at, "finetune zoo base colours --learning-rate 1e9 --epochs 3");
+    assert_eq!(answer.code, Some(2), "{}", answer.out);
+    assert!(!answer.err.contains("\"\""), "{}", answer.err);
+}
+
+#[test]
+fn what_bundles_share_is_counted_once() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    done(at, "record zoo base benchmark/font_style 0.5");
+    done(at, "export zoo --starter -o one.tar");
+    let line = "init again --starter one.tar --starter one.tar";
+    assert!(done(at, line).out.contains(": 1 model, 8 tasks, 1 result\n"), "models are shared");
 }

@@ -209,7 +209,8 @@ impl<'a> Columns<'a> {
         filter: &Filter,
         known: impl FnOnce() -> &'s [u32],
     ) -> Compiled {
-        let Filter { params_max, macs_max: _, latency_ms_max, licenses, tags, runnable: _ } = filter;
+        let Filter { params_max, macs_max: _, latency_ms_max, licenses, tags, runnable: _ } =
+            filter;
         let permitted =
             |number: &u32| self.string(*number).is_some_and(|license| filter.permits(license));
         Compiled {

@@ -22,7 +22,7 @@ pub struct FilterFlags {
     #[command(flatten)]
     cost: CostFlags,
     /// Licenses (SPDX ids, separated by commas) that must satisfy the model's license expression
-    #[arg(long, value_name = "SPDX", value_delimiter = ',')]
+    #[arg(long, value_name = "SPDX", value_delimiter = ',', value_parser = units::license)]
     license: Vec<String>,
     /// Only networks that can be run here: no references, and none with a missing operator
     #[arg(long)]

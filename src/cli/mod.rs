@@ -60,7 +60,7 @@ struct Global {
     #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
     device: Device,
     /// Threads of every computation; default: all cores
-    #[arg(long, global = true, value_name = "N", value_parser = units::whole::<usize>)]
+    #[arg(long, global = true, value_name = "N", value_parser = units::whole_from::<usize>(1))]
     threads: Option<usize>,
     /// The lib folder of an installed PyTorch 2.11.0, for its CUDA part
     #[arg(long, global = true, value_name = "DIR")]

@@ -2,12 +2,13 @@
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
+use std::time::Duration;
 use tans::Progress;
 
 /// Where results and remarks go.
@@ -78,21 +79,48 @@ impl Output {
     pub fn progress(&self) -> impl FnMut(Progress) -> ControlFlow<()> + use<> {
         let shown = !self.quiet && std::io::stderr().is_terminal();
         let bar = if shown { ProgressBar::new(0) } else { ProgressBar::hidden() };
-        if let Ok(style) = ProgressStyle::with_template(
-            "{prefix} {bar:30} {pos}/{len} {per_sec} {eta} left {wide_msg}",
-        ) {
-            bar.set_style(style);
-        }
+        bar.set_style(style(false));
+        let mut is_counted = false;
         let clear = ClearOnDrop(bar);
         move |progress: Progress| {
             let bar = &clear.0;
-            bar.set_prefix(progress.step);
+            if is_counted != (progress.total > 0) {
+                is_counted = progress.total > 0;
+                bar.set_style(style(is_counted));
+            }
             bar.set_length(progress.total as u64);
             bar.set_position(progress.done as u64);
+            bar.set_prefix(progress.step);
             bar.set_message(plain(&progress.item).into_owned());
             ControlFlow::Continue(())
         }
     }
+}
+
+/// A bar where it is known how much there is to do.
+fn style(is_counted: bool) -> ProgressStyle {
+    let template =
+        if is_counted { "{prefix} {bar:30} {stand} {wide_msg}" } else { "{prefix} {wide_msg}" };
+    let style = ProgressStyle::with_template(template);
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.with_key("stand", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let total = state.len().unwrap_or_default();
+        let text = stand((state.pos(), total), state.per_sec(), state.eta());
+        // A bar that cannot be drawn is no reason to fail.
+        let _ = out.write_str(&text);
+    })
+}
+
+/// How far a job is; nothing is said of its speed before there is one.
+fn stand((done, total): (u64, u64), per_second: f64, left: Duration) -> String {
+    let mut text = format!("{done}/{total}");
+    if done == 0 || done >= total || !per_second.is_finite() {
+        return text;
+    }
+    if per_second >= 1.0 {
+        text += &format!(" {per_second:.0}/s");
+    }
+    text + &format!(" {:#} left", HumanDuration(left))
 }
 
 struct ClearOnDrop(ProgressBar);
@@ -149,7 +177,17 @@ pub fn log(verbose: u8) {
 
 #[cfg(test)]
 mod tests {
-    use super::plain;
+    use super::{plain, stand};
+    use std::time::Duration;
+
+    #[test]
+    fn a_speed_is_told_once_there_is_one() {
+        let left = Duration::from_secs(90);
+        assert_eq!(stand((0, 8), 0.0, Duration::ZERO), "0/8");
+        assert_eq!(stand((3, 8), 0.0249, left), "3/8 90s left");
+        assert_eq!(stand((3, 8), 12.0249, left), "3/8 12/s 90s left");
+        assert_eq!(stand((8, 8), 12.0, Duration::ZERO), "8/8");
+    }
 
     #[test]
     fn control_characters_are_shown_and_lines_stay() {

@@ -84,8 +84,8 @@ fn show_added(context: &Context, added: &tans::AddedTask) -> Result<()> {
         context.output.line(&format!("already stored as {stored}"))?;
     }
     if added.moved_pairs > 0 {
-        let count = added.moved_pairs;
-        context.output.note(&format!("{count} results recorded before count for {stored} now"));
+        let results = units::counted(added.moved_pairs, "result");
+        context.output.note(&format!("moved to {stored} from the name alone: {results}"));
     }
     show(context, std::slice::from_ref(&added.summary))
 }

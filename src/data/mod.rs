@@ -168,7 +168,11 @@ fn open_folder(path: &Path) -> Result<Dataset, Error> {
     }
     match idx::images_in(path)? {
         Some(images) => idx::open(&images).map(Dataset::Images),
-        None => folder::open(path).map(Dataset::Images),
+        None => match (folder::open(path), npz::images_in(path)) {
+            // It is no image folder, so that the array is what was meant.
+            (Err(_), Some(images)) => npz::open_pair(&images),
+            (opened, _) => opened.map(Dataset::Images),
+        },
     }
 }
 
@@ -212,6 +216,11 @@ fn check(path: &Path, dataset: &Dataset) -> Result<(), Error> {
     }
 }
 
+/// 1 sample, 2 samples.
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// At least two classes with two samples each.
 fn check_classes(path: &Path, names: &[String], labels: &[u32], about: &str) -> Result<(), Error> {
     let mut counts = vec![0; names.len()];
@@ -223,7 +232,8 @@ fn check_classes(path: &Path, names: &[String], labels: &[u32], about: &str) -> 
         (0, _, _) => ("no sample".to_string(), "add samples"),
         (_, 1, _) => (format!("one class, {:?}", names[0]), "add samples of other classes"),
         (_, _, Some(label)) => {
-            let found = format!("class {:?} with {} samples", names[label], counts[label]);
+            let found =
+                format!("class {:?} with {}", names[label], counted(counts[label], "sample"));
             (found, "add samples to the class or remove it")
         }
         (_, _, None) => return Ok(()),
@@ -240,8 +250,8 @@ impl ImageDataset {
     pub fn from_images(name: &str, images: Vec<Image>, labels: &[u32]) -> Result<Self, Error> {
         let path = PathBuf::from(name);
         if images.len() != labels.len() {
-            let expected = format!("a label for each of {} images", images.len());
-            let found = format!("{} labels", labels.len());
+            let expected = format!("a label for each of {}", counted(images.len(), "image"));
+            let found = counted(labels.len(), "label");
             return Err(Error::unusable(&path, &expected, &found, "pass as many labels as images"));
         }
         let mut values = labels.to_vec();
@@ -294,7 +304,8 @@ impl ImageDataset {
     pub fn check_loaded(&self, loaded: &Loaded) -> Result<(), Error> {
         let about = match loaded.skipped.first() {
             Some((name, reason)) => {
-                format!(" ({} images were skipped, first {name}: {reason})", loaded.skipped.len())
+                let skipped = counted(loaded.skipped.len(), "image");
+                format!(" (skipped: {skipped}, first {name}: {reason})")
             }
             None => String::new(),
         };

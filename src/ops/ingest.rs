@@ -256,8 +256,7 @@ fn ingested(
     let kept = is_known.then(|| kept(&record, options, other_params)).flatten();
     let task = options.task.as_deref().unwrap_or_default();
     let changed = differences.iter().map(|it| changed(task, it));
-    let notes: Vec<String> =
-        record.not_runnable.into_iter().chain(changed).chain(kept).collect();
+    let notes: Vec<String> = record.not_runnable.into_iter().chain(changed).chain(kept).collect();
     Ingested {
         source,
         model: Some(record.name),
@@ -402,7 +401,8 @@ fn file(
 }
 
 /// What a head is wanted for, and what goes without.
-const NOT_TUNABLE: &str = "it has no last linear layer: it can be found and measured, but not fine-tuned";
+const NOT_TUNABLE: &str =
+    "it has no last linear layer: it can be found and measured, but not fine-tuned";
 
 /// Stores references by one commit; if one of them is refused by it, one by one.
 fn references(state: &State, batch: Vec<(String, Reference)>) -> Result<Vec<Ingested>> {

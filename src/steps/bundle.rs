@@ -375,12 +375,9 @@ impl Members {
 /// Models arrive without embeddings: the caller installs a generation afterwards.
 pub fn import(store: &Store, bytes: impl Read, origin: &Path) -> Result<Counts> {
     let mut members = Members::read(bytes, origin)?;
-    let manifest: Manifest = serde_json::from_slice(&members.take(MANIFEST, origin)?)
-        .map_err(|error| {
-            Error::input(format!(
-                "{}: not a starter bundle: {MANIFEST}: {error}",
-                origin.display()
-            ))
+    let manifest: Manifest =
+        serde_json::from_slice(&members.take(MANIFEST, origin)?).map_err(|error| {
+            Error::input(format!("{}: not a starter bundle: {MANIFEST}: {error}", origin.display()))
         })?;
     if manifest.version != VERSION {
         return Err(Error::input(format!(

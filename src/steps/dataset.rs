@@ -120,7 +120,8 @@ pub fn samples(source: &DatasetSource, options: &SampleOptions) -> Result<Sample
 /// The last part of a path without a suffix.
 pub fn dataset_name(path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let stem =
+        path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     // It becomes a part of names, which have no blanks at an end.
     match stem.trim() {
         "" => "dataset".to_owned(),
@@ -249,6 +250,18 @@ pub struct Query {
     pub skipped: Vec<(String, String)>,
     /// Milliseconds in the backbone (0 for cached rows, stored tasks and feature rows).
     pub backbone_ms: f64,
+}
+
+/// Finds out as far as that costs nothing whether `query` would take a dataset, and what it is called.
+pub fn check(state: &State, source: &DatasetSource, options: &SampleOptions) -> Result<String> {
+    match source {
+        DatasetSource::Task(name) => Ok(stored_query(&state.store, name)?.name),
+        DatasetSource::Path(path) => match data::open(path)? {
+            Dataset::Rows(rows) => Ok(rows_query(state, path, rows, options)?.name),
+            Dataset::Images(_) => check_options(options).map(|()| dataset_name(path)),
+        },
+        DatasetSource::Images { name, .. } => check_options(options).map(|()| name.clone()),
+    }
 }
 
 /// Measures whatever the user named: a stored task, feature rows, or images through the backbone.

@@ -99,8 +99,8 @@ fn array<'py>(
 /// What numpy refuses as a value or type is wrong input; anything else stays what it is.
 fn wrong(what: &str, error: PyErr) -> PyErr {
     Python::attach(|py| {
-        let is_input = error.is_instance_of::<PyValueError>(py)
-            || error.is_instance_of::<PyTypeError>(py);
+        let is_input =
+            error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyTypeError>(py);
         match is_input {
             true => InputError::new_err(format!("{what}: expected an array, found {error}")),
             false => error,

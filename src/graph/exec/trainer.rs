@@ -4,7 +4,7 @@
 use super::budget::Budget;
 use super::network::{batch_tensor, channels_last, first_output};
 use super::ops::{Fault, Mode};
-use super::optim::State;
+use super::optim::{State, diverged};
 use super::plan::{Feed, Plan, Program, outside};
 use super::roles::{Role, replace_head, reset, roles};
 use super::{Device, augment, tensor};
@@ -359,7 +359,7 @@ impl Trainer {
     fn descend(&mut self, loss: &Tensor, learning_rate: f32) -> Result<f32, Fault> {
         let value = loss.f_double_value(&[])? as f32;
         if !value.is_finite() {
-            return Err(Fault::Failed(format!("the loss is {value}; lower the learning rate")));
+            return Err(diverged("loss", f64::from(value)));
         }
         let gradients = Tensor::f_run_backward(&[loss], &self.learned, false, false)?;
         let rate = f64::from(learning_rate);

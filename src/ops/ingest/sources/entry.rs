@@ -106,12 +106,18 @@ mod tests {
     #[test]
     fn a_wrong_line_is_explained_by_its_fields() {
         for (line, expected) in [
-            ("[]", "a JSON object with path, uri or space and perhaps name, task, accuracy, license, params, tags, input, \
-                mean, std, scale and channel_order, found []"),
+            (
+                "[]",
+                "a JSON object with path, uri or space and perhaps name, task, accuracy, license, params, tags, input, \
+                mean, std, scale and channel_order, found []",
+            ),
             (r#"{"path": 7}"#, "path: expected text, found 7"),
             (r#"{"path": "a", "accuracy": "0.5"}"#, r#"accuracy: expected a number, found "0.5""#),
             (r#"{"uri": "a", "params": -1}"#, "params: expected a whole number from 0, found -1"),
-            (r#"{"path": "a", "tags": ["b"]}"#, r#"tags: expected an object of texts, found ["b"]"#),
+            (
+                r#"{"path": "a", "tags": ["b"]}"#,
+                r#"tags: expected an object of texts, found ["b"]"#,
+            ),
             (r#"{"path": "a", "tags": null}"#, "tags: expected an object of texts, found null"),
             (r#"{"path": "a", "input": 7}"#, "input: expected [CHANNELS, HEIGHT, WIDTH] or"),
             (r#"{"path": "a", "mean": 0.5}"#, "mean: expected a list of numbers, found 0.5"),
