@@ -142,24 +142,18 @@ fn what_went_is_told() {
 fn names_are_looked_at_before_anything_else() {
     let folder = zoo_of_one();
     let at = folder.path();
-    let network = ["ingest", "zoo", "small:cnn-w18@32", "--benchmark", "none", "--name"];
-    // The second network is stored already, so that no name is needed.
-    let known = ["ingest", "zoo", "small:cnn-w16@32", "--name"];
-    let task = ["task", "add", "zoo", "colours"];
-    for (name, part) in
-        [("  ", "nothing but blanks"), (" a", "blanks at an end"), ("b\t", "blanks")]
-    {
-        let renamed = ["edit", "zoo", "base", "--name", name];
-        let recorded = ["record", "zoo", "base", name, "0.5"];
-        let added = [&task[..3], &[name], &task[3..]].concat();
-        let first = [&network[..], &[name]].concat();
-        let second = [&known[..], &[name]].concat();
-        for arguments in [&renamed[..], &recorded, &added, &first, &second] {
-            let output = command::command(at, arguments).output().expect("a process");
-            let said = String::from_utf8(output.stderr).expect("text");
-            assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
-            assert!(said.contains(part), "{arguments:?}: {said}");
-        }
+    // The first network is stored already, so that no name is needed.
+    for (arguments, part) in [
+        (["ingest", "zoo", "small:cnn-w16@32", "--name", "  "], "nothing but blanks"),
+        (["ingest", "zoo", "small:cnn-w18@32", "--name", " a"], "blanks at an end"),
+        (["edit", "zoo", "base", "--name", "a "], "blanks at an end"),
+        (["record", "zoo", "base", "  ", "0.5"], "a task name"),
+        (["task", "add", "zoo", " a", "colours"], "a task name"),
+    ] {
+        let output = command::command(at, &arguments).output().expect("a process");
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(part), "{arguments:?}: {said}");
     }
     let listed = objects(&done(at, "list zoo --json").out);
     assert_eq!(models(&listed), ["base"]);
