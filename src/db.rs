@@ -321,6 +321,16 @@ impl Database {
         self.merge_after(remove::run(&self.state, models))
     }
 
+    /// For each of the named models, the names of those that were fine-tuned from it and are not named themselves: they
+    /// outlive its removal without a parent. Reads every record.
+    ///
+    /// # Errors
+    /// If one of the names is unknown.
+    pub fn children(&self, models: &[String]) -> Result<Vec<Vec<String>>> {
+        self.state.refresh()?;
+        remove::children(&self.state, models)
+    }
+
     /// Writes a model as ONNX or safetensors, by the suffix of `output`.
     ///
     /// # Errors

@@ -109,7 +109,7 @@ fn broken_networks_are_refused() {
         &[
             ("ingest zoo short.onnx", &["short.onnx", "not a readable ONNX file"]),
             ("ingest zoo text.onnx", &["text.onnx", "not a readable ONNX file"]),
-            ("ingest zoo nan.onnx", &["nan.onnx", "holds 1 values that are NaN"]),
+            ("ingest zoo nan.onnx", &["nan.onnx", "holds NaN or infinite values (1 of them)"]),
             ("ingest zoo absent.onnx", &["cannot read", "absent.onnx"]),
             ("ingest zoo bare", &["bare", "expected files of networks"]),
             ("ingest zoo small:cnn-w17@32", &["small:cnn-w16"]),
@@ -248,6 +248,7 @@ fn wrong_arguments_are_refused() {
         ("header", "model,dataset,accuracy\n"),
         ("german", "model;dataset;accuracy\nfresh;t;0.5\n"),
         ("twice", "model,dataset,task,accuracy\nfresh,t,u,0.5\n"),
+        ("torn", "model,dataset,accuracy\nfresh,t,0.5\n\nfresh,u,0.5\nfresh,t,0.6\n"),
     ] {
         fs::write(at.join(format!("{name}.csv")), lines).expect("files can be written");
     }
@@ -268,9 +269,10 @@ fn wrong_arguments_are_refused() {
             ("record zoo header.csv", &["header.csv", "found the header alone"]),
             ("record zoo german.csv", &["model;dataset;accuracy", "commas separate fields"]),
             ("record zoo twice.csv", &["twice.csv", "dataset or task", "several"]),
-            ("query zoo colours -k 0", &["k", "at least 1", "found 0"]),
+            ("record zoo torn.csv", &["torn.csv:5", "fresh on t", "torn.csv:2", "0.5", "0.6"]),
+            ("query zoo colours -k 0", &["-k", "whole number from 1", "found \"0\""]),
             ("query zoo colours --max-params apples", &["5M", "apples"]),
-            ("query zoo colours --per-class 1", &["at least 2", "found 1"]),
+            ("query zoo colours --per-class 1", &["whole number from 2", "\"1\""]),
             ("query zoo colours --train-share 1", &["between 0 and 1"]),
             ("query zoo task:benchmark/font_style --train-share 1.5", &["between 0 and 1", "1.5"]),
             (
@@ -291,21 +293,24 @@ fn wrong_arguments_are_refused() {
             ("export zoo --starter -o x.zip", &["x.zip", ".tar"]),
             ("export zoo base --starter -o x.tar", &["--starter", "no model"]),
             ("encode zoo colours -o x.txt", &["x.txt", ".npz"]),
-            ("evaluate zoo --folds 0", &["folds", "at least 2", "found 0"]),
+            ("evaluate zoo --folds 0", &["folds", "whole number from 2", "\"0\""]),
             ("explain zoo colours absent", &["absent"]),
             ("explain zoo absent base", &["absent"]),
             ("record zoo base t 0.5 --wait soon", &["10m", "soon"]),
             ("finetune zoo absent colours", &["absent", "tans list"]),
             ("finetune zoo base colours --name base", &["base", "another model"]),
-            ("finetune zoo base colours --epochs 0", &["at least 1 epoch"]),
-            ("finetune zoo base colours --epochs -1", &["whole number from 0", "-1"]),
+            ("finetune zoo base colours --epochs 0", &["whole number from 1", "found \"0\""]),
+            ("finetune zoo base colours --epochs -1", &["whole number from 1", "-1"]),
             ("finetune zoo base colours --learning-rate -1", &["positive number", "found -1"]),
-            ("finetune zoo base colours --learning-rate 1e30", &["loss is", "learning rate"]),
+            (
+                "finetune zoo base colours --learning-rate 1e30",
+                &["training diverged", "loss is", "lower the learning rate"],
+            ),
             ("finetune zoo base colours --budget 0", &["budget", "found 0"]),
             ("finetune zoo base colours -o x.pt", &["x.pt", ".onnx or .safetensors"]),
             ("finetune zoo colours", &["MODEL DATASET", "--top N DATASET"]),
             ("finetune zoo base colours --top 2", &["MODEL DATASET", "--top N DATASET"]),
-            ("finetune zoo colours --top 0", &["at least 1 candidate", "found 0"]),
+            ("finetune zoo colours --top 0", &["whole number from 1", "\"0\""]),
             ("finetune zoo colours --top 2 --max-params 1", &["loosen the filter"]),
             ("list zoo --sort colour", &["added, name, params or macs"]),
             ("query zoo", &["DATASET"]),
@@ -547,7 +552,7 @@ fn fine_tuning_prints_each_epoch_and_then_the_result() {
     }
     assert_eq!(printed[2]["status"], "stored");
     let exported = done(at, "export zoo one -o again.safetensors");
-    assert!(exported.out.contains("1 models"), "{}", exported.out);
+    assert!(exported.out.contains("1 model,"), "{}", exported.out);
     let read = |name: &str| fs::read(at.join(name)).expect("the file is there");
     // The order of a safetensors header's metadata is its writer's own.
     assert_eq!(read("one.safetensors").len(), read("again.safetensors").len());
@@ -640,7 +645,11 @@ fn measuring_all_counts_what_it_could_not_measure() {
     assert_eq!(objects(&answer.out).len(), 1);
     assert_answer("measure --all", &answer, 0, &["1 of 2 models", "odd"]);
     done(at, "remove zoo base");
-    assert_refused(at, 2, &[("measure zoo --all colours", &["none of 1 models", "odd"])]);
+    assert_refused(
+        at,
+        2,
+        &[("measure zoo --all colours", &["can be measured, found none", "odd"])],
+    );
 }
 
 #[test]
@@ -664,11 +673,11 @@ fn a_file_of_results_may_quote_its_fields() {
     let lines = "\u{feff}accuracy, params, task, model, remark\r\n\
                  0.5,,t,base,\"a, b\"\r\n\
                  0.25,1.5M,\"birds, wild\",\"the \"\"far\"\" one\",\r\n\
-                 0.75,,\"birds, wild\",\"the \"\"far\"\" one\",\r\n";
+                 0.25,,\"birds, wild\",\"the \"\"far\"\" one\",\r\n";
     fs::write(at.join("quoted.csv"), lines).expect("files can be written");
     let report = &objects(&done(at, "record zoo quoted.csv --json").out)[0];
     let counts = (&report["pairs"], &report["new_models"], &report["new_tasks"]);
-    assert_eq!(counts, (&2.into(), &1.into(), &2.into()), "the last result of a pair counts");
+    assert_eq!(counts, (&2.into(), &1.into(), &2.into()), "a result that is repeated is one");
     let models = objects(&done(at, "list zoo --json").out);
     let far = models.iter().find(|model| model["model"] == "the \"far\" one").expect("a reference");
     assert_eq!((&far["params"], &far["macs"]), (&1_500_000.into(), &Value::Null));
@@ -699,7 +708,7 @@ fn a_known_dataset_is_named_and_a_name_of_results_takes_its_dataset() {
     let at = folder.path();
     done(at, "record zoo base hues 0.5");
     let answer = done(at, "task add zoo hues colours");
-    assert_answer("task add", &answer, 0, &["1 results recorded before count for hues now"]);
+    assert_answer("task add", &answer, 0, &["moved to hues", "1 result"]);
     let answer = done(at, "task add zoo shades colours");
     assert!(answer.out.starts_with("already stored as hues\n"), "{}", answer.out);
     let report = &objects(&done(at, "task add zoo shades colours --json").out)[0];

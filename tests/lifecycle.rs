@@ -6,6 +6,7 @@
 mod images;
 #[path = "common/library.rs"]
 mod library;
+#[expect(dead_code, reason = "networks for other tests")]
 #[path = "common/onnx.rs"]
 mod onnx;
 
@@ -389,6 +390,11 @@ fn a_bundle_without_weights_keeps_what_was_measured() {
     assert!(listed.iter().all(|model| model.status == "reference" && model.macs.is_some()));
     let refused = copy.export("wide", &folder.path().join("wide.onnx")).expect_err("no network");
     assert!(refused.to_string().contains("reference"), "{refused}");
+    // Their operations are known, and yet they cannot be run.
+    let runnable = || hits(&copy, Filter { runnable: true, ..Filter::default() }, 2);
+    assert!(runnable().is_empty(), "{:?}", runnable());
+    ingest(&copy, "small:cnn-w28@32", &named("here", "MIT", "hands"));
+    assert_eq!(names(&runnable()), ["here"]);
     assert_sound(&copy);
 }
 
@@ -426,6 +432,13 @@ fn a_network_that_is_stored_already_gains_the_result_it_comes_with() {
     let shown = zoo.show("narrow").expect("the model is there").summary;
     assert_eq!(shown.source_tasks, [BENCHMARK_TASK], "it was trained on that task");
     assert_eq!(shown.license.as_deref(), Some("MIT"));
+
+    let again = ingest(&zoo, "small:cnn-w16@32", &reported(BENCHMARK_TASK, 0.5));
+    let note = again.note.expect("another result than before");
+    assert_eq!(note, format!("accuracy on {BENCHMARK_TASK}: 0.990 before, 0.500 now"));
+    let again = ingest(&zoo, "small:cnn-w16@32", &reported(BENCHMARK_TASK, 0.99));
+    assert!(again.note.is_some_and(|note| note.contains("stays 0.500")), "it was replaced before");
+    assert_eq!(results(&zoo, "narrow", BENCHMARK_TASK), [("reported", 0.5)]);
 
     let options = IngestOptions { name: Some("other".into()), ..reported("elsewhere", 0.5) };
     let again = ingest(&zoo, "small:cnn-w16@32", &options);

@@ -209,12 +209,13 @@ impl<'a> Columns<'a> {
         filter: &Filter,
         known: impl FnOnce() -> &'s [u32],
     ) -> Compiled {
-        let Filter { params_max, macs_max, latency_ms_max, licenses, tags } = filter;
+        let Filter { params_max, macs_max: _, latency_ms_max, licenses, tags, runnable: _ } =
+            filter;
         let permitted =
             |number: &u32| self.string(*number).is_some_and(|license| filter.permits(license));
         Compiled {
             params_max: *params_max,
-            macs_max: *macs_max,
+            macs_max: filter.macs_limit(),
             latency_ms_max: *latency_ms_max,
             licenses: (!licenses.is_empty())
                 .then(|| known().iter().copied().filter(permitted).collect()),

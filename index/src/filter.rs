@@ -32,6 +32,9 @@ pub struct Filter {
     pub licenses: Vec<String>,
     /// All of these tags (`key=value`).
     pub tags: Vec<String>,
+    /// Only networks that can be run. The operations of one that cannot are not counted, so that
+    /// `Attributes::macs` must be known; what else it takes, the caller knows.
+    pub runnable: bool,
 }
 
 impl Filter {
@@ -46,11 +49,16 @@ impl Filter {
     /// ```
     pub fn matches(&self, attributes: &Attributes) -> bool {
         within(attributes.params, self.params_max)
-            && within(attributes.macs, self.macs_max)
+            && within(attributes.macs, self.macs_limit())
             && within(attributes.latency_ms, self.latency_ms_max)
             && (self.licenses.is_empty()
                 || attributes.license.as_ref().is_some_and(|found| self.permits(found)))
             && self.tags.iter().all(|tag| attributes.tags.contains(tag))
+    }
+
+    /// The limit on operations; with `runnable` there is always one, which any known number meets.
+    pub(crate) fn macs_limit(&self) -> Option<u64> {
+        self.macs_max.or(self.runnable.then_some(u64::MAX))
     }
 
     /// Whether a license expression is one of the wanted strings or satisfied by them. What is no
@@ -64,8 +72,9 @@ impl Filter {
 
     /// Whether there is no condition.
     pub fn is_empty(&self) -> bool {
-        let Filter { params_max, macs_max, latency_ms_max, licenses, tags } = self;
-        params_max.is_none()
+        let Filter { params_max, macs_max, latency_ms_max, licenses, tags, runnable } = self;
+        !runnable
+            && params_max.is_none()
             && macs_max.is_none()
             && latency_ms_max.is_none()
             && licenses.is_empty()

@@ -25,9 +25,9 @@ impl Backup {
             return Ok(true);
         }
         context.output.line(&format!(
-            "{}: {} files, {}, of which {} copied",
+            "{}: {}, {}, of which {} copied",
             report.path.display(),
-            report.files,
+            units::counted(report.files, "file"),
             units::short_bytes(report.bytes),
             units::short_bytes(report.bytes_copied)
         ))?;

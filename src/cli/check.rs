@@ -37,8 +37,11 @@ impl Check {
             units::counted(report.findings.len(), "finding")
         };
         context.output.line(&format!(
-            "{verdict}: {} records, {} tensors, {} networks, {} vectors",
-            report.records, report.tensors, report.networks, report.vectors
+            "{verdict}: {}, {}, {}, {}",
+            units::counted(report.records, "record"),
+            units::counted(report.tensors, "tensor"),
+            units::counted(report.networks, "network"),
+            units::counted(report.vectors, "vector")
         ))?;
         Ok(report.sound)
     }

@@ -33,7 +33,7 @@ impl Edit {
         context.write(&self.zoo)?.edit(&self.model, &options)?;
         units::note_license(context, self.license.as_deref());
         let model = self.name.as_ref().unwrap_or(&self.model);
-        context.output.changed("model", model, "edited")?;
+        context.output.changed("model", model, ("edited", ""))?;
         Ok(true)
     }
 }

@@ -1,7 +1,7 @@
 //! `tans encode`
 
-use super::Context;
 use super::sample::SampleFlags;
+use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
 use tans::DatasetSource;
@@ -31,9 +31,9 @@ impl Encode {
             context.output.object(&report)?;
         } else {
             context.output.line(&format!(
-                "{}: {} rows of {} numbers ({:.0} ms in the backbone)",
+                "{}: {} of {} numbers ({:.0} ms in the backbone)",
                 report.output.display(),
-                report.rows,
+                units::counted(report.rows, "row"),
                 report.dim,
                 report.backbone_ms
             ))?;

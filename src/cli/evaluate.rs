@@ -11,7 +11,7 @@ pub struct Evaluate {
     /// The zoo's directory
     zoo: PathBuf,
     /// Hold out this many folds of families; default: one family at a time
-    #[arg(long, value_parser = units::whole::<usize>)]
+    #[arg(long, value_parser = units::whole_from::<usize>(2))]
     folds: Option<usize>,
     /// What each network's probe says of each task from its training part, as `measure --json` prints it: a CSV file
     /// with columns task, model, loo, logme and perhaps seconds

@@ -61,8 +61,10 @@ fn show(context: &Context, report: &ExplainReport) -> Result<()> {
     output.line("")?;
     output.table(&["cost of one image", ">value", "how it is known"], cost_rows(report))?;
     output.note(&format!(
-        "learned from {} results of this model; generation {} ({})",
-        report.results, report.generation, report.recipe
+        "learned from {} of this model; generation {} ({})",
+        units::counted(report.results, "result"),
+        report.generation,
+        report.recipe
     ));
     Ok(())
 }

@@ -43,9 +43,9 @@ impl Export {
             context.output.object(&report)?;
         } else {
             context.output.line(&format!(
-                "{}: {} models, {}",
+                "{}: {}, {}",
                 report.output.display(),
-                report.models,
+                units::counted(report.models, "model"),
                 units::short_bytes(report.bytes)
             ))?;
         }

@@ -22,8 +22,11 @@ pub struct FilterFlags {
     #[command(flatten)]
     cost: CostFlags,
     /// Licenses (SPDX ids, separated by commas) that must satisfy the model's license expression
-    #[arg(long, value_name = "SPDX", value_delimiter = ',')]
+    #[arg(long, value_name = "SPDX", value_delimiter = ',', value_parser = units::license)]
     license: Vec<String>,
+    /// Only networks that can be run here: no references, and none with a missing operator
+    #[arg(long)]
+    runnable: bool,
     /// A tag that the model must have, as key=value; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = units::tag)]
     tag: Vec<(String, String)>,
@@ -70,6 +73,7 @@ impl FilterFlags {
         tans::Filter {
             licenses: self.license.clone(),
             tags: self.tag.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+            runnable: self.runnable,
             ..self.cost.filter()
         }
     }

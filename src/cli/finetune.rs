@@ -19,7 +19,7 @@ pub struct Finetune {
     #[arg(required = true, num_args = 1..=2, value_name = "MODEL DATASET")]
     what: Vec<String>,
     /// Race the query's first N answers (successive halving) and keep the winner
-    #[arg(long, value_name = "N", value_parser = units::whole::<usize>)]
+    #[arg(long, value_name = "N", value_parser = units::whole_from::<usize>(1))]
     top: Option<usize>,
     #[command(flatten)]
     cost: CostFlags,
@@ -51,14 +51,14 @@ pub struct TuningFlags {
     #[arg(
         long,
         default_value_t = TuningOptions::default().epochs,
-        value_parser = units::whole::<usize>
+        value_parser = units::whole_from::<usize>(1)
     )]
     epochs: usize,
     /// Images a step
     #[arg(
         long,
         default_value_t = TuningOptions::default().batch_size,
-        value_parser = units::whole::<usize>
+        value_parser = units::whole_from::<usize>(1)
     )]
     batch_size: usize,
     /// Peak learning rate; default: 1e-3 (AdamW), 0.05 (SGD)
@@ -192,10 +192,10 @@ fn show(context: &Context, report: &FinetuneReport) -> Result<()> {
     let header = [">epoch", ">loss", ">validation loss", ">validation accuracy", ">seconds"];
     context.output.table(&header, rows.collect())?;
     context.output.line(&format!(
-        "{}: test accuracy {:.3} on {} images of {} (weights of epoch {}, {:.1} s)",
+        "{}: test accuracy {:.3} on {} of {} (weights of epoch {}, {:.1} s)",
         report.model,
         report.accuracy,
-        report.test_images,
+        units::counted(report.test_images, "image"),
         report.task,
         report.best_epoch,
         report.seconds

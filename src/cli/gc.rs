@@ -20,21 +20,21 @@ impl Gc {
             return Ok(true);
         }
         context.output.line(&format!(
-            "freed {} ({} packs deleted, {} tensors dropped, {} moved)",
+            "freed {} ({} deleted, {} dropped, {} moved)",
             units::short_bytes(report.bytes_freed),
-            report.packs_deleted,
-            report.tensors_dropped,
+            units::counted(report.packs_deleted, "pack"),
+            units::counted(report.tensors_dropped, "tensor"),
             report.tensors_moved
         ))?;
         if report.files_kept_for_readers > 0 {
-            let kept = report.files_kept_for_readers;
+            let kept = units::counted(report.files_kept_for_readers, "file");
             context.output.note(&format!(
-                "{kept} files are kept for a reader that has not caught up; run it again later"
+                "kept for a reader that has not caught up: {kept}; run it again later"
             ));
         }
         if report.tensors_damaged > 0 {
-            let damaged = report.tensors_damaged;
-            context.output.note(&format!("{damaged} tensors are damaged; run check"));
+            let damaged = units::counted(report.tensors_damaged, "tensor");
+            context.output.note(&format!("damaged: {damaged}; run check"));
         }
         Ok(true)
     }

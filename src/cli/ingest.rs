@@ -49,7 +49,7 @@ pub struct Ingest {
     #[arg(long, value_enum)]
     channel_order: Option<Order>,
     /// Networks of a folder or manifest that are taken in side by side; more than one measure no latency
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = units::whole::<usize>)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = units::whole_from::<usize>(1))]
     jobs: usize,
     /// Benchmark tasks that the network is measured on
     #[arg(long, value_enum, default_value = "quick")]

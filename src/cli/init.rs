@@ -1,6 +1,6 @@
 //! `tans init`
 
-use super::Context;
+use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
 use tans::{Database, InitOptions};
@@ -23,11 +23,11 @@ impl Init {
             context.output.object(&report)?;
         } else {
             context.output.line(&format!(
-                "{}: {} models, {} tasks, {} measured accuracies",
+                "{}: {}, {}, {}",
                 report.zoo.display(),
-                report.models,
-                report.tasks,
-                report.pairs
+                units::counted(report.models, "model"),
+                units::counted(report.tasks, "task"),
+                units::counted(report.pairs, "result")
             ))?;
         }
         Ok(true)

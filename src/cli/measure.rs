@@ -1,8 +1,8 @@
 //! `tans measure`
 
-use super::Context;
 use super::finetune::TuningFlags;
 use super::sample::SampleFlags;
+use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
 use tans::{DatasetSource, MeasureBy, MeasureOptions, MeasureReport};
@@ -65,9 +65,9 @@ impl Measure {
         }
         match report.unmeasured.first() {
             Some((model, reason)) => context.output.note(&format!(
-                "{} of {} models could not be measured; the first, {model}: {reason}",
+                "could not be measured: {} of {}; the first, {model}: {reason}",
                 report.unmeasured.len(),
-                report.unmeasured.len() + report.measurements.len()
+                units::counted(report.unmeasured.len() + report.measurements.len(), "model")
             )),
             None if report.measurements.is_empty() && self.missing => {
                 context.output.note("no result is missing on this dataset");

@@ -60,7 +60,7 @@ struct Global {
     #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
     device: Device,
     /// Threads of every computation; default: all cores
-    #[arg(long, global = true, value_name = "N", value_parser = units::whole::<usize>)]
+    #[arg(long, global = true, value_name = "N", value_parser = units::whole_from::<usize>(1))]
     threads: Option<usize>,
     /// The lib folder of an installed PyTorch 2.11.0, for its CUDA part
     #[arg(long, global = true, value_name = "DIR")]
@@ -165,8 +165,7 @@ pub fn main() -> ExitCode {
     let arguments = match matches.and_then(|found| Arguments::from_arg_matches(&found)) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version arrive here as well. A closed pipe is no failure.
-            let _ = error.print();
+            output::complain_of_usage(&error);
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };

@@ -2,11 +2,13 @@
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
+use std::time::Duration;
 use tans::Progress;
 
 /// Where results and remarks go.
@@ -23,20 +25,20 @@ impl Output {
 
     /// A line of results.
     pub fn line(&self, text: &str) -> Result<()> {
-        Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+        Ok(writeln!(std::io::stdout().lock(), "{}", plain(text))?)
     }
 
     /// One JSON object.
     pub fn object(&self, value: &impl Serialize) -> Result<()> {
-        self.line(&serde_json::to_string(value)?)
+        Ok(writeln!(std::io::stdout().lock(), "{}", serde_json::to_string(value)?)?)
     }
 
-    /// With `--json`, what became of the model or task of that name; there is nothing else to say.
-    pub fn changed(&self, what: &str, name: &str, status: &str) -> Result<()> {
-        if !self.json {
-            return Ok(());
+    /// What became of the model or task (`what`) of that name, and what else goes with it.
+    pub fn changed(&self, what: &str, name: &str, (status, rest): (&str, &str)) -> Result<()> {
+        if self.json {
+            return self.object(&BTreeMap::from([(what, name), ("status", status)]));
         }
-        self.object(&BTreeMap::from([(what, name), ("status", status)]))
+        self.line(&format!("{status} {name}{rest}"))
     }
 
     /// A table; columns whose header starts with `>` are aligned to the right.
@@ -59,7 +61,7 @@ impl Output {
     pub fn note(&self, text: &str) {
         if !self.quiet {
             // A closed standard error is no reason to fail.
-            let _ = writeln!(std::io::stderr().lock(), "{text}");
+            let _ = writeln!(std::io::stderr().lock(), "{}", plain(text));
         }
     }
 
@@ -77,21 +79,48 @@ impl Output {
     pub fn progress(&self) -> impl FnMut(Progress) -> ControlFlow<()> + use<> {
         let shown = !self.quiet && std::io::stderr().is_terminal();
         let bar = if shown { ProgressBar::new(0) } else { ProgressBar::hidden() };
-        if let Ok(style) = ProgressStyle::with_template(
-            "{prefix} {bar:30} {pos}/{len} {per_sec} {eta} left {wide_msg}",
-        ) {
-            bar.set_style(style);
-        }
+        bar.set_style(style(false));
+        let mut is_counted = false;
         let clear = ClearOnDrop(bar);
         move |progress: Progress| {
             let bar = &clear.0;
-            bar.set_prefix(progress.step);
+            if is_counted != (progress.total > 0) {
+                is_counted = progress.total > 0;
+                bar.set_style(style(is_counted));
+            }
             bar.set_length(progress.total as u64);
             bar.set_position(progress.done as u64);
-            bar.set_message(progress.item);
+            bar.set_prefix(progress.step);
+            bar.set_message(plain(&progress.item).into_owned());
             ControlFlow::Continue(())
         }
     }
+}
+
+/// A bar where it is known how much there is to do.
+fn style(is_counted: bool) -> ProgressStyle {
+    let template =
+        if is_counted { "{prefix} {bar:30} {stand} {wide_msg}" } else { "{prefix} {wide_msg}" };
+    let style = ProgressStyle::with_template(template);
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.with_key("stand", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let total = state.len().unwrap_or_default();
+        let text = stand((state.pos(), total), state.per_sec(), state.eta());
+        // A bar that cannot be drawn is no reason to fail.
+        let _ = out.write_str(&text);
+    })
+}
+
+/// How far a job is; nothing is said of its speed before there is one.
+fn stand((done, total): (u64, u64), per_second: f64, left: Duration) -> String {
+    let mut text = format!("{done}/{total}");
+    if done == 0 || done >= total || !per_second.is_finite() {
+        return text;
+    }
+    if per_second >= 1.0 {
+        text += &format!(" {per_second:.0}/s");
+    }
+    text + &format!(" {:#} left", HumanDuration(left))
 }
 
 struct ClearOnDrop(ProgressBar);
@@ -104,7 +133,31 @@ impl Drop for ClearOnDrop {
 
 /// Prints an error; the message of each of our errors names its cause already.
 pub fn complain(error: &anyhow::Error) {
-    let _ = writeln!(std::io::stderr().lock(), "tans: {error}");
+    let text = error.to_string();
+    let _ = writeln!(std::io::stderr().lock(), "tans: {}", plain(&text));
+}
+
+/// Prints what is wrong with the arguments, or the help that was asked for.
+pub fn complain_of_usage(error: &clap::Error) {
+    let text = error.render().to_string();
+    // Help and version arrive here as well. A closed pipe is no failure.
+    let _ = match plain(&text) {
+        Cow::Borrowed(_) => error.print(),
+        Cow::Owned(text) => write!(std::io::stderr().lock(), "{text}"),
+    };
+}
+
+/// A text without control characters, which names and messages from files may carry to the terminal; lines stay lines.
+fn plain(text: &str) -> Cow<'_, str> {
+    let is_odd = |letter: char| letter.is_control() && letter != '\n';
+    if !text.contains(is_odd) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = |letter: char| match is_odd(letter) {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    };
+    Cow::Owned(text.chars().map(escaped).collect())
 }
 
 /// Sends the library's log to standard error.
@@ -120,4 +173,25 @@ pub fn log(verbose: u8) {
         .with_writer(std::io::stderr)
         .without_time()
         .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{plain, stand};
+    use std::time::Duration;
+
+    #[test]
+    fn a_speed_is_told_once_there_is_one() {
+        let left = Duration::from_secs(90);
+        assert_eq!(stand((0, 8), 0.0, Duration::ZERO), "0/8");
+        assert_eq!(stand((3, 8), 0.0249, left), "3/8 90s left");
+        assert_eq!(stand((3, 8), 12.0249, left), "3/8 12/s 90s left");
+        assert_eq!(stand((8, 8), 12.0, Duration::ZERO), "8/8");
+    }
+
+    #[test]
+    fn control_characters_are_shown_and_lines_stay() {
+        assert_eq!(plain("two\nlines: ünïcode"), "two\nlines: ünïcode");
+        assert_eq!(plain("\u{1b}[31mred\r\u{7}\u{9b}"), "\\u{1b}[31mred\\r\\u{7}\\u{9b}");
+    }
 }

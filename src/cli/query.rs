@@ -15,7 +15,7 @@ pub struct Query {
     /// The dataset
     dataset: String,
     /// Number of answers
-    #[arg(short, default_value_t = QueryOptions::default().k, value_parser = units::whole::<usize>)]
+    #[arg(short, default_value_t = QueryOptions::default().k, value_parser = units::whole_from::<usize>(1))]
     k: usize,
     #[command(flatten)]
     filter: FilterFlags,

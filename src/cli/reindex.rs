@@ -1,6 +1,6 @@
 //! `tans reindex`
 
-use super::Context;
+use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
 
@@ -18,8 +18,10 @@ impl Reindex {
             context.output.object(&report)?;
         } else {
             context.output.line(&format!(
-                "generation {}: {} models, {} measured",
-                report.generation, report.models, report.measured
+                "generation {}: {}, {} measured",
+                report.generation,
+                units::counted(report.models, "model"),
+                report.measured
             ))?;
         }
         Ok(true)

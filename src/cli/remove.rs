@@ -1,6 +1,6 @@
 //! `tans remove`
 
-use super::Context;
+use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
 
@@ -16,10 +16,19 @@ pub struct Remove {
 
 impl Remove {
     pub fn run(&self, context: &Context) -> Result<bool> {
-        context.write(&self.zoo)?.remove(&self.models)?;
-        self.models
-            .iter()
-            .try_for_each(|model| context.output.changed("model", model, "removed"))?;
+        let zoo = context.write(&self.zoo)?;
+        let children = zoo.children(&self.models)?;
+        zoo.remove(&self.models)?;
+        for (model, children) in self.models.iter().zip(&children) {
+            context.output.changed("model", model, ("removed", ""))?;
+            if !children.is_empty() {
+                context.output.note(&format!(
+                    "{model} was the parent of {}, which stay and have no parent now: {}",
+                    units::counted(children.len(), "model"),
+                    children.join(", ")
+                ));
+            }
+        }
         Ok(true)
     }
 }

@@ -27,9 +27,9 @@ impl Restore {
             context.output.line(&format!("{}: {}", damage.file, damage.what))?;
         }
         context.output.line(&format!(
-            "restored {}: {} files, {}",
+            "restored {}: {}, {}",
             report.backup.display(),
-            report.files,
+            units::counted(report.files, "file"),
             units::short_bytes(report.bytes)
         ))?;
         Ok(sound)

@@ -11,7 +11,7 @@ pub struct SampleFlags {
         long,
         value_name = "N",
         default_value_t = SampleOptions::default().per_class,
-        value_parser = units::whole::<usize>
+        value_parser = units::whole_from::<usize>(2)
     )]
     per_class: usize,
     /// Share of the training part of the split

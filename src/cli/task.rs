@@ -1,7 +1,7 @@
 //! `tans task`
 
-use super::Context;
 use super::sample::SampleFlags;
+use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
 use tans::{DatasetSource, TaskOptions, TaskSummary};
@@ -59,10 +59,12 @@ impl Task {
             Self::List { zoo } => show(context, &context.read(zoo)?.tasks()?)?,
             Self::Remove { zoo, name } => {
                 let zoo = context.write(zoo)?;
-                let is_benchmark = zoo.tasks()?.iter().any(|it| it.task == *name && it.benchmark);
+                let task = zoo.tasks()?.into_iter().find(|it| it.task == *name);
                 zoo.remove_task(name)?;
-                context.output.changed("task", name, "removed")?;
-                if is_benchmark {
+                let results = units::counted(task.as_ref().map_or(0, |it| it.pairs), "result");
+                let rest = format!(" and {results} on it");
+                context.output.changed("task", name, ("removed", &rest))?;
+                if task.is_some_and(|it| it.benchmark) {
                     context.output.note(
                         "it was a benchmark task: new networks are not measured on it any more",
                     );
@@ -82,8 +84,8 @@ fn show_added(context: &Context, added: &tans::AddedTask) -> Result<()> {
         context.output.line(&format!("already stored as {stored}"))?;
     }
     if added.moved_pairs > 0 {
-        let count = added.moved_pairs;
-        context.output.note(&format!("{count} results recorded before count for {stored} now"));
+        let results = units::counted(added.moved_pairs, "result");
+        context.output.note(&format!("moved to {stored} from the name alone: {results}"));
     }
     show(context, std::slice::from_ref(&added.summary))
 }

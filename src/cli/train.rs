@@ -50,13 +50,20 @@ impl Train {
             return Ok(true);
         }
         context.output.line(&format!(
-            "generation {} ({}): {} models, learned from {} tasks and {} results",
-            report.generation, report.recipe, report.models, report.tasks, report.pairs
+            "generation {} ({}): {}, learned from {} and {}",
+            report.generation,
+            report.recipe,
+            units::counted(report.models, "model"),
+            units::counted(report.tasks, "task"),
+            units::counted(report.pairs, "result")
         ))?;
         if let Some(gate) = &report.gate {
             context.output.line(&format!(
-                "first pick's loss on {} held-out tasks, accuracy points: {:.2} (running recipe {:.2}, static list {:.2})",
-                gate.tasks, gate.loss, gate.running_loss, gate.static_loss
+                "first pick's loss on {}, accuracy points: {:.2} (running recipe {:.2}, static list {:.2})",
+                units::counted(gate.tasks, "held-out task"),
+                gate.loss,
+                gate.running_loss,
+                gate.static_loss
             ))?;
         } else {
             context.output.note("too few tasks have measured models to judge the encoders");

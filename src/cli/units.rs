@@ -1,5 +1,6 @@
 //! Numbers as people write them: 5M, 200k, 5ms, 10m.
 
+use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -11,6 +12,16 @@ pub fn count(text: &str) -> Result<u64, String> {
 /// Parses a whole number from 0.
 pub fn whole<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("expected a whole number from 0, found {text:?}"))
+}
+
+/// Parses a whole number from `least`.
+pub fn whole_from<T: FromStr + PartialOrd + From<u8>>(
+    least: u8,
+) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text: &str| match text.parse::<T>() {
+        Ok(number) if number >= T::from(least) => Ok(number),
+        _ => Err(format!("expected a whole number from {least}, found {text:?}")),
+    }
 }
 
 /// Parses a share between 0 and 1, neither of them included.
@@ -55,6 +66,14 @@ pub fn tag(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Parses the name of a license to look for.
+pub fn license(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err(format!("expected a license (SPDX) such as MIT, found {text:?}")),
+        license => Ok(license.to_owned()),
+    }
+}
+
 /// Parses CxHxW, such as 3x224x224.
 pub fn shape(text: &str) -> Result<(usize, usize, usize), String> {
     tans::InputHints::parse_shape(text).map_err(|error| error.to_string())
@@ -81,8 +100,9 @@ pub fn note_license(context: &super::Context, license: Option<&str>) {
 }
 
 /// 1 finding, 2 findings.
-pub fn counted(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+pub fn counted<T: Display + PartialEq + From<u8>>(count: T, noun: &str) -> String {
+    let end = if count == T::from(1) { "" } else { "s" };
+    format!("{count} {noun}{end}")
 }
 
 /// A count where it is known, else a dash.

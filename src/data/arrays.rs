@@ -65,16 +65,15 @@ pub(super) fn dataset(
     }))
 }
 
-/// The images of the array `x`, whatever else there is.
-pub(super) fn images(path: &Path, read: &mut ReadArray<'_>) -> Result<ImageDataset, Error> {
-    let place = Place { path, name: PAIRS[0].0, bytes_max: ARRAY_BYTES_MAX };
-    let (count, source) = pixels(read(place.name, ARRAY_BYTES_MAX)?, &place)?;
+/// The images of an array without labels.
+pub(super) fn images(array: Array, place: &Place<'_>) -> Result<ImageDataset, Error> {
+    let (count, source) = pixels(array, place)?;
     Ok(ImageDataset {
         class_names: vec!["unlabelled".into()],
         labels: vec![0; count],
         groups: None,
         ignored: 0,
-        path: path.to_path_buf(),
+        path: place.path.to_path_buf(),
         source,
     })
 }

@@ -68,6 +68,8 @@ pub struct RowDataset {
     pub scalars: [Option<f32>; 10],
     /// Fingerprint of the backbone that made the rows.
     pub backbone: [u8; 32],
+    /// Identity of the dataset whose training part the rows are; `None` in files of before it was written.
+    pub task: Option<[u8; 32]>,
 }
 
 /// Images that were decoded, and those that could not be.
@@ -134,14 +136,28 @@ pub fn open_npz_bytes(name: &str, bytes: &[u8]) -> Result<Dataset, Error> {
 /// # Errors
 /// `Error::Unusable` if there is no such array, or an image of it cannot be used.
 pub fn open_npz_images(name: &str, bytes: &[u8]) -> Result<Vec<Image>, Error> {
-    let path = Path::new(name);
-    let dataset = npz::open_images(path, Cursor::new(bytes))?;
+    all_images(&npz::open_images(Path::new(name), Cursor::new(bytes))?)
+}
+
+/// The images of an .npy in memory, of all types and shapes that an .npz may have; `name` stands for its path.
+///
+/// # Errors
+/// As `open_npz_images`.
+pub fn open_npy_images(name: &str, bytes: &[u8]) -> Result<Vec<Image>, Error> {
+    // What is in memory already needs no limit.
+    let place = npy::Place { path: Path::new(name), name, bytes_max: bytes.len() as u64 };
+    let array = npy::read(&mut Cursor::new(bytes), &place)?;
+    all_images(&arrays::images(array, &place)?)
+}
+
+fn all_images(dataset: &ImageDataset) -> Result<Vec<Image>, Error> {
     let loaded = dataset.load(&(0..dataset.len()).collect::<Vec<_>>());
     match loaded.skipped.first() {
         None => Ok(loaded.images),
         Some((index, reason)) => {
             let found = format!("image {index}: {reason}");
-            Err(Error::unusable(path, "images", found, "save uint8 [n, height, width, 3]"))
+            let advice = "save uint8 [n, height, width, 3]";
+            Err(Error::unusable(&dataset.path, "images", found, advice))
         }
     }
 }
@@ -152,7 +168,11 @@ fn open_folder(path: &Path) -> Result<Dataset, Error> {
     }
     match idx::images_in(path)? {
         Some(images) => idx::open(&images).map(Dataset::Images),
-        None => folder::open(path).map(Dataset::Images),
+        None => match (folder::open(path), npz::images_in(path)) {
+            // It is no image folder, so that the array is what was meant.
+            (Err(_), Some(images)) => npz::open_pair(&images),
+            (opened, _) => opened.map(Dataset::Images),
+        },
     }
 }
 
@@ -196,6 +216,11 @@ fn check(path: &Path, dataset: &Dataset) -> Result<(), Error> {
     }
 }
 
+/// 1 sample, 2 samples.
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// At least two classes with two samples each.
 fn check_classes(path: &Path, names: &[String], labels: &[u32], about: &str) -> Result<(), Error> {
     let mut counts = vec![0; names.len()];
@@ -207,7 +232,8 @@ fn check_classes(path: &Path, names: &[String], labels: &[u32], about: &str) -> 
         (0, _, _) => ("no sample".to_string(), "add samples"),
         (_, 1, _) => (format!("one class, {:?}", names[0]), "add samples of other classes"),
         (_, _, Some(label)) => {
-            let found = format!("class {:?} with {} samples", names[label], counts[label]);
+            let found =
+                format!("class {:?} with {}", names[label], counted(counts[label], "sample"));
             (found, "add samples to the class or remove it")
         }
         (_, _, None) => return Ok(()),
@@ -224,8 +250,8 @@ impl ImageDataset {
     pub fn from_images(name: &str, images: Vec<Image>, labels: &[u32]) -> Result<Self, Error> {
         let path = PathBuf::from(name);
         if images.len() != labels.len() {
-            let expected = format!("a label for each of {} images", images.len());
-            let found = format!("{} labels", labels.len());
+            let expected = format!("a label for each of {}", counted(images.len(), "image"));
+            let found = counted(labels.len(), "label");
             return Err(Error::unusable(&path, &expected, &found, "pass as many labels as images"));
         }
         let mut values = labels.to_vec();
@@ -278,7 +304,8 @@ impl ImageDataset {
     pub fn check_loaded(&self, loaded: &Loaded) -> Result<(), Error> {
         let about = match loaded.skipped.first() {
             Some((name, reason)) => {
-                format!(" ({} images were skipped, first {name}: {reason})", loaded.skipped.len())
+                let skipped = counted(loaded.skipped.len(), "image");
+                format!(" (skipped: {skipped}, first {name}: {reason})")
             }
             None => String::new(),
         };

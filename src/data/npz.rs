@@ -1,7 +1,7 @@
 //! Named numpy arrays: npz archives and folders of npy files.
 
 use super::npy::{self, Array, Place};
-use super::{Dataset, Error, ImageDataset, arrays};
+use super::{ARRAY_BYTES_MAX, Dataset, Error, ImageDataset, arrays};
 use std::fs::{self, File};
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;
@@ -20,10 +20,12 @@ pub(super) fn open(path: &Path, reader: impl Read + Seek) -> Result<Dataset, Err
     })
 }
 
-/// The unlabelled images of an npz archive in memory.
+/// The unlabelled images of an npz archive in memory: its array `x`, whatever else there is.
 pub(super) fn open_images(path: &Path, reader: impl Read + Seek) -> Result<ImageDataset, Error> {
     let mut archive = ZipArchive::new(reader).map_err(|error| damaged(path, "archive", error))?;
-    arrays::images(path, &mut |name, bytes_max| read_member(path, &mut archive, name, bytes_max))
+    let place = Place { path, name: arrays::PAIRS[0].0, bytes_max: ARRAY_BYTES_MAX };
+    let array = read_member(path, &mut archive, place.name, place.bytes_max)?;
+    arrays::images(array, &place)
 }
 
 fn read_member(
@@ -72,22 +74,34 @@ pub(super) fn open_pair(images: &Path) -> Result<Dataset, Error> {
     let stem = images.file_stem().unwrap_or_default().to_string_lossy();
     let pair = arrays::PAIRS.iter().find(|(name, _)| *name == stem);
     let Some((_, labels)) = pair.filter(|(_, labels)| npy_file(folder, labels).is_file()) else {
-        let expected = match pair {
-            Some((_, labels)) => format!("its labels beside it in {labels}.npy"),
-            None => "a pair of files like x.npy (images) and y.npy (labels)".into(),
-        };
-        return Err(Error::unusable(
-            images,
-            expected,
-            "no labels",
-            "save the labels there, or both arrays in one npz",
-        ));
+        return Err(no_labels(images, pair.map(|(_, labels)| npy_file(folder, labels))));
     };
     let mut names = vec![stem.to_string(), (*labels).to_string()];
     let optional = [arrays::CLASS_NAMES, arrays::GROUP];
     names
         .extend(optional.iter().filter(|name| npy_file(folder, name).is_file()).map(|&n| n.into()));
     arrays::dataset(images, &names, &mut |name, bytes_max| read_npy(folder, name, bytes_max))
+}
+
+/// Why there is no pair; `wanted` is the file of labels that was looked for.
+fn no_labels(images: &Path, wanted: Option<std::path::PathBuf>) -> Error {
+    if let Some(wanted) = wanted {
+        let (expected, found) = (format!("its labels in {}", wanted.display()), "no such file");
+        let advice = "save the labels there, or both arrays in one npz";
+        return Error::unusable(images, expected, found, advice);
+    }
+    let pairs: Vec<String> = arrays::PAIRS
+        .iter()
+        .map(|(images, labels)| format!("{images}.npy and {labels}.npy"))
+        .collect();
+    let expected = format!("the images' file of a pair: {}", pairs.join(", "));
+    let advice = "name that file, rename yours, or save both arrays in one npz";
+    Error::unusable(images, expected, "a file of another name", advice)
+}
+
+/// Images in a folder that lack their labels.
+pub(super) fn images_in(folder: &Path) -> Option<std::path::PathBuf> {
+    arrays::PAIRS.iter().map(|(images, _)| npy_file(folder, images)).find(|path| path.is_file())
 }
 
 fn npy_file(folder: &Path, name: &str) -> std::path::PathBuf {

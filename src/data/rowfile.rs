@@ -22,7 +22,10 @@ const SCALARS: &str = "scalars";
 /// `[32]` u8.
 const BACKBONE: &str = "backbone";
 
-/// Reads rows, labels, scalars (optional) and the backbone's fingerprint.
+/// `[32]` u8: the dataset's identity, so that results on it count for the rows as well.
+const TASK: &str = "task";
+
+/// Reads rows, labels, the backbone's fingerprint, and where they are there scalars and the dataset's identity.
 pub(super) fn read(
     path: &Path,
     names: &[String],
@@ -43,18 +46,24 @@ pub(super) fn read(
         true => read_scalars(path, read)?,
         false => [None; 10],
     };
-    let array = read(BACKBONE, 1 << 10)?;
-    let backbone = array.bytes.as_slice().try_into().map_err(|_| {
-        let place = Place { path, name: BACKBONE, bytes_max: 0 };
-        let found = format!("{} bytes", array.bytes.len());
-        place.refuse("a fingerprint of 32 bytes", &found, "make the file with `tans encode`")
-    })?;
+    let backbone = read_hash(path, BACKBONE, read)?;
+    let task = if has(TASK) { Some(read_hash(path, TASK, read)?) } else { None };
     Ok(RowDataset {
         class_names: labelled.class_names,
         labels: labelled.labels,
         rows,
         scalars,
         backbone,
+        task,
+    })
+}
+
+fn read_hash(path: &Path, name: &str, read: &mut ReadArray<'_>) -> Result<[u8; 32], Error> {
+    let array = read(name, 1 << 10)?;
+    array.bytes.as_slice().try_into().map_err(|_| {
+        let place = Place { path, name, bytes_max: 0 };
+        let found = format!("{} bytes", array.bytes.len());
+        place.refuse("a fingerprint of 32 bytes", &found, "make the file with `tans encode`")
     })
 }
 
@@ -100,7 +109,7 @@ fn read_scalars(path: &Path, read: &mut ReadArray<'_>) -> Result<[Option<f32>; 1
 /// `InvalidInput` if the labels do not fit rows and class names, or a row is not finite; otherwise
 /// what `out` reports.
 pub fn write_rows(dataset: &RowDataset, out: &mut dyn Write) -> io::Result<()> {
-    let RowDataset { class_names, labels, rows, scalars, backbone } = dataset;
+    let RowDataset { class_names, labels, rows, scalars, backbone, task } = dataset;
     check(dataset).map_err(|found| io::Error::new(io::ErrorKind::InvalidInput, found))?;
     let row_bytes: Vec<u8> = rows.values().iter().flat_map(|value| value.to_le_bytes()).collect();
     let labels: Vec<u8> = labels.iter().flat_map(|&label| i64::from(label).to_le_bytes()).collect();
@@ -108,13 +117,14 @@ pub fn write_rows(dataset: &RowDataset, out: &mut dyn Write) -> io::Result<()> {
         scalars.iter().flat_map(|value| value.unwrap_or(f32::NAN).to_le_bytes()).collect();
     let (names_descr, names) = text_array(class_names);
     let count = rows.len();
-    let entries = [
+    let mut entries = vec![
         (ROWS, npy::write("<f4", &[count, rows.dim()], &row_bytes)),
         (LABELS, npy::write("<i8", &[count], &labels)),
         (SCALARS, npy::write("<f4", &[scalars.len()], &scalar_bytes)),
         (BACKBONE, npy::write("|u1", &[backbone.len()], backbone)),
         (CLASS_NAMES, npy::write(&names_descr, &[class_names.len()], &names)),
     ];
+    entries.extend(task.map(|task| (TASK, npy::write("|u1", &[task.len()], &task))));
     // A fixed date keeps equal rows equal in bytes.
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Deflated)

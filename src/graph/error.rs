@@ -37,7 +37,7 @@ pub enum Error {
         why: String,
     },
     /// NaN or infinite weights.
-    #[error("weight {name:?} holds {count} values that are NaN or infinite")]
+    #[error("weight {name:?} holds NaN or infinite values ({count} of them)")]
     NotFinite {
         /// The weight.
         name: String,
@@ -48,7 +48,7 @@ pub enum Error {
     #[error("{0}")]
     Contract(String),
     /// The device failed, whatever the network: out of memory, or lost. Free it, or name another one.
-    #[error("the device failed at node {node:?} ({op}): {message}")]
+    #[error("the device failed at {}: {message}", place(node, op))]
     Device {
         /// Node name.
         node: String,
@@ -58,7 +58,7 @@ pub enum Error {
         message: String,
     },
     /// libtorch refused; its message says why.
-    #[error("node {node:?} ({op}): {message}")]
+    #[error("{}: {message}", place(node, op))]
     Execution {
         /// Node name.
         node: String,
@@ -67,6 +67,11 @@ pub enum Error {
         /// Message.
         message: String,
     },
+}
+
+/// A node with its operator; what lies outside any node has no name.
+fn place(node: &str, op: &str) -> String {
+    if node.is_empty() { op.to_string() } else { format!("node {node:?} ({op})") }
 }
 
 impl Error {

@@ -25,6 +25,9 @@ pub struct HeadSite {
     pub feature_dim: usize,
 }
 
+/// What is said of a network without one.
+pub const NO_HEAD: &str = "expected a last linear layer to train as the head, found none";
+
 /// Operators between the last linear layer and the output that keep its place the last.
 const PASS_THROUGH: [&str; 19] = [
     "Softmax",

@@ -55,6 +55,7 @@ pub(crate) fn run(
         rows,
         scalars: measured.scalars,
         backbone: state.store.backbone(),
+        task: Some(samples.task.0),
     };
     let mut bytes = std::io::Cursor::new(Vec::new());
     data::write_rows(&encoded, &mut bytes)

@@ -1,6 +1,7 @@
 //! Fine-tunes a network on the user's dataset and stores the result as a new model.
 
 use crate::graph::formats::Limits;
+use crate::graph::head::{NO_HEAD, find_head};
 use crate::graph::spaces;
 use crate::state::State;
 use crate::steps::admit::{self, Bench, NewModel, NewNetwork};
@@ -8,6 +9,7 @@ use crate::steps::benchmark::Benchmark;
 use crate::steps::dataset::{self, DatasetSource, SampleOptions, Samples};
 use crate::steps::fit::EpochReport;
 use crate::steps::network_file::{self, Format};
+use crate::steps::search::{self, Found};
 use crate::steps::tuning::{self, Candidate, Course, Raced, TuningOptions};
 use crate::steps::{self, admit_name, known};
 use crate::{Error, Observer, Result};
@@ -74,7 +76,7 @@ pub struct FinetuneReport {
     pub epochs: Vec<EpochReport>,
     /// The epoch whose weights were kept, from 1.
     pub best_epoch: usize,
-    /// Those that raced for it, in the query's order; one for a model that was named.
+    /// Those that raced for it, in the query's order, then answers that were left out; one for a model that was named.
     pub candidates: Vec<Raced>,
     /// Parameters.
     pub params: u64,
@@ -119,25 +121,66 @@ pub(crate) fn top(
         return Err(Error::input("top: expected at least 1 candidate, found 0"));
     }
     check(state, options)?;
+    // References and networks that cannot be run are answers, but no candidates.
+    let top = TopOptions { filter: Filter { runnable: true, ..top.filter.clone() }, ..*top };
+    let generation = state.generation();
+    if !search::finds_any(state, &generation, &top.filter)? {
+        return Err(no_candidate());
+    }
     let samples = dataset::samples(source, &options.sample)?;
     let (sample, _) = dataset::measure(state, &samples, options.sample.seed, &mut *observer)?;
-    let generation = state.generation();
     let task = generation.encoders.encode_task(&sample)?;
-    // References and networks that cannot be run are answers, but no candidates.
-    let wanted = generation.vector_count().min(top.count.saturating_mul(4).saturating_add(16));
     let asked = (Some(samples.task), &task);
-    let mut found = known::answers(state, &generation, asked, &top.filter, wanted.max(1))?;
-    found.retain(|hit| hit.model.graph.is_some() && hit.model.not_runnable.is_none());
-    found.truncate(top.count);
-    if found.is_empty() {
-        return Err(Error::input(
-            "expected a model that can be fine-tuned among the answers, found none: ingest networks, or loosen the filter",
-        ));
-    }
     let from_scratch = options.tuning.from_scratch;
-    let starts = found.into_iter().map(|hit| stored_start(state, hit.model, from_scratch));
-    let starts = starts.collect::<Result<Vec<Start>>>()?;
-    tune_and_store(state, starts, samples, options, observer)
+    let mut wanted = top.count;
+    let (starts, left_out) = loop {
+        let found = known::answers(state, &generation, asked, &top.filter, wanted)?;
+        let is_all = found.len() < wanted;
+        let (starts, left_out) = with_heads(state, found, top.count, from_scratch)?;
+        if is_all || starts.len() == top.count {
+            break (starts, left_out);
+        }
+        wanted = wanted.saturating_mul(4);
+    };
+    if starts.is_empty() {
+        return Err(no_candidate());
+    }
+    let mut report = tune_and_store(state, starts, samples, options, observer)?;
+    report.candidates.extend(left_out);
+    Ok(report)
+}
+
+/// The first `count` answers that have a head to be replaced, and what is said of those that would have come before.
+fn with_heads(
+    state: &State,
+    found: Vec<Found>,
+    count: usize,
+    from_scratch: bool,
+) -> Result<(Vec<Start>, Vec<Raced>)> {
+    let (mut starts, mut left_out) = (Vec::new(), Vec::new());
+    for hit in found {
+        if starts.len() == count {
+            break;
+        }
+        let start = stored_start(state, hit.model, from_scratch)?;
+        if find_head(&start.candidate.graph).is_some() {
+            starts.push(start);
+            continue;
+        }
+        left_out.push(Raced {
+            model: start.candidate.name,
+            epochs: 0,
+            validation_accuracy: None,
+            failure: Some(format!("left out: {NO_HEAD}")),
+        });
+    }
+    Ok((starts, left_out))
+}
+
+fn no_candidate() -> Error {
+    Error::input(
+        "expected a model that can be fine-tuned among the answers, found none: ingest networks, or loosen the filter",
+    )
 }
 
 /// What can be refused before anything is trained.

@@ -5,16 +5,18 @@ mod sources;
 use crate::error::ErrorKind;
 use crate::graph::exec::device::ThreadShare;
 use crate::graph::formats::Limits;
+use crate::graph::head::find_head;
 use crate::graph::input::InputHints;
 use crate::graph::spaces;
 use crate::state::{self, Ordered, State};
 use crate::steps::admit::{self, Admitted, Bench, NewModel, NewNetwork};
+use crate::steps::admit_name;
 use crate::steps::benchmark::Benchmark;
 use crate::steps::bundle;
 use crate::steps::embed::Known;
 use crate::steps::network_source::{self, Reading};
 use crate::steps::parallel;
-use crate::steps::results::{self, Addition, NewReference, Subject, Tasks};
+use crate::steps::results::{self, Addition, Difference, NewReference, Subject, Tasks};
 use crate::{Error, Observer, Result};
 use serde::Serialize;
 use sources::{Line, Network, Origin, Reference, Wanted};
@@ -229,9 +231,9 @@ fn network(
 ) -> Result<Ingested> {
     match origin {
         Origin::File(path) => {
-            let (stored, placed) = file(state, bench, &path, &options, observer)?;
+            let (stored, notes) = file(state, bench, &path, &options, observer)?;
             let mut line = ingested(shown, stored, &options, None);
-            line.note = placed.into_iter().chain(line.note).reduce(|a, b| format!("{a}; {b}"));
+            line.note = notes.into_iter().chain(line.note).reduce(|a, b| format!("{a}; {b}"));
             Ok(line)
         }
         Origin::Generated(spec) => {
@@ -244,14 +246,17 @@ fn network(
 /// The line of what is stored; `stated` are the parameters that a reference came with.
 fn ingested(
     source: String,
-    (record, is_known): Stored,
+    stored: Admitted,
     options: &IngestOptions,
     stated: Option<u64>,
 ) -> Ingested {
+    let Admitted { record, is_known, differences } = stored;
     let attributes = state::attributes(&record);
     let other_params = stated.is_some() && stated != attributes.params;
     let kept = is_known.then(|| kept(&record, options, other_params)).flatten();
-    let notes: Vec<String> = record.not_runnable.into_iter().chain(kept).collect();
+    let task = options.task.as_deref().unwrap_or_default();
+    let changed = differences.iter().map(|it| changed(task, it));
+    let notes: Vec<String> = record.not_runnable.into_iter().chain(changed).chain(kept).collect();
     Ingested {
         source,
         model: Some(record.name),
@@ -259,6 +264,17 @@ fn ingested(
         note: (!notes.is_empty()).then(|| notes.join("; ")),
         params: attributes.params,
         macs: attributes.macs,
+    }
+}
+
+/// What became of a stored model's result.
+fn changed(task: &str, difference: &Difference) -> String {
+    let Difference { stated, stored, is_news } = difference;
+    match is_news {
+        true => format!("accuracy on {task}: {stored:.3} before, {stated:.3} now"),
+        false => format!(
+            "accuracy on {task}: stays {stored:.3}, for {stated:.3} is older; `tans record` records it again"
+        ),
     }
 }
 
@@ -304,9 +320,12 @@ fn training(state: &State, options: &IngestOptions) -> Result<Training> {
 }
 
 fn new_model(state: &State, default_name: String, options: &IngestOptions) -> Result<NewModel> {
+    let name = options.name.clone().unwrap_or_else(|| default_name.trim().to_owned());
+    // Also where the network is stored already and keeps its name: what is wrong is refused in any case.
+    admit_name::check("model", &name)?;
     let Training { seen, results, tasks } = training(state, options)?;
     Ok(NewModel {
-        name: options.name.clone().unwrap_or(default_name),
+        name,
         license: options.license.clone(),
         tags: options.tags.clone(),
         benchmark: options.benchmark,
@@ -319,20 +338,6 @@ fn new_model(state: &State, default_name: String, options: &IngestOptions) -> Re
     })
 }
 
-/// A record, and whether it was stored before.
-type Stored = (ModelRecord, bool);
-
-fn admit(
-    state: &State,
-    bench: &Bench,
-    network: NewNetwork<'_>,
-    new: NewModel,
-    observer: Observer<'_>,
-) -> Result<Stored> {
-    let Admitted { record, is_known } = admit::admit(state, bench, network, new, observer)?;
-    Ok((record, is_known))
-}
-
 /// Classes of a generated network's head until it is fine-tuned.
 const GENERATED_CLASSES: usize = 10;
 
@@ -342,7 +347,7 @@ fn generated(
     spec: &str,
     options: &IngestOptions,
     observer: Observer<'_>,
-) -> Result<Stored> {
+) -> Result<Admitted> {
     if spec == crate::encoder::backbone::SPEC {
         let (graph, input) = crate::encoder::backbone::network()?;
         let config = "efficientnet-lite0".to_owned();
@@ -351,7 +356,7 @@ fn generated(
         let (space, numbers) = (bundle::BUILT_IN.to_owned(), Vec::new());
         new.architecture = Some(Architecture { space, config, numbers });
         let network = NewNetwork { graph: &graph, input: &input };
-        return admit(state, bench, network, new, observer);
+        return admit::admit(state, bench, network, new, observer);
     }
     if spec.split_once(':').is_some_and(|(space, _)| space == bundle::BUILT_IN) {
         return Err(Error::input(format!(
@@ -364,7 +369,7 @@ fn generated(
     new.architecture =
         Some(Architecture { space: made.space, config: made.config, numbers: made.numbers });
     let network = NewNetwork { graph: &made.graph, input: &made.input };
-    admit(state, bench, network, new, observer)
+    admit::admit(state, bench, network, new, observer)
 }
 
 fn file(
@@ -373,7 +378,7 @@ fn file(
     path: &Path,
     options: &IngestOptions,
     observer: Observer<'_>,
-) -> Result<(Stored, Option<String>)> {
+) -> Result<(Admitted, Vec<String>)> {
     let IngestOptions { space, input, limits, .. } = options;
     let reading = Reading { space: space.as_deref(), hints: input, limits };
     let source = network_source::read(path, &reading)?;
@@ -385,12 +390,19 @@ fn file(
     new.tags = source.described.tags.into_iter().chain(new.tags).collect();
     new.class_names = source.described.class_names;
     let network = NewNetwork { graph: &source.graph, input: &source.input };
-    let stored = admit(state, bench, network, new, observer).map_err(|error| match error {
+    let stored = admit::admit(state, bench, network, new, observer);
+    let stored = stored.map_err(|error| match error {
         Error::Graph(inner) => network_source::located(path, inner),
         other => other,
     })?;
-    Ok((stored, source.note))
+    let headless = stored.record.not_runnable.is_none() && find_head(&source.graph).is_none();
+    let notes = source.note.into_iter().chain(headless.then(|| NOT_TUNABLE.to_owned()));
+    Ok((stored, notes.collect()))
 }
+
+/// What a head is wanted for, and what goes without.
+const NOT_TUNABLE: &str =
+    "it has no last linear layer: it can be found and measured, but not fine-tuned";
 
 /// Stores references by one commit; if one of them is refused by it, one by one.
 fn references(state: &State, batch: Vec<(String, Reference)>) -> Result<Vec<Ingested>> {
@@ -418,26 +430,38 @@ fn apply_references(
 ) -> Result<Vec<Ingested>> {
     let (mut known, mut additions, mut new_tasks) = (Vec::new(), Vec::new(), BTreeMap::new());
     for (_, reference) in batch {
-        let (addition, tasks) = addition(state, reference)?;
+        let Training { seen, results, tasks } = training(state, &reference.options)?;
         new_tasks.extend(tasks.into_iter().map(|task| (task.id, task)));
-        known.push(matches!(addition.subject, Subject::Stored(_)));
+        let addition = addition(state, reference, seen, results.clone())?;
+        known.push(match addition.subject {
+            Subject::Stored(row) => Some(results::differences(&state.store, row, &results)?),
+            Subject::New(..) => None,
+        });
         additions.push(addition);
     }
     let new_tasks: Vec<TaskRecord> = new_tasks.into_values().collect();
     let tasks = Tasks { new: &new_tasks, replaced: None };
     let records = results::apply(state, ordered, &tasks, additions)?;
     let stored = records.into_iter().zip(known).zip(batch);
-    let line = |((record, is_known), (shown, reference)): (Stored, &(String, Reference))| {
-        ingested(shown.clone(), (record, is_known), &reference.options, reference.params)
+    let line = |((record, known), (shown, reference)): (_, &(String, Reference))| {
+        let is_known = Option::is_some(&known);
+        let stored = Admitted { record, is_known, differences: known.unwrap_or_default() };
+        ingested(shown.clone(), stored, &reference.options, reference.params)
     };
     Ok(stored.map(line).collect())
 }
 
-fn addition(state: &State, reference: &Reference) -> Result<(Addition, Vec<TaskRecord>)> {
+fn addition(
+    state: &State,
+    reference: &Reference,
+    seen: Vec<TaskId>,
+    results: Vec<Known>,
+) -> Result<Addition> {
     let Reference { uri, params, options } = reference;
-    let Training { seen, results, tasks } = training(state, options)?;
+    let name = options.name.clone().unwrap_or_else(|| uri.clone());
+    admit_name::check("model", &name)?;
     let new = NewReference {
-        name: options.name.clone().unwrap_or_else(|| uri.clone()),
+        name,
         uri: uri.clone(),
         license: options.license.clone(),
         tags: options.tags.clone(),
@@ -445,5 +469,5 @@ fn addition(state: &State, reference: &Reference) -> Result<(Addition, Vec<TaskR
         results,
         params: *params,
     };
-    Ok((results::reference(&state.store, new)?, tasks))
+    results::reference(&state.store, new)
 }

@@ -21,11 +21,11 @@ pub struct InitOptions {
 pub struct InitReport {
     /// The zoo.
     pub zoo: PathBuf,
-    /// Models from the starter bundles.
+    /// Models that it holds.
     pub models: usize,
     /// Tasks, the built-in benchmark tasks included.
     pub tasks: usize,
-    /// Pairs from the starter bundles.
+    /// Results, of each kind the latest.
     pub pairs: usize,
 }
 
@@ -63,11 +63,8 @@ fn fill(
 ) -> Result<(Generation, InitReport)> {
     let built_in = Path::new("built-in benchmark tasks");
     bundle::import(store, benchmark::TASKS, built_in)?;
-    let (mut models, mut pairs) = (0, 0);
     for (file, origin) in starters.into_iter().zip(&options.starters) {
-        let counts = bundle::import(store, std::io::BufReader::new(file), origin)?;
-        models += counts.models;
-        pairs += counts.pairs;
+        bundle::import(store, std::io::BufReader::new(file), origin)?;
     }
     let set = training_set::load(store)?;
     let mut go_on = |_, _, _| std::ops::ControlFlow::Continue(());
@@ -75,9 +72,14 @@ fn fill(
     let notes = format!("{} tasks, {} pairs", set.tasks.len(), set.pairs.len());
     let prepared = generation::prepare(store, generation::Candidate { encoders, notes })?;
     let current = generation::install(store, prepared)?;
-    let zoo = path.to_path_buf();
-    let tasks = set.tasks.len();
-    Ok((current, InitReport { zoo, models, tasks, pairs }))
+    // Counted in the zoo: bundles may share models and results.
+    let report = InitReport {
+        zoo: path.to_path_buf(),
+        models: store.models()?.count(),
+        tasks: store.tasks()?.len(),
+        pairs: store.pairs()?.len(),
+    };
+    Ok((current, report))
 }
 
 fn open_starter(path: &Path) -> Result<std::fs::File> {

@@ -1,6 +1,7 @@
 //! The models of a zoo.
 
-use crate::state::{self, State};
+use crate::state::State;
+use crate::steps::search;
 use crate::steps::summary::{self, ModelSummary};
 use crate::{Error, Result};
 use std::str::FromStr;
@@ -50,7 +51,7 @@ pub(crate) fn run(zoo: &State, options: &ListOptions) -> Result<Vec<ModelSummary
     let mut models = Vec::new();
     for model in zoo.store.models()? {
         let model = model?;
-        if options.filter.matches(&state::attributes(&model)) {
+        if search::permits(&options.filter, &model) {
             models.push(summary::summary(&zoo.store, model)?);
         }
     }

@@ -125,7 +125,7 @@ pub(crate) fn run(
         (report.measurements.is_empty(), options.missing, report.unmeasured.first())
     {
         return Err(Error::input(format!(
-            "none of {} models could be measured; the first, {model}: {reason}",
+            "expected a model that can be measured, found none (tried: {}); the first, {model}: {reason}",
             chosen.len()
         )));
     }

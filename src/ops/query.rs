@@ -4,7 +4,7 @@ use crate::encoder::TaskEncoding;
 use crate::state::{self, Generation, State};
 use crate::steps::dataset::{self, DatasetSource, SampleOptions};
 use crate::steps::known;
-use crate::steps::search::Found;
+use crate::steps::search::{self, Found};
 use crate::steps::{self, summary};
 use crate::{Error, Observer, Result};
 use serde::Serialize;
@@ -142,8 +142,13 @@ pub(crate) fn run(
     if options.k == 0 {
         return Err(Error::input("k: expected at least 1, found 0"));
     }
+    refuse_missing_device(state)?;
     state.refresh()?;
     let generation = state.generation();
+    // The backbone takes seconds, and is not asked for an answer that is empty whatever it says.
+    if !search::finds_any(state, &generation, &options.filter)? {
+        return Ok(nothing(&generation, dataset::check(state, source, &options.sample)?));
+    }
     let mut times = QueryTimes::default();
     let start = Instant::now();
     let query = dataset::query(state, source, &options.sample, &mut *observer)?;
@@ -166,7 +171,6 @@ pub(crate) fn run(
         unprobed = rerank(state, &generation, asked, &mut found, (options, observer))?;
         times.rerank = milliseconds(start);
     }
-    let zoo_is_empty = found.is_empty() && generation.vector_count() == 0;
     found.truncate(options.k);
     let hits = found.into_iter().enumerate();
     let hits = hits.map(|(index, found)| hit(state, index + 1, found)).collect::<Result<_>>()?;
@@ -180,8 +184,39 @@ pub(crate) fn run(
         times_ms: times,
         unprobed,
         skipped: query.skipped,
-        zoo_is_empty,
+        zoo_is_empty: false,
     })
+}
+
+/// A device that was named must be there, whether or not this query needs it; any other is looked for when it is needed.
+#[cfg(feature = "torch")]
+fn refuse_missing_device(state: &State) -> Result<()> {
+    use crate::graph::exec::{Device, device};
+    match state.options.device {
+        named @ Device::Cuda(_) => Ok(device::check(named)?),
+        Device::Auto | Device::Cpu => Ok(()),
+    }
+}
+
+#[cfg(not(feature = "torch"))]
+fn refuse_missing_device(_: &State) -> Result<()> {
+    Ok(())
+}
+
+/// The answer where no model matches.
+fn nothing(generation: &Generation, dataset: String) -> QueryReport {
+    QueryReport {
+        dataset,
+        hits: Vec::new(),
+        generation: generation.record.number,
+        recipe: generation.encoders.recipe().to_owned(),
+        encoders: dataset::hex(&generation.fingerprint),
+        nearest_tasks: Vec::new(),
+        times_ms: QueryTimes::default(),
+        unprobed: Vec::new(),
+        skipped: Vec::new(),
+        zoo_is_empty: generation.vector_count() == 0,
+    }
 }
 
 fn milliseconds(start: Instant) -> f64 {

@@ -58,7 +58,7 @@ fn parse(table: &Table) -> Result<Vec<Reported>> {
     let [model, task, accuracy] =
         table.columns([&["model"], &["dataset", "task"], &["accuracy"]])?;
     let params = table.column(&["params"])?;
-    table.map(|record| {
+    let reported = table.map(|record| {
         let (model, task) = (&record[model], &record[task]);
         admit_name::check("model", model)?;
         admit_name::check("task", task)?;
@@ -74,10 +74,30 @@ fn parse(table: &Table) -> Result<Vec<Reported>> {
             accuracy,
             params: params.map(parse_count).transpose()?,
         })
-    })
+    })?;
+    refuse_contradictions(table, &reported)?;
+    Ok(reported)
 }
 
-/// What is reported of one model; of several results on a task the last one counts.
+/// One result may be repeated, but not with another accuracy: nothing says which of them counts.
+fn refuse_contradictions(table: &Table, reported: &[Reported]) -> Result<()> {
+    let mut first: HashMap<(&str, &str), usize> = HashMap::new();
+    for (at, result) in reported.iter().enumerate() {
+        let Reported { model, task, accuracy, params: _ } = result;
+        let earlier = *first.entry((model, task)).or_insert(at);
+        let known = reported[earlier].accuracy;
+        if known != *accuracy {
+            return Err(Error::input(format!(
+                "{}: {model} on {task}: expected {known} as in {}, found {accuracy}: leave one of the lines out",
+                table.place(at),
+                table.place(earlier)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What is reported of one model.
 #[derive(Default)]
 struct OfModel {
     results: BTreeMap<TaskId, f32>,

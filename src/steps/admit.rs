@@ -2,7 +2,7 @@
 
 use super::benchmark::{self, Benchmark};
 use super::dataset::Samples;
-use super::results::{self, Addition, Subject, Tasks};
+use super::results::{self, Addition, Difference, Subject, Tasks};
 use super::{admit_name, embed, probe};
 use crate::encoder::signature;
 use crate::graph::cost::{self, GraphCost};
@@ -84,6 +84,8 @@ pub struct Admitted {
     pub record: ModelRecord,
     /// Whether the very same network was stored already.
     pub is_known: bool,
+    /// Where a result that came with it is not what was stored.
+    pub differences: Vec<Difference>,
 }
 
 /// Single-sample runs whose median is a network's latency.
@@ -144,7 +146,7 @@ pub fn admit(
         let tasks = Tasks { new: &new.tasks, replaced: None };
         let addition = Addition { subject, seen: Vec::new(), results };
         let record = results::apply(state, ordered, &tasks, vec![addition])?.remove(0);
-        Ok(Admitted { record, is_known: false })
+        Ok(Admitted { record, is_known: false, differences: Vec::new() })
     })
 }
 
@@ -155,11 +157,12 @@ fn add_results(
     stored: ModelRecord,
     new: NewModel,
 ) -> Result<Admitted> {
+    let differences = results::differences(&state.store, stored.row, &new.results)?;
     let results = results::unheard(&state.store, stored.row, new.results)?;
     let addition = Addition { subject: Subject::Stored(stored.row), seen: new.seen, results };
     let tasks = Tasks { new: &new.tasks, replaced: None };
     let record = results::apply(state, ordered, &tasks, vec![addition])?.remove(0);
-    Ok(Admitted { record, is_known: true })
+    Ok(Admitted { record, is_known: true, differences })
 }
 
 /// Where a network lies once it is stored.

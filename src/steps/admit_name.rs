@@ -6,10 +6,13 @@ use tans_storage::Store;
 /// Names are keys in the store, and keys stay short.
 const NAME_BYTES_MAX: usize = 1024;
 
-/// Refuses what cannot be the name of a model or task (`what`): nothing, a very long text, control characters.
+/// Refuses what cannot be the name of a model or task (`what`): nothing, blanks at an end, a very long text, control
+/// characters.
 pub fn check(what: &str, name: &str) -> Result<()> {
     let found = match name {
         "" => "an empty one".to_owned(),
+        blank if blank.trim().is_empty() => "nothing but blanks".to_owned(),
+        loose if loose.trim() != loose => format!("blanks at an end of {loose:?}"),
         long if long.len() > NAME_BYTES_MAX => format!("{} bytes", long.len()),
         odd if odd.chars().any(char::is_control) => format!("control characters in {odd:?}"),
         _ => return Ok(()),
@@ -24,7 +27,8 @@ pub fn refuse_taken(store: &Store, name: &str) -> Result<()> {
     check("model", name)?;
     match store.model_by_name(name)? {
         Some(other) => Err(Error::input(format!(
-            "the name {name:?} belongs to another model ({}); choose another with --name",
+            "the name {name:?} belongs to another model ({}); choose another with --name, or take several networks in by \
+            a manifest or by the folder above them, which names them by their paths",
             other.id
         ))),
         None => Ok(()),

@@ -28,6 +28,9 @@ const TASK_ROWS_MAX: usize = 64;
 /// Space name of networks that every build carries; a bundle names them instead of repeating their weights.
 pub const BUILT_IN: &str = "backbone";
 
+/// The first member, which says what the others are.
+const MANIFEST: &str = "manifest.json";
+
 /// A bundle names at most this many bytes per member.
 const MEMBER_BYTES_MAX: u64 = 1 << 30;
 
@@ -134,7 +137,7 @@ pub fn export(store: &Store, weights: Weights, out: &mut dyn Write) -> Result<Co
     }
     let mut archive = tar::Builder::new(out);
     let json = serde_json::to_vec(&manifest).map_err(|error| Error::input(error.to_string()))?;
-    append(&mut archive, "manifest.json", &json)?;
+    append(&mut archive, MANIFEST, &json)?;
     append(&mut archive, "tasks.safetensors", &task_tensors(store, &tasks)?)?;
     append(&mut archive, "signatures.safetensors", &signatures(store, &models)?)?;
     for (index, model) in models.iter().enumerate().filter(|_| weights == Weights::Half) {
@@ -295,23 +298,42 @@ fn export_model(
     append(archive, &format!("models/{index}.safetensors"), &safetensors::write(&weights, &[])?)
 }
 
+/// Why an archive ends before its time. What `tar` says of foreign bytes repeats them, and is left out.
+fn unreadable(error: std::io::Error, origin: &Path, members_read: usize) -> Error {
+    match members_read {
+        _ if error.raw_os_error().is_some() => Error::file("cannot read", origin, error),
+        0 => not_a_bundle(origin, "no tar archive"),
+        count => truncated(origin, &format!("damage after member {count}")),
+    }
+}
+
+fn not_a_bundle(origin: &Path, found: &str) -> Error {
+    Error::input(format!(
+        "{}: expected a starter bundle as `tans export ZOO --starter` writes it, found {found}",
+        origin.display()
+    ))
+}
+
+fn truncated(origin: &Path, found: &str) -> Error {
+    Error::input(format!(
+        "{}: the starter bundle is truncated or damaged: expected all of its members, found {found}; copy it again",
+        origin.display()
+    ))
+}
+
 /// Members of a bundle, read and checked for size.
 struct Members(HashMap<String, Vec<u8>>);
 
 impl Members {
     fn read(bytes: impl Read, origin: &Path) -> Result<Self> {
-        let unreadable = |error| Error::file("cannot read", origin, error);
-        let mut members = HashMap::new();
+        let mut members: HashMap<String, Vec<u8>> = HashMap::new();
         let mut archive = tar::Archive::new(bytes);
-        let no_tar = |error: std::io::Error| {
-            Error::input(format!(
-                "{}: expected a starter bundle as `tans export ZOO --starter` writes it, found no tar archive: {error}",
-                origin.display()
-            ))
-        };
-        for entry in archive.entries().map_err(unreadable)? {
-            let entry = entry.map_err(no_tar)?;
-            let name = entry.path().map_err(unreadable)?.to_string_lossy().into_owned();
+        let entries = archive.entries().map_err(|error| unreadable(error, origin, 0))?;
+        for entry in entries {
+            let read = members.len();
+            let failed = |error| unreadable(error, origin, read);
+            let entry = entry.map_err(failed)?;
+            let name = entry.path().map_err(failed)?.to_string_lossy().into_owned();
             let size = entry.size();
             if size > MEMBER_BYTES_MAX {
                 return Err(Error::input(format!(
@@ -320,19 +342,25 @@ impl Members {
                 )));
             }
             let mut content = Vec::new();
-            entry.take(size).read_to_end(&mut content).map_err(unreadable)?;
+            entry.take(size).read_to_end(&mut content).map_err(failed)?;
+            if content.len() as u64 != size {
+                let found = format!("{} of {size} bytes of {name}", content.len());
+                return Err(truncated(origin, &found));
+            }
             members.insert(name, content);
+        }
+        if !members.contains_key(MANIFEST) {
+            let found = match members.len() {
+                0 => "an empty archive".to_owned(),
+                _ => format!("a tar archive without {MANIFEST}"),
+            };
+            return Err(not_a_bundle(origin, &found));
         }
         Ok(Self(members))
     }
 
     fn take(&mut self, name: &str, origin: &Path) -> Result<Vec<u8>> {
-        self.0.remove(name).ok_or_else(|| {
-            Error::input(format!(
-                "{}: not a starter bundle: expected a member {name}, found none",
-                origin.display()
-            ))
-        })
+        self.0.remove(name).ok_or_else(|| truncated(origin, &format!("no member {name}")))
     }
 
     fn tensors(&mut self, name: &str, origin: &Path) -> Result<HashMap<String, Weight>> {
@@ -347,12 +375,9 @@ impl Members {
 /// Models arrive without embeddings: the caller installs a generation afterwards.
 pub fn import(store: &Store, bytes: impl Read, origin: &Path) -> Result<Counts> {
     let mut members = Members::read(bytes, origin)?;
-    let manifest: Manifest = serde_json::from_slice(&members.take("manifest.json", origin)?)
-        .map_err(|error| {
-            Error::input(format!(
-                "{}: not a starter bundle: manifest.json: {error}",
-                origin.display()
-            ))
+    let manifest: Manifest =
+        serde_json::from_slice(&members.take(MANIFEST, origin)?).map_err(|error| {
+            Error::input(format!("{}: not a starter bundle: {MANIFEST}: {error}", origin.display()))
         })?;
     if manifest.version != VERSION {
         return Err(Error::input(format!(

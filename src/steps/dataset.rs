@@ -36,6 +36,15 @@ impl DatasetSource {
             None => Self::Path(PathBuf::from(text)),
         }
     }
+
+    /// Images in memory as `numpy.save` writes them, with a label each: every type and shape that an .npz may have.
+    ///
+    /// # Errors
+    /// `Error::Data` for an array that holds no images.
+    pub fn from_npy(images: &[u8], labels: Vec<u32>) -> Result<Self> {
+        let images = data::open_npy_images("images", images)?;
+        Ok(Self::Images { name: "arrays".to_owned(), images, labels })
+    }
 }
 
 /// How many samples of a dataset are used, and for what.
@@ -113,7 +122,13 @@ pub fn samples(source: &DatasetSource, options: &SampleOptions) -> Result<Sample
 /// The last part of a path without a suffix.
 pub fn dataset_name(path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    path.file_stem().map_or_else(|| "dataset".into(), |stem| stem.to_string_lossy().into_owned())
+    let stem =
+        path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    // It becomes a part of names, which have no blanks at an end.
+    match stem.trim() {
+        "" => "dataset".to_owned(),
+        name => name.to_owned(),
+    }
 }
 
 /// Samples, decodes and splits an opened dataset of images.
@@ -234,7 +249,7 @@ pub fn reference_task(name: &str) -> TaskRecord {
 pub struct Query {
     /// What to call it.
     pub name: String,
-    /// Identity as a task, stored or not; bare rows have none.
+    /// Identity as a task, stored or not; rows whose file names none have none.
     pub task: Option<TaskId>,
     /// Measured sample.
     pub sample: TaskSample,
@@ -244,6 +259,18 @@ pub struct Query {
     pub skipped: Vec<(String, String)>,
     /// Milliseconds in the backbone (0 for cached rows, stored tasks and feature rows).
     pub backbone_ms: f64,
+}
+
+/// Finds out as far as that costs nothing whether `query` would take a dataset, and what it is called.
+pub fn check(state: &State, source: &DatasetSource, options: &SampleOptions) -> Result<String> {
+    match source {
+        DatasetSource::Task(name) => Ok(stored_query(&state.store, name)?.name),
+        DatasetSource::Path(path) => match data::open(path)? {
+            Dataset::Rows(rows) => Ok(rows_query(state, path, rows, options)?.name),
+            Dataset::Images(_) => check_options(options).map(|()| dataset_name(path)),
+        },
+        DatasetSource::Images { name, .. } => check_options(options).map(|()| name.clone()),
+    }
 }
 
 /// Measures whatever the user named: a stored task, feature rows, or images through the backbone.
@@ -317,7 +344,7 @@ fn rows_query(
     }
     Ok(Query {
         name: dataset_name(path),
-        task: None,
+        task: dataset.task.map(TaskId),
         sample,
         samples: None,
         skipped: Vec::new(),

@@ -4,6 +4,7 @@ use super::admit;
 use super::dataset::Samples;
 use super::feature_cache;
 use super::search::{self, Found};
+use super::summary;
 use crate::encoder::TaskEncoding;
 use crate::encoder::belief::{Belief, Candidate};
 use crate::encoder::ridge::RidgeProbe;
@@ -44,7 +45,7 @@ pub fn rerank(
         .map(|(hit, vector)| Candidate {
             prediction: hit.prediction,
             vector,
-            runnable: hit.model.graph.is_some() && hit.model.not_runnable.is_none(),
+            runnable: summary::is_runnable(&hit.model),
         })
         .collect();
     let mut belief = Belief::new(task, &candidates);

@@ -107,6 +107,32 @@ pub fn unheard(store: &Store, row: u64, stated: Vec<Known>) -> Result<Vec<Known>
     Ok(stated.into_iter().filter(is_new).collect())
 }
 
+/// A stated result of a stored model that is not what the zoo has of its task and kind.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Difference {
+    /// What is stated.
+    pub stated: f32,
+    /// What the zoo has.
+    pub stored: f32,
+    /// Whether it was never recorded, so that it takes the place of the stored one.
+    pub is_news: bool,
+}
+
+/// What the stated results of a stored model change, or would have changed before they were superseded.
+pub fn differences(store: &Store, row: u64, stated: &[Known]) -> Result<Vec<Difference>> {
+    if stated.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (pairs, news) = (store.pairs_of_model(row)?, unheard(store, row, stated.to_vec())?);
+    let difference = |known: &Known| {
+        let &(task, kind, stated) = known;
+        let pair = pairs.iter().find(|pair| (pair.task, pair.kind) == (task, kind))?;
+        let is_news = news.contains(known);
+        (pair.accuracy != stated).then_some(Difference { stated, stored: pair.accuracy, is_news })
+    };
+    Ok(stated.iter().filter_map(difference).collect())
+}
+
 /// Commits a task of its own.
 #[cfg(feature = "torch")]
 pub fn commit_task(state: &State, task: &TaskRecord) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Search of the current generation, with records and predictions: what a lookup consists of.
 
 use super::known::Measured;
+use super::summary;
 use crate::Result;
 use crate::encoder::{Prediction, TaskEncoding};
 use crate::state::{Generation, State, attributes};
@@ -36,20 +37,59 @@ pub fn search(
     filter: &Filter,
     k: usize,
 ) -> Result<Vec<Found>> {
-    let query = Embedding::new(task.vector.clone(), generation.encoders.dim())?;
-    let delta = generation.delta.read().unwrap_or_else(PoisonError::into_inner);
-    let options = SearchOptions { k, ..SearchOptions::default() };
-    let neighbours =
-        tans_index::search(generation.segment.as_ref(), &delta, &query, filter, &options)?;
-    drop(delta);
-    let mut found = Vec::with_capacity(neighbours.len());
-    for neighbour in neighbours {
-        // A model that was removed since the search is no answer.
-        let Some(model) = state.store.model(neighbour.key)? else { continue };
-        let prediction = generation.encoders.predict(task, neighbour.cosine);
-        found.push(Found::new(model, neighbour.cosine, prediction));
+    let found = nearest(state, generation, &task.vector, filter, k)?;
+    let predicted = found.into_iter().map(|(model, cosine)| {
+        Found::new(model, cosine, generation.encoders.predict(task, cosine))
+    });
+    Ok(predicted.collect())
+}
+
+/// Whether a search with this filter finds anything, whatever it is asked.
+pub fn finds_any(state: &State, generation: &Generation, filter: &Filter) -> Result<bool> {
+    if filter.is_empty() {
+        return Ok(generation.vector_count() > 0);
     }
-    Ok(found)
+    let mut vector = vec![0.0; generation.encoders.dim()];
+    vector[0] = 1.0;
+    Ok(!nearest(state, generation, &vector, filter, 1)?.is_empty())
+}
+
+/// Whether a model keeps to a filter: what its record knows and the index does not is looked at here.
+pub fn permits(filter: &Filter, model: &ModelRecord) -> bool {
+    filter.matches(&attributes(model)) && (!filter.runnable || summary::is_runnable(model))
+}
+
+/// The `k` models whose vectors are nearest to one, with their cosines.
+fn nearest(
+    state: &State,
+    generation: &Generation,
+    vector: &[f32],
+    filter: &Filter,
+    k: usize,
+) -> Result<Vec<(ModelRecord, f32)>> {
+    let query = Embedding::new(vector.to_vec(), generation.encoders.dim())?;
+    let mut wanted = k;
+    loop {
+        let delta = generation.delta.read().unwrap_or_else(PoisonError::into_inner);
+        let options = SearchOptions { k: wanted, ..SearchOptions::default() };
+        let segment = generation.segment.as_ref();
+        let neighbours = tans_index::search(segment, &delta, &query, filter, &options)?;
+        drop(delta);
+        let is_all = neighbours.len() < wanted;
+        let mut found = Vec::with_capacity(neighbours.len());
+        for neighbour in neighbours {
+            // A model that was removed since the search is no answer, and operations are counted of some references: of
+            // those from a bundle that left its weights out.
+            let model = state.store.model(neighbour.key)?;
+            let permitted = |model: &ModelRecord| !filter.runnable || summary::is_runnable(model);
+            found.extend(model.filter(permitted).map(|model| (model, neighbour.cosine)));
+        }
+        if is_all || !filter.runnable || found.len() >= k {
+            found.truncate(k);
+            return Ok(found);
+        }
+        wanted = wanted.saturating_mul(4);
+    }
 }
 
 /// One model as a search would find it; `None` where it is gone or the filter excludes it.
@@ -62,7 +102,7 @@ pub fn one(
 ) -> Result<Option<Found>> {
     let Some(model) = state.store.model(row)? else { return Ok(None) };
     let vector = state.store.embedding(generation.record.encoder, row)?;
-    let vector = vector.filter(|_| filter.matches(&attributes(&model)));
+    let vector = vector.filter(|_| permits(filter, &model));
     Ok(vector.map(|vector| {
         let cosine = cosine(&vector, task);
         let prediction = generation.encoders.predict(task, cosine);

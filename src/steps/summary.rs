@@ -75,6 +75,11 @@ pub fn status(model: &ModelRecord) -> String {
     }
 }
 
+/// Whether its network lies here and can be run.
+pub fn is_runnable(model: &ModelRecord) -> bool {
+    model.graph.is_some() && model.not_runnable.is_none()
+}
+
 /// The summary of a record.
 pub fn summary(store: &Store, model: ModelRecord) -> Result<ModelSummary> {
     let source_tasks = task_names(store, &model.seen)?;

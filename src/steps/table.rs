@@ -102,6 +102,12 @@ impl Table {
         rows.map(|(line, record)| read(record).map_err(|error| place(line, error))).collect()
     }
 
+    /// The place in the file of one of the lines that `map` reads.
+    pub fn place(&self, index: usize) -> String {
+        let line = self.rows.get(index).map_or(0, |(line, _)| *line);
+        format!("{}:{line}", self.path)
+    }
+
     fn shown(&self) -> String {
         self.header.iter().collect::<Vec<_>>().join(",")
     }

@@ -56,6 +56,24 @@ pub fn afraid_of_the_dark() -> Vec<u8> {
     [number(1, 8), bytes(7, &graph), bytes(8, &number(2, 17))].concat()
 }
 
+/// A network whose logits come from a layer with two inputs that depend on the image: it has no head to replace.
+pub fn headless() -> Vec<u8> {
+    let graph = [
+        node("GlobalAveragePool", &["x"], "mean"),
+        node("Flatten", &["mean"], "features"),
+        node("MatMul", &["features", "weight"], "left"),
+        node("MatMul", &["features", "other"], "right"),
+        node("Mul", &["left", "right"], "logits"),
+        bytes(2, b"headless"),
+        weight("weight", &[3, 2], &[1.0, -1.0, 0.5, 0.25, -0.5, 2.0]),
+        weight("other", &[3, 2], &[0.5, 1.0, -0.5, 0.75, 0.5, 1.0]),
+        value(11, "x", &[1, 3, 8, 8]),
+        value(12, "logits", &[1, 2]),
+    ]
+    .concat();
+    [number(1, 8), bytes(7, &graph), bytes(8, &number(2, 17))].concat()
+}
+
 /// A network that adds the mean of 96 MB of zeros, which it makes itself, to the mean of each channel.
 pub fn maker_of_constants() -> Vec<u8> {
     let sides: Vec<u8> =

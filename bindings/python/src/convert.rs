@@ -1,11 +1,11 @@
 //! Between Python's values and the library's: arrays in, dictionaries out.
 
-use crate::errors::TansError;
-use pyo3::exceptions::PyValueError;
+use crate::errors::{InputError, TansError, raise};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict};
 use std::path::PathBuf;
-use tans::{DatasetSource, Image};
+use tans::DatasetSource;
 
 /// A value as Python sees it in the output of `--json`.
 pub fn to_python<'py>(
@@ -32,7 +32,7 @@ impl Exported {
         let py = source.py();
         let wrong = |expected: &str| {
             let found = source.get_type().to_string();
-            PyValueError::new_err(format!("source: expected {expected}, found {found}"))
+            InputError::new_err(format!("source: expected {expected}, found {found}"))
         };
         // Whoever has a module has imported torch.
         let torch = py.import("sys")?.getattr("modules")?.call_method1("get", ("torch",))?;
@@ -70,55 +70,62 @@ pub fn dataset(
     labels: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<DatasetSource> {
     match labels {
-        Some(labels) => Ok(DatasetSource::Images {
-            name: "arrays".to_owned(),
-            images: images(dataset)?,
-            labels: self::labels(labels)?,
-        }),
+        Some(labels) => {
+            let labels = self::labels(labels)?;
+            DatasetSource::from_npy(npy(dataset)?.as_bytes(), labels).map_err(raise)
+        }
         None => {
             let path: PathBuf = dataset.extract().map_err(|_| {
                 let message = "dataset: expected a path, task:NAME, or images with labels";
-                PyValueError::new_err(message)
+                InputError::new_err(message)
             })?;
             Ok(DatasetSource::parse(&path.to_string_lossy()))
         }
     }
 }
 
-/// Whatever numpy takes for an array, its element type and shape.
-fn array<'py>(values: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, String, Vec<usize>)> {
-    let array = values.py().import("numpy")?.call_method1("asarray", (values,))?;
+/// Whatever numpy takes for an array (`what`), its element type and shape.
+fn array<'py>(
+    values: &Bound<'py, PyAny>,
+    what: &str,
+) -> PyResult<(Bound<'py, PyAny>, String, Vec<usize>)> {
+    let numpy = values.py().import("numpy")?;
+    let array = numpy.call_method1("asarray", (values,)).map_err(|error| wrong(what, error))?;
     let dtype = array.getattr("dtype")?.str()?.to_string();
     let shape = array.getattr("shape")?.extract()?;
     Ok((array, dtype, shape))
 }
 
-fn images(images: &Bound<'_, PyAny>) -> PyResult<Vec<Image>> {
-    let (array, dtype, shape) = array(images)?;
-    let (height, width, channels) = match (dtype.as_str(), &shape[..]) {
-        ("uint8", &[_, height @ (1..), width @ (1..)]) => (height, width, 1),
-        ("uint8", &[_, height @ (1..), width @ (1..), channels @ (1 | 3)]) => {
-            (height, width, channels)
+/// What numpy refuses as a value or type is wrong input; anything else stays what it is.
+fn wrong(what: &str, error: PyErr) -> PyErr {
+    Python::attach(|py| {
+        let is_input =
+            error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyTypeError>(py);
+        match is_input {
+            true => InputError::new_err(format!("{what}: expected an array, found {error}")),
+            false => error,
         }
-        _ => {
-            return Err(PyValueError::new_err(format!(
-                "images: expected uint8 [n, height, width], [n, height, width, 1] or [n, height, width, 3], found {dtype} {shape:?}"
-            )));
-        }
-    };
-    let bytes = array.call_method0("tobytes")?;
-    let bytes = bytes.cast::<PyBytes>()?.as_bytes();
-    let image = |pixels: &[u8]| Image::new(width, height, channels, pixels.to_vec());
-    let images: Option<Vec<Image>> =
-        bytes.chunks_exact(height * width * channels).map(image).collect();
-    images.ok_or_else(|| PyValueError::new_err("images: expected at least 1x1 pixels"))
+    })
+}
+
+/// An array as `numpy.save` writes it.
+fn npy<'py>(values: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    let py = values.py();
+    let (array, ..) = array(values, "images")?;
+    let numpy = py.import("numpy")?;
+    let array = numpy.call_method1("ascontiguousarray", (array,))?;
+    let file = py.import("io")?.call_method0("BytesIO")?;
+    let options = [("allow_pickle", false)].into_py_dict(py)?;
+    let saved = numpy.call_method("save", (&file, array), Some(&options));
+    saved.map_err(|error| wrong("images", error))?;
+    Ok(file.call_method0("getvalue")?.cast_into::<PyBytes>()?)
 }
 
 fn labels(labels: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
-    let (array, dtype, shape) = array(labels)?;
+    let (array, dtype, shape) = array(labels, "labels")?;
     let kind: String = array.getattr("dtype")?.getattr("kind")?.extract()?;
     if shape.len() != 1 || !matches!(kind.as_str(), "i" | "u" | "b") {
-        return Err(PyValueError::new_err(format!(
+        return Err(InputError::new_err(format!(
             "labels: expected integers [n], found {dtype} {shape:?}"
         )));
     }
@@ -127,7 +134,7 @@ fn labels(labels: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
     let label = |value: i128| {
         u32::try_from(value).map_err(|_| {
             let message = format!("labels: expected integers from 0 to 2^32 - 1, found {value}");
-            PyValueError::new_err(message)
+            InputError::new_err(message)
         })
     };
     values.into_iter().map(label).collect()

@@ -1,23 +1,48 @@
 //! One exception for each kind of the library's errors, and Ctrl-C during long work.
 
 use pyo3::create_exception;
-use pyo3::exceptions::PyException;
+use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyType};
 use std::ops::ControlFlow;
 use tans::{ErrorKind, Observer, Progress};
 
 create_exception!(tans, TansError, PyException, "An operation of tans failed.");
-create_exception!(
-    tans,
-    InputError,
-    TansError,
-    "The input is wrong: the message says what was expected."
-);
 create_exception!(tans, RefusedError, TansError, "The answer is no; nothing was changed.");
 create_exception!(tans, CancelledError, TansError, "The caller stopped the operation.");
 create_exception!(tans, ZooError, TansError, "The zoo or the disk failed.");
 create_exception!(tans, LockedError, ZooError, "Another process writes to the zoo.");
 create_exception!(tans, DamagedError, ZooError, "Stored bytes are wrong; `check` says which.");
+
+/// The exception of wrong input: a `TansError` and, as Python has it for bad arguments, a `ValueError`.
+pub struct InputError;
+
+impl InputError {
+    /// The class, made at its first use.
+    pub fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+        static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        let made = CLASS.get_or_try_init(py, || -> PyResult<Py<PyType>> {
+            let bases = (py.get_type::<TansError>(), py.get_type::<PyValueError>());
+            let content = PyDict::new(py);
+            content.set_item("__module__", "tans")?;
+            let doc = "The input is wrong: the message says what was expected.";
+            content.set_item("__doc__", doc)?;
+            let class = py.get_type::<PyType>().call1(("InputError", bases, content))?;
+            Ok(class.cast_into::<PyType>()?.unbind())
+        })?;
+        Ok(made.bind(py))
+    }
+
+    /// One to raise.
+    pub fn new_err(message: impl Into<String>) -> PyErr {
+        let message = message.into();
+        Python::attach(|py| match Self::class(py) {
+            Ok(class) => PyErr::from_type(class.clone(), (message,)),
+            Err(error) => error,
+        })
+    }
+}
 
 /// The exception of an error, with its message.
 pub fn raise(error: tans::Error) -> PyErr {

@@ -8,7 +8,6 @@ mod weight;
 use convert::{Exported, dataset, to_python};
 use errors::{CancelledError, DamagedError, InputError, LockedError};
 use errors::{RefusedError, TansError, ZooError, interruptible, raise};
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::collections::BTreeMap;
@@ -31,10 +30,10 @@ struct Zoo {
 impl Zoo {
     /// Which stored networks should be fine-tuned on this dataset?
     ///
-    /// `dataset`: uint8 images [n, height, width], [n, height, width, 1] or [n, height, width, 3] with n integer
-    /// `labels`, or a path, or `task:NAME`. Up to `rerank` networks are probed on it, for about `budget` seconds.
-    /// Returns a list of dictionaries, best first.
-    #[pyo3(signature = (dataset, labels=None, k=5, *, max_params=None, max_macs=None, max_latency_ms=None, licenses=None, tags=None, rerank=0, budget=None))]
+    /// `dataset`: images [n, height, width] or [n, height, width, 1, 3 or 4], uint8 or numbers in 0..1 or 0..255, with n
+    /// integer `labels`, or a path, or `task:NAME`. `runnable` leaves out references and networks that cannot be run here. Up to
+    /// `rerank` networks are probed on it, for about `budget` seconds. Returns a list of dictionaries, best first.
+    #[pyo3(signature = (dataset, labels=None, k=5, *, max_params=None, max_macs=None, max_latency_ms=None, licenses=None, tags=None, runnable=False, rerank=0, budget=None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn query<'py>(
         &self,
@@ -47,6 +46,7 @@ impl Zoo {
         max_latency_ms: Option<f32>,
         licenses: Option<Vec<String>>,
         tags: Option<BTreeMap<String, String>>,
+        runnable: bool,
         rerank: usize,
         budget: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -60,6 +60,7 @@ impl Zoo {
             latency_ms_max: max_latency_ms,
             licenses: licenses.unwrap_or_default(),
             tags: tags.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+            runnable,
         };
         let budget = budget.map(|budget| seconds("budget", budget)).transpose()?;
         let options = QueryOptions { k, filter, rerank, budget, ..QueryOptions::default() };
@@ -334,7 +335,7 @@ impl Zoo {
 
 fn seconds(name: &str, seconds: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(seconds)
-        .map_err(|error| PyValueError::new_err(format!("{name}: {error}, found {seconds}")))
+        .map_err(|error| InputError::new_err(format!("{name}: {error}, found {seconds}")))
 }
 
 /// Options of a zoo; rows of images are cached where the command line caches them unless `cache_dir` says otherwise.
@@ -369,7 +370,7 @@ fn open(
         "w" => false,
         _ => {
             let message = format!("mode: expected \"r\" or \"w\", found {mode:?}");
-            return Err(PyValueError::new_err(message));
+            return Err(InputError::new_err(message));
         }
     };
     let options = options(read_only, cache_dir, device, wait)?;
@@ -410,7 +411,7 @@ fn binding(exports: &Bound<'_, PyModule>) -> PyResult<()> {
     exports.add_function(wrap_pyfunction!(init, exports)?)?;
     exports.add_function(wrap_pyfunction!(restore, exports)?)?;
     exports.add("TansError", py.get_type::<TansError>())?;
-    exports.add("InputError", py.get_type::<InputError>())?;
+    exports.add("InputError", InputError::class(py)?)?;
     exports.add("RefusedError", py.get_type::<RefusedError>())?;
     exports.add("CancelledError", py.get_type::<CancelledError>())?;
     exports.add("ZooError", py.get_type::<ZooError>())?;

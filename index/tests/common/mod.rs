@@ -55,6 +55,7 @@ pub fn filters() -> Vec<(&'static str, Filter)> {
     let words = |words: &[&str]| words.iter().map(ToString::to_string).collect();
     vec![
         ("all", Filter::default()),
+        ("runnable", Filter { runnable: true, ..Filter::default() }),
         ("half", Filter { macs_max: Some(499), ..Filter::default() }),
         ("known latency", Filter { latency_ms_max: Some(f32::INFINITY), ..Filter::default() }),
         (

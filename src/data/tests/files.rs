@@ -97,6 +97,7 @@ fn some_rows() -> RowDataset {
         rows: Rows::new(3, (0..12).map(|value| value as f32 / 7.0).collect()).unwrap(),
         scalars,
         backbone: [9; 32],
+        task: Some([7; 32]),
     }
 }
 
@@ -108,6 +109,10 @@ fn rows_come_back_as_they_were_written() {
     write_rows(&some_rows(), &mut again).unwrap();
     assert_eq!(bytes, again);
     assert_eq!(rows(open_npz_bytes("rows.npz", &bytes)), some_rows());
+    let nameless = RowDataset { task: None, ..some_rows() };
+    let mut bytes = Vec::new();
+    write_rows(&nameless, &mut bytes).unwrap();
+    assert_eq!(rows(open_npz_bytes("rows.npz", &bytes)), nameless);
 }
 
 #[test]

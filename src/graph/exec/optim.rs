@@ -114,11 +114,14 @@ fn clip_scale(gradients: &[Tensor]) -> Result<f64, Fault> {
     }
     let norm = total.map_or(Ok(0.0), |total| total.f_double_value(&[]))?.sqrt();
     if !norm.is_finite() {
-        return Err(Fault::Failed(format!(
-            "the gradients' norm is {norm}; lower the learning rate"
-        )));
+        return Err(diverged("norm of the gradients", norm));
     }
     Ok(if norm > NORM_MAX { NORM_MAX / norm } else { 1.0 })
+}
+
+/// What is said when a number of the training is not finite.
+pub(super) fn diverged(what: &str, value: f64) -> Fault {
+    Fault::Failed(format!("the training diverged (the {what} is {value}): lower the learning rate"))
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@
 use super::budget::Budget;
 use super::network::{batch_tensor, channels_last, first_output};
 use super::ops::{Fault, Mode};
-use super::optim::State;
+use super::optim::{State, diverged};
 use super::plan::{Feed, Plan, Program, outside};
 use super::roles::{Role, replace_head, reset, roles};
 use super::{Device, augment, tensor};
 use crate::graph::formats::Limits;
-use crate::graph::head::{HeadSite, find_head};
+use crate::graph::head::{HeadSite, NO_HEAD, find_head};
 use crate::graph::{Attribute, Error, Graph, Weight, input::InputContract};
 use crate::sample::Image;
 use rand::SeedableRng;
@@ -359,7 +359,7 @@ impl Trainer {
     fn descend(&mut self, loss: &Tensor, learning_rate: f32) -> Result<f32, Fault> {
         let value = loss.f_double_value(&[])? as f32;
         if !value.is_finite() {
-            return Err(Fault::Failed(format!("the loss is {value}; lower the learning rate")));
+            return Err(diverged("loss", f64::from(value)));
         }
         let gradients = Tensor::f_run_backward(&[loss], &self.learned, false, false)?;
         let rate = f64::from(learning_rate);
@@ -386,9 +386,7 @@ impl Trainer {
 }
 
 fn check(graph: &Graph, options: &TrainerOptions) -> Result<HeadSite, Error> {
-    let site = find_head(graph).ok_or_else(|| {
-        Error::Contract("expected a last linear layer to train as the head, found none".to_string())
-    })?;
+    let site = find_head(graph).ok_or_else(|| Error::Contract(NO_HEAD.to_string()))?;
     let smoothing = (0.0..1.0).contains(&options.label_smoothing);
     let decay = options.weight_decay.is_finite() && options.weight_decay >= 0.0;
     if options.classes == 0 || !smoothing || !decay {

@@ -1,12 +1,13 @@
 //! What is asked for: a file, a generated network, or the lines of a folder or manifest.
 
+mod entry;
+
 use super::IngestOptions;
-use crate::graph::input::{ChannelOrder, InputHints};
+use crate::graph::input::InputHints;
 use crate::graph::spaces;
 use crate::steps::{bundle, network_source};
 use crate::{Error, Result};
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use entry::{Entry, Shape};
 use std::path::{Path, PathBuf};
 
 /// Where one network comes from.
@@ -35,48 +36,6 @@ pub enum Wanted {
 
 /// What is asked for, and what to call it in the report.
 pub type Line = (String, Result<Wanted>);
-
-/// One line of a manifest. Paths are relative to the manifest.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    path: Option<PathBuf>,
-    uri: Option<String>,
-    space: Option<String>,
-    name: Option<String>,
-    task: Option<String>,
-    accuracy: Option<f32>,
-    license: Option<String>,
-    params: Option<u64>,
-    #[serde(default)]
-    tags: BTreeMap<String, String>,
-    input: Option<Shape>,
-    mean: Option<Vec<f32>>,
-    std: Option<Vec<f32>>,
-    scale: Option<f32>,
-    channel_order: Option<ChannelOrder>,
-}
-
-/// `[3, 224, 224]` or `"3x224x224"`, as the command line has it.
-#[derive(Debug, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "input: expected [CHANNELS, HEIGHT, WIDTH] or \"CHANNELSxHEIGHTxWIDTH\""
-)]
-enum Shape {
-    Numbers(usize, usize, usize),
-    Text(String),
-}
-
-impl Shape {
-    fn sides(self) -> Result<(usize, usize, usize)> {
-        match self {
-            Self::Numbers(channels, height, width) => Ok((channels, height, width)),
-            Self::Text(text) => InputHints::parse_shape(&text)
-                .map_err(|error| Error::input(format!("input: {error}"))),
-        }
-    }
-}
 
 /// A network that is named by itself.
 pub fn single(source: &str, options: &IngestOptions) -> Result<Network> {
@@ -199,7 +158,7 @@ fn network_files(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 fn nested_name(folder: &Path, file: &Path) -> Option<String> {
     let below = file.strip_prefix(folder).ok()?;
     let is_nested = below.components().count() > 1;
-    is_nested.then(|| below.with_extension("").to_string_lossy().into_owned())
+    is_nested.then(|| below.with_extension("").to_string_lossy().trim().to_owned())
 }
 
 fn manifest(path: &Path, options: &IngestOptions) -> Result<Vec<Line>> {
@@ -215,7 +174,7 @@ fn manifest(path: &Path, options: &IngestOptions) -> Result<Vec<Line>> {
     }
     let line = |(number, line): (usize, &str)| {
         let parsed = serde_json::from_str::<Entry>(line)
-            .map_err(|error| Error::input(error.to_string()))
+            .map_err(|error| Error::input(entry::explained(line, &error)))
             .and_then(|entry| wanted(base, entry, options));
         (format!("{}:{}", path.display(), number + 1), parsed)
     };
