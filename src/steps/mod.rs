@@ -28,6 +28,8 @@ pub mod summary;
 pub mod table;
 pub mod training_set;
 #[cfg(feature = "torch")]
+pub mod tuned;
+#[cfg(feature = "torch")]
 pub mod tuning;
 
 use crate::encoder::TaskSample;
