@@ -12,6 +12,8 @@ pub mod feature_cache;
 #[cfg(feature = "torch")]
 pub mod fit;
 pub mod generation;
+#[cfg(feature = "torch")]
+pub mod growth;
 pub mod known;
 pub mod network_file;
 #[cfg(feature = "torch")]
