@@ -5,7 +5,7 @@ use crate::ops::{
     reindex, remove, restore, show, stats, task, train, weights,
 };
 #[cfg(feature = "torch")]
-use crate::ops::{encode, finetune, ingest, measure};
+use crate::ops::{encode, finetune, grow, ingest, measure};
 use crate::state::State;
 use crate::{DatasetSource, MappedTensor, Observer, OpenOptions, Result};
 #[cfg(feature = "torch")]
@@ -259,6 +259,42 @@ impl Database {
         observer: Observer<'_>,
     ) -> Result<finetune::FinetuneReport> {
         self.merge_after(finetune::top(&self.state, source, top, options, observer))
+    }
+
+    /// Trains networks of a generated space on datasets from random weights, each time the pair that promises most for the
+    /// best accuracy within every number of parameters, and stores each with its result.
+    ///
+    /// # Errors
+    /// For an unknown space, a dataset without readable images, a budget of 0, or when nothing is left to train.
+    /// `Error::Cancelled` keeps what was stored; the same call goes on from there.
+    #[cfg(feature = "torch")]
+    pub fn grow(
+        &self,
+        sources: &[DatasetSource],
+        options: &grow::GrowOptions,
+        observer: Observer<'_>,
+    ) -> Result<grow::GrowReport> {
+        let mut keep = |_: &grow::GrowTraining| ControlFlow::Continue(());
+        self.grow_each(sources, options, &mut keep, observer)
+    }
+
+    /// As `grow`, but `report` is called with each training as soon as its model is stored.
+    ///
+    /// # Errors
+    /// As `grow`; `Error::Cancelled` after `report` asked to stop.
+    #[cfg(feature = "torch")]
+    pub fn grow_each(
+        &self,
+        sources: &[DatasetSource],
+        options: &grow::GrowOptions,
+        report: grow::GrowReporter<'_>,
+        observer: Observer<'_>,
+    ) -> Result<grow::GrowReport> {
+        let mut report = |training: &grow::GrowTraining| {
+            self.merger.start_if_due(&self.state);
+            report(training)
+        };
+        self.merge_after(grow::run(&self.state, sources, options, &mut report, observer))
     }
 
     /// Measures the named models (all stored ones when `models` is empty) on a dataset and records the results.

@@ -39,6 +39,10 @@ pub use ops::export::{ExportReport, StarterOptions};
 pub use ops::finetune::{FinetuneOptions, FinetuneReport, TopOptions};
 pub use ops::gc::GcReport;
 #[cfg(feature = "torch")]
+pub use ops::grow::{
+    GrowBudget, GrowOptions, GrowReport, GrowReporter, GrowTraining, GrownDataset, GrownModel,
+};
+#[cfg(feature = "torch")]
 pub use ops::ingest::{IngestOptions, Ingested, Reporter};
 pub use ops::init::{InitOptions, InitReport};
 pub use ops::list::{ListOptions, SortBy};

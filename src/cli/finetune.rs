@@ -44,9 +44,25 @@ pub struct Finetune {
     sample: SampleFlags,
 }
 
-/// How a network is trained.
+/// How a network is fine-tuned.
 #[derive(clap::Args)]
 pub struct TuningFlags {
+    #[command(flatten)]
+    training: TrainingFlags,
+    /// Start from random weights instead of the stored ones
+    #[arg(long)]
+    from_scratch: bool,
+    /// Train the new head only
+    #[arg(long, conflicts_with = "from_scratch")]
+    head_only: bool,
+    /// Stop after the epoch in which this time has passed, such as 10m
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    budget: Option<Duration>,
+}
+
+/// How a network is trained, wherever its weights come from.
+#[derive(clap::Args)]
+pub struct TrainingFlags {
     /// Passes over the training part
     #[arg(
         long,
@@ -67,12 +83,6 @@ pub struct TuningFlags {
     /// Optimiser
     #[arg(long, value_enum, default_value = "adamw")]
     optimizer: OptimizerFlag,
-    /// Start from random weights instead of the stored ones
-    #[arg(long)]
-    from_scratch: bool,
-    /// Train the new head only
-    #[arg(long, conflicts_with = "from_scratch")]
-    head_only: bool,
     /// Stop after this many epochs without a better result on images held back for validation; 0 never
     #[arg(
         long,
@@ -80,10 +90,7 @@ pub struct TuningFlags {
         value_parser = units::whole::<usize>
     )]
     patience: usize,
-    /// Stop after the epoch in which this time has passed, such as 10m
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
-    budget: Option<Duration>,
-    /// Seed of head, order of images and augmentation
+    /// Seed of weights, order of images and augmentation
     #[arg(
         long,
         default_value_t = TuningOptions::default().seed,
@@ -102,6 +109,18 @@ impl TuningFlags {
     /// The library's options.
     pub fn options(&self) -> TuningOptions {
         TuningOptions {
+            from_scratch: self.from_scratch,
+            head_only: self.head_only,
+            budget: self.budget,
+            ..self.training.options()
+        }
+    }
+}
+
+impl TrainingFlags {
+    /// The library's options.
+    pub fn options(&self) -> TuningOptions {
+        TuningOptions {
             epochs: self.epochs,
             batch_size: self.batch_size,
             learning_rate: self.learning_rate,
@@ -109,10 +128,7 @@ impl TuningFlags {
                 OptimizerFlag::Sgd => Optimizer::Sgd,
                 OptimizerFlag::Adamw => Optimizer::AdamW,
             },
-            from_scratch: self.from_scratch,
-            head_only: self.head_only,
             patience: self.patience,
-            budget: self.budget,
             seed: self.seed,
             ..TuningOptions::default()
         }

@@ -10,6 +10,7 @@ mod export;
 mod filter;
 mod finetune;
 mod gc;
+mod grow;
 mod ingest;
 mod init;
 mod list;
@@ -94,6 +95,7 @@ enum Command {
     Reindex(reindex::Reindex),
     Measure(measure::Measure),
     Finetune(finetune::Finetune),
+    Grow(grow::Grow),
     Evaluate(evaluate::Evaluate),
     List(list::List),
     Show(show::Show),
@@ -143,6 +145,7 @@ fn run(command: &Command, context: &Context) -> Result<bool> {
         Command::Reindex(command) => command.run(context),
         Command::Measure(command) => command.run(context),
         Command::Finetune(command) => command.run(context),
+        Command::Grow(command) => command.run(context),
         Command::Evaluate(command) => command.run(context),
         Command::List(command) => command.run(context),
         Command::Show(command) => command.run(context),

@@ -73,12 +73,7 @@ impl Cholesky {
     /// Solves for one right-hand side.
     pub(crate) fn solve(&self, right: &[f64]) -> Vec<f64> {
         let size = self.size;
-        let mut x = right.to_vec();
-        for row in 0..size {
-            let start = row * size;
-            let known = dot(&self.lower[start..start + row], &x[..row]);
-            x[row] = (x[row] - known) / self.lower[start + row];
-        }
+        let mut x = self.forward(right);
         for row in (0..size).rev() {
             x[row] /= self.lower[row * size + row];
             let value = x[row];
@@ -87,6 +82,24 @@ impl Cholesky {
             }
         }
         x
+    }
+
+    /// The lower factor's inverse times a vector: inner products of two such are those under the matrix' inverse.
+    pub(crate) fn forward(&self, right: &[f64]) -> Vec<f64> {
+        let size = self.size;
+        let mut x = right.to_vec();
+        for row in 0..size {
+            let start = row * size;
+            let known = dot(&self.lower[start..start + row], &x[..row]);
+            x[row] = (x[row] - known) / self.lower[start + row];
+        }
+        x
+    }
+
+    /// Logarithm of the matrix' determinant.
+    #[cfg(feature = "torch")]
+    pub(crate) fn log_determinant(&self) -> f64 {
+        (0..self.size).map(|at| 2.0 * self.lower[at * self.size + at].ln()).sum()
     }
 }
 

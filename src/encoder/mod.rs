@@ -13,6 +13,10 @@ pub mod metrics;
 pub(crate) mod predictor;
 pub mod ridge;
 pub mod signature;
+#[cfg(feature = "torch")]
+pub mod staircase;
+#[cfg(feature = "torch")]
+pub mod surrogate;
 pub(crate) mod tans2021;
 pub mod task;
 mod terms;

@@ -1,15 +1,15 @@
 //! Fine-tunes a network on the user's dataset and stores the result as a new model.
 
-use crate::graph::formats::Limits;
 use crate::graph::head::{NO_HEAD, find_head};
 use crate::graph::spaces;
 use crate::state::State;
-use crate::steps::admit::{self, Bench, NewModel, NewNetwork};
+use crate::steps::admit::Bench;
 use crate::steps::benchmark::Benchmark;
 use crate::steps::dataset::{self, DatasetSource, SampleOptions, Samples};
 use crate::steps::fit::EpochReport;
 use crate::steps::network_file::{self, Format};
 use crate::steps::search::{self, Found};
+use crate::steps::tuned::{self, Labels, Start, Trained};
 use crate::steps::tuning::{self, Candidate, Course, Raced, TuningOptions};
 use crate::steps::{self, admit_name, known};
 use crate::{Error, Observer, Result};
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tans_index::Filter;
-use tans_storage::{Architecture, ModelRecord, PairKind, TaskId};
+use tans_storage::{ModelRecord, PairKind};
 
 /// Options of `finetune`.
 #[derive(Clone, Debug, Default)]
@@ -88,13 +88,6 @@ pub struct FinetuneReport {
     pub skipped: Vec<(String, String)>,
 }
 
-/// Where a fine-tuning starts.
-struct Start {
-    candidate: Candidate,
-    parent: Option<ModelRecord>,
-    architecture: Option<Architecture>,
-}
-
 /// Fine-tunes the model of that name.
 pub(crate) fn run(
     state: &State,
@@ -162,7 +155,7 @@ fn with_heads(
         if starts.len() == count {
             break;
         }
-        let start = stored_start(state, hit.model, from_scratch)?;
+        let start = Start::stored(state, hit.model, from_scratch)?;
         if find_head(&start.candidate.graph).is_some() {
             starts.push(start);
             continue;
@@ -207,24 +200,21 @@ fn tune_and_store(
     let (winner, tuned, candidates) = tuning::race(&course, &candidates, &mut *observer)?;
     let seconds = clock.elapsed().as_secs_f64();
     let start = starts.swap_remove(winner);
-    let mut staging = state.store.staging();
-    let seed = options.sample.seed;
-    let (task, is_new) = dataset::task_of(state, &mut staging, &samples, seed, &mut *observer)?;
-    let new = NewModel {
-        seen: seen(&start, task.id),
-        results: vec![(task.id, PairKind::Finetune, tuned.test_accuracy)],
-        tasks: is_new.then(|| task.clone()).into_iter().collect(),
-        ..new_model(state, &start, &samples, options)?
+    let labels = Labels {
+        name: options.name.as_deref(),
+        license: options.license.as_deref(),
+        tags: &options.tags,
+        benchmark: options.benchmark,
     };
-    // The very same network (same start, data and seed) is stored once and only gains the result.
-    let network = NewNetwork { graph: &tuned.graph, input: &start.candidate.input };
-    let admitted = admit::admit(state, &Bench::load(state)?, network, new, observer)?;
-    let (record, status) =
-        (admitted.record, if admitted.is_known { "already stored" } else { "stored" });
+    let trained = Trained { start: &start, tuned: &tuned, samples: &samples };
+    let bench = Bench::load(state)?;
+    let seed = options.sample.seed;
+    let stored = tuned::store(state, &bench, (trained, seed), &labels, observer)?;
+    let (record, task) = (stored.record, stored.task);
     write_output(state, &record, options.output.as_deref())?;
     Ok(FinetuneReport {
         model: record.name,
-        status,
+        status: stored.status,
         parent: start.parent.map(|parent| parent.name),
         task: task.name,
         kind: steps::kind_name(PairKind::Finetune),
@@ -245,77 +235,15 @@ fn start(state: &State, model: &str, classes: usize, tuning: &TuningOptions) -> 
         if let Some(reason) = &parent.not_runnable {
             return Err(Error::input(format!("{model} cannot be fine-tuned: {reason}")));
         }
-        return stored_start(state, parent, tuning.from_scratch);
+        return Start::stored(state, parent, tuning.from_scratch);
     }
     if model.split_once(':').is_some_and(|(space, _)| spaces::NAMES.contains(&space)) {
-        let made = spaces::generate(model, classes, tuning.seed)?;
-        let architecture =
-            Architecture { space: made.space, config: made.config, numbers: made.numbers };
-        let (name, graph, input) = (model.to_owned(), made.graph, made.input);
-        let candidate = Candidate { name, graph, input };
-        return Ok(Start { candidate, parent: None, architecture: Some(architecture) });
+        return Start::generated(model, classes, tuning.seed);
     }
     Err(Error::input(format!(
         "no model is named {model:?}; `tans list` shows the names, and SPACE:CONFIG generates a network (spaces: {})",
         spaces::NAMES.join(", ")
     )))
-}
-
-fn stored_start(state: &State, parent: ModelRecord, from_scratch: bool) -> Result<Start> {
-    let (graph, input) = admit::load_network(state, &parent)?;
-    let architecture = parent.architecture.clone();
-    let candidate = Candidate { name: parent.name.clone(), graph, input };
-    // Training from random initialisation takes over an architecture, not what its weights have seen.
-    let parent = (!from_scratch).then_some(parent);
-    Ok(Start { candidate, parent, architecture })
-}
-
-fn seen(start: &Start, task: TaskId) -> Vec<TaskId> {
-    let mut seen = start.parent.as_ref().map_or_else(Vec::new, |parent| parent.seen.clone());
-    if !seen.contains(&task) {
-        seen.push(task);
-    }
-    seen
-}
-
-fn new_model(
-    state: &State,
-    start: &Start,
-    samples: &Samples,
-    options: &FinetuneOptions,
-) -> Result<NewModel> {
-    let from = start.candidate.name.replace(':', "-");
-    let name = match &options.name {
-        Some(name) => name.clone(),
-        None => free_name(state, &format!("{from}-on-{}", samples.name))?,
-    };
-    let parent: Option<&ModelRecord> = start.parent.as_ref();
-    Ok(NewModel {
-        name,
-        parent: parent.map(|parent| parent.id),
-        license: options.license.clone().or_else(|| parent.and_then(|it| it.license.clone())),
-        tags: options.tags.clone(),
-        architecture: start.architecture.clone(),
-        class_names: samples.class_names.clone(),
-        benchmark: options.benchmark,
-        limits: as_its_start(),
-        ..NewModel::default()
-    })
-}
-
-/// The constants of a network were held to a limit when it was let in; its child makes the same ones.
-fn as_its_start() -> Limits {
-    Limits { constant_bytes_max: u64::MAX, ..Limits::default() }
-}
-
-fn free_name(state: &State, wanted: &str) -> Result<String> {
-    let mut name = wanted.to_owned();
-    let mut number = 2;
-    while state.store.model_by_name(&name)?.is_some() {
-        name = format!("{wanted}-{number}");
-        number += 1;
-    }
-    Ok(name)
 }
 
 fn write_output(state: &State, record: &ModelRecord, output: Option<&Path>) -> Result<()> {

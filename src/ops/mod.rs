@@ -12,6 +12,8 @@ pub mod export;
 pub mod finetune;
 pub mod gc;
 #[cfg(feature = "torch")]
+pub mod grow;
+#[cfg(feature = "torch")]
 pub mod ingest;
 pub mod init;
 pub mod list;

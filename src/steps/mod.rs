@@ -12,6 +12,8 @@ pub mod feature_cache;
 #[cfg(feature = "torch")]
 pub mod fit;
 pub mod generation;
+#[cfg(feature = "torch")]
+pub mod growth;
 pub mod known;
 pub mod network_file;
 #[cfg(feature = "torch")]
@@ -27,6 +29,8 @@ pub mod search;
 pub mod summary;
 pub mod table;
 pub mod training_set;
+#[cfg(feature = "torch")]
+pub mod tuned;
 #[cfg(feature = "torch")]
 pub mod tuning;
 

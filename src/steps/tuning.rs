@@ -299,7 +299,11 @@ impl Course<'_> {
     }
 }
 
-fn check(options: &TuningOptions) -> Result<()> {
+/// Refuses what cannot be trained with.
+///
+/// # Errors
+/// `Error::Input` for no epoch, an empty batch, no time, or a learning rate that is not positive.
+pub fn check(options: &TuningOptions) -> Result<()> {
     if options.epochs == 0 || options.batch_size == 0 {
         return Err(Error::input(format!(
             "expected at least 1 epoch and batches of at least 1, found {} and {}",

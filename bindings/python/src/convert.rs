@@ -84,6 +84,19 @@ pub fn dataset(
     }
 }
 
+/// A list of datasets: paths, or (images, labels).
+pub fn datasets(list: &Bound<'_, PyAny>) -> PyResult<Vec<DatasetSource>> {
+    if list.extract::<PathBuf>().is_ok() {
+        return Err(InputError::new_err("datasets: expected a list, found a path"));
+    }
+    let one = |item: Bound<'_, PyAny>| match item.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()
+    {
+        Ok((images, labels)) => dataset(&images, Some(&labels)),
+        Err(_) => dataset(&item, None),
+    };
+    list.try_iter()?.map(|item| one(item?)).collect()
+}
+
 /// Whatever numpy takes for an array (`what`), its element type and shape.
 fn array<'py>(
     values: &Bound<'py, PyAny>,

@@ -5,7 +5,7 @@ mod convert;
 mod errors;
 mod weight;
 
-use convert::{Exported, dataset, to_python};
+use convert::{Exported, dataset, datasets, to_python};
 use errors::{CancelledError, DamagedError, InputError, LockedError};
 use errors::{RefusedError, TansError, ZooError, interruptible, raise};
 use pyo3::prelude::*;
@@ -15,9 +15,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tans::{
     CheckOptions, Database, Device, EditOptions, EvaluateOptions, ExplainOptions, Filter,
-    FinetuneOptions, GraphError, IngestOptions, InitOptions, InputHints, ListOptions,
-    MeasureOptions, OpenOptions, QueryOptions, SampleOptions, TaskOptions, TrainOptions,
-    TuningOptions,
+    FinetuneOptions, GraphError, GrowBudget, GrowOptions, IngestOptions, InitOptions, InputHints,
+    ListOptions, MeasureOptions, OpenOptions, QueryOptions, SampleOptions, TaskOptions,
+    TrainOptions, TuningOptions,
 };
 
 /// A zoo, open in this process; any number of threads may use it.
@@ -154,6 +154,35 @@ impl Zoo {
         let report = interruptible(py, |observer| {
             self.database.finetune(model, &source, &options, observer)
         })?;
+        to_python(py, &report)
+    }
+
+    /// Trains networks of a generated space on datasets, each time the pair that promises most, and stores each.
+    ///
+    /// `datasets`: a list of paths or (images, labels). It ends after `budget` trainings, or begins none after `time`
+    /// seconds where they are given. What the zoo holds already is not trained again.
+    #[pyo3(signature = (datasets, *, space="small", budget=20, time=None, epochs=None, seed=0, random=false))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
+    fn grow<'py>(
+        &self,
+        py: Python<'py>,
+        datasets: &Bound<'py, PyAny>,
+        space: &str,
+        budget: usize,
+        time: Option<f64>,
+        epochs: Option<usize>,
+        seed: u64,
+        random: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let sources = self::datasets(datasets)?;
+        let time = time.map(|time| seconds("time", time)).transpose()?;
+        let budget = time.map_or(GrowBudget::Trainings(budget), GrowBudget::Time);
+        let tuning = TuningOptions::default();
+        let tuning = TuningOptions { epochs: epochs.unwrap_or(tuning.epochs), seed, ..tuning };
+        let space = space.to_owned();
+        let options = GrowOptions { space, budget, random, tuning, ..GrowOptions::default() };
+        let report =
+            interruptible(py, |observer| self.database.grow(&sources, &options, observer))?;
         to_python(py, &report)
     }
 

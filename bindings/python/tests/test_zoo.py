@@ -121,6 +121,20 @@ def test_a_model_is_ingested_exported_tuned_and_removed(zoo, dataset, folder):
     assert not {"fresh", "tuned"} & set(models(zoo.list()))
 
 
+def test_a_zoo_grows_on_arrays_and_folders(zoo, dataset):
+    images, labels = dataset
+    signs = ROOT / "assets" / "queries" / "clipart_signs"
+    report = zoo.grow([(images, labels), signs], space="small@32", budget=2, epochs=1)
+    assert [it["training"] for it in report["trainings"]] == [1, 2]
+    assert {it["dataset"] for it in report["datasets"]} == {"arrays", "clipart_signs"}
+    assert all(it["area"] >= it["area_before"] for it in report["datasets"])
+    zoo.remove([it["model"] for it in report["trainings"]])
+    with pytest.raises(ValueError, match="expected a list"):
+        zoo.grow(str(signs))
+    with pytest.raises(tans.InputError, match="at least 1 training"):
+        zoo.grow([signs], budget=0)
+
+
 def test_every_command_has_its_method(zoo, dataset, folder):
     images, labels = dataset
     task = zoo.add_task("kept", images[::2], labels[::2], family="clothes")

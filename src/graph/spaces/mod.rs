@@ -1,6 +1,8 @@
 //! Generated architectures.
 
 mod builder;
+#[cfg(feature = "torch")]
+mod catalogue;
 mod efficientnet_lite;
 mod mobilenetv3;
 mod pretrained;
@@ -9,9 +11,13 @@ mod small;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "torch")]
+pub use catalogue::{Selection, specification};
 pub use pretrained::{Pretrained, pretrained};
 
 use self::builder::Source;
+#[cfg(feature = "torch")]
+use super::Weight;
 use super::input::{ChannelOrder, InputContract, Layout};
 use super::{Error, Graph};
 
@@ -49,6 +55,18 @@ pub struct Generated {
 /// `Error::Contract` with what is allowed.
 pub fn generate(spec: &str, classes: usize, seed: u64) -> Result<Generated, Error> {
     Member::parse(spec)?.generate(classes, Source { seed, supply: &|_, _| None })
+}
+
+/// The same graph with zeros for weights, at a fraction of the time: enough to count what a network costs.
+///
+/// # Errors
+/// `Error::Contract` with what is allowed.
+#[cfg(feature = "torch")]
+pub fn outline(spec: &str, classes: usize) -> Result<Generated, Error> {
+    let zeros = |_: &str, shape: &[usize]| {
+        Some(Weight::from_f32(shape, &vec![0.0; shape.iter().product()]))
+    };
+    Member::parse(spec)?.generate(classes, Source { seed: 0, supply: &zeros })
 }
 
 /// One architecture of a space.

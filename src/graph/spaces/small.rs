@@ -18,7 +18,7 @@ const ALLOWED: &str = "small:resnet8-w12..w24, small:cnn-w16..w32 or \
     small:mobile-w12..w24 (even widths), at @32 or @64 (3 channels)";
 
 /// Every configuration, such as `cnn-w24`: even widths of each family.
-#[cfg(test)]
+#[cfg(any(test, feature = "torch"))]
 pub fn configs() -> impl Iterator<Item = String> {
     FAMILIES.into_iter().flat_map(|(family, low, high)| {
         (low..=high).step_by(2).map(move |width| format!("{family}-w{width}"))
