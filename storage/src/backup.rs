@@ -5,7 +5,7 @@
 //! again, so a later backup takes what is unchanged by a hard link.
 
 use crate::files::{self, install_file, io_error, parent};
-use crate::{Error, Result, failpoint, schema};
+use crate::{Damage, Error, Result, failpoint, schema};
 use serde::Serialize;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -40,6 +40,8 @@ pub struct BackupReport {
     pub bytes_copied: u64,
     /// Newest op-log sequence number in it.
     pub sequence: u64,
+    /// Damaged tensors in the packs that were copied: the backup has them as the zoo has. Empty for a sound one.
+    pub damages: Vec<Damage>,
 }
 
 /// A file of a backup.

@@ -196,6 +196,11 @@ pub(crate) fn pack_name(number: u32) -> String {
     format!("packs/{number:06}.pack")
 }
 
+/// The number in a `pack_name`; `None` for any other path.
+pub(crate) fn number_in(name: &str) -> Option<u32> {
+    name.strip_prefix("packs/")?.strip_suffix(".pack")?.parse().ok()
+}
+
 pub(crate) fn pack_path(folder: &Path, number: u32) -> PathBuf {
     folder.join(format!("{number:06}.pack"))
 }

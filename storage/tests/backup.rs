@@ -174,6 +174,27 @@ fn a_damaged_backup_is_refused_and_leaves_nothing() {
 }
 
 #[test]
+fn rot_in_the_zoo_is_told_by_its_backup_and_its_restoration() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let (zoo, backups) = (folder.path().join("zoo"), folder.path().join("backups"));
+    let store = Store::create(&zoo, BACKBONE).expect("create");
+    add(&store, 0);
+    assert_eq!(backup(&store, &backups).damages.len(), 0);
+    let pack = zoo.join("packs/000001.pack");
+    let mut bytes = std::fs::read(&pack).expect("read");
+    *bytes.last_mut().expect("a pack that holds something") ^= 1;
+    std::fs::write(&pack, bytes).expect("write");
+    // It is closed and has the header it had: the backup before holds it as it was.
+    assert_eq!(backup(&store, &backups).damages.len(), 0);
+    let elsewhere = folder.path().join("elsewhere");
+    assert_eq!(backup(&store, &elsewhere).damages.len(), 1);
+    let restored = restore(&elsewhere, &folder.path().join("restored")).expect("restore");
+    assert_eq!(restored.damages.len(), 1);
+    let restored = restore(&backups, &folder.path().join("sound")).expect("restore");
+    assert_eq!(restored.damages.len(), 0);
+}
+
+#[test]
 fn what_is_in_the_way_is_left_alone() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let (zoo, backups) = (folder.path().join("zoo"), folder.path().join("backups"));

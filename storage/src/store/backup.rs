@@ -8,7 +8,7 @@ use crate::backup::{self, BackupReport, Entry, Manifest};
 use crate::files::{self, install_file, io_error};
 use crate::pack::{self, HEADER_BYTES, pack_name, pack_path};
 use crate::{Error, FORMAT_VERSION, Result, schema};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -23,6 +23,13 @@ struct Moment {
     sequence: u64,
     /// Packs below this number are closed and belong to it.
     packs_end: u32,
+}
+
+/// What no backup had before.
+#[derive(Default)]
+struct Copied {
+    bytes: u64,
+    packs: BTreeSet<u32>,
 }
 
 /// The backup before, whose files are taken over where they are unchanged.
@@ -68,7 +75,7 @@ impl Store {
         self.step("backup/staged")?;
         // A left-over of the staging folder is removed by the next backup or collection.
         let _ = files::remove_folder(&staging);
-        let (manifest, bytes_copied) = report.inspect_err(|_| {
+        let (manifest, copied) = report.inspect_err(|_| {
             // The first error is the one to report; the next backup removes what is left.
             let _ = files::remove_folder(&partial);
         })?;
@@ -77,8 +84,9 @@ impl Store {
             path: complete,
             files: manifest.entries.len() as u64,
             bytes: manifest.entries.iter().map(|entry| entry.bytes).sum(),
-            bytes_copied,
+            bytes_copied: copied.bytes,
             sequence: manifest.sequence,
+            damages: self.prove_packs(&copied.packs)?,
         })
     }
 
@@ -128,14 +136,14 @@ impl Store {
         Ok(Moment { files, sequence, packs_end })
     }
 
-    /// Copies or links every file and writes the manifest; returns it and the bytes copied.
+    /// Copies or links every file and writes the manifest; returns it and what was copied.
     fn copy_moment(
         &self,
         moment: &Moment,
         folder: &Path,
         partial: &Path,
         observe: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
-    ) -> Result<(Manifest, u64)> {
+    ) -> Result<(Manifest, Copied)> {
         self.require_packs(moment)?;
         let zoo = self.path.canonicalize().map_err(io_error("cannot find", &self.path))?;
         let zoo = zoo.to_string_lossy().escape_default().to_string();
@@ -145,7 +153,7 @@ impl Store {
         for folder in &folders {
             fs::create_dir(folder).map_err(io_error("cannot create", folder))?;
         }
-        let mut copied = 0;
+        let mut copied = Copied::default();
         let mut entries = Vec::with_capacity(moment.files.len());
         for (done, (source, path)) in moment.files.iter().enumerate() {
             if observe(done, moment.files.len()).is_break() {
@@ -160,7 +168,8 @@ impl Store {
                 Some(entry) => entry,
                 None => {
                     let (bytes, hash) = backup::copy(source, &target)?;
-                    copied += bytes;
+                    copied.bytes += bytes;
+                    copied.packs.extend(pack::number_in(path));
                     Entry { path: path.clone(), bytes, hash }
                 }
             });

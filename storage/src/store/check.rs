@@ -61,6 +61,22 @@ impl Store {
         self.check_with(|store, id, record| store.packs.unproven(id, record).map(|_| ()))
     }
 
+    /// Hashes the tensors that lie in these packs; returns what is damaged. Commits do not wait for it.
+    ///
+    /// # Errors
+    /// `Error::Rocks` when the records of tensors cannot be read at all.
+    pub(super) fn prove_packs(&self, packs: &BTreeSet<u32>) -> Result<Vec<Damage>> {
+        let mut check = Check::new(&self.db);
+        check.each(Family::Tensor, Check::visit_tensor)?;
+        let is_in = |place: &Place| match place {
+            Place::Pack { pack, .. } => packs.contains(pack),
+            Place::Inline(_) => false,
+        };
+        check.tensors.retain(|(_, tensor)| is_in(&tensor.place));
+        check.prove_tensors(self, hash);
+        Ok(check.report.damages)
+    }
+
     fn check_with(
         &self,
         prove: impl Fn(&Self, TensorId, &TensorRecord) -> Result<()>,

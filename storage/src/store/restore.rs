@@ -21,15 +21,15 @@ pub struct RestoreReport {
     pub bytes: u64,
     /// Newest op-log sequence number.
     pub sequence: u64,
-    /// What `check_records` found in the restored zoo: damage that was in the zoo already when it
+    /// What `check` found in the restored zoo: damage that was in the zoo already when it
     /// was backed up. Empty for a sound one.
     pub damages: Vec<Damage>,
 }
 
 impl Store {
     /// Makes a zoo at `zoo` (new or empty) out of a backup: `from` is one, or a folder of them, of
-    /// which the newest is taken. Every byte is compared with the manifest and every record is
-    /// checked before the zoo appears; until then nothing is at `zoo`. `observe` is called before
+    /// which the newest is taken. Every byte is compared with the manifest and the whole zoo is
+    /// checked before it appears; until then nothing is at `zoo`. `observe` is called before
     /// each file with the number of files done and in all; after `Break` nothing is left behind.
     ///
     /// # Errors
@@ -132,11 +132,11 @@ fn copy_all(
     folders.iter().try_for_each(|folder| files::sync_folder(folder))
 }
 
-/// Opens the restored zoo, checks its records, and closes the pack that it would append to: the
+/// Opens the restored zoo, checks it, and closes the pack that it would append to: the
 /// backup has a pack with the same header, which must not be taken for it later.
 fn prove(partial: &Path) -> Result<Vec<Damage>> {
     let store = Store::open(partial, Mode::Write)?;
-    let report = store.check_records()?;
+    let report = store.check()?;
     step("restore/proven", partial)?;
     store.seal(&mut *store.writer()?)?;
     step("restore/sealed", partial)?;
