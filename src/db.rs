@@ -7,6 +7,7 @@ use crate::ops::{
 #[cfg(feature = "torch")]
 use crate::ops::{encode, finetune, grow, ingest, measure};
 use crate::state::State;
+use crate::upkeep::Upkeep;
 use crate::{DatasetSource, MappedTensor, Observer, OpenOptions, Result};
 #[cfg(feature = "torch")]
 use std::ops::ControlFlow;
@@ -30,7 +31,7 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Database {
     // Before the state, so that its thread has let go of the zoo when the last handle is dropped.
-    merger: Arc<merge::Merger>,
+    upkeep: Arc<Upkeep>,
     state: Arc<State>,
 }
 
@@ -38,7 +39,7 @@ impl Database {
     fn new(state: State) -> Self {
         let state = Arc::new(state);
         open::prove(&state);
-        Self { merger: Arc::default(), state }
+        Self { upkeep: Arc::default(), state }
     }
 
     /// Makes a zoo in a new or empty directory and opens it for writing.
@@ -124,10 +125,10 @@ impl Database {
         observer: Observer<'_>,
     ) -> Result<()> {
         let mut report = |ingested| {
-            self.merger.start_if_due(&self.state);
+            self.upkeep.start_if_due(&self.state);
             report(ingested)
         };
-        self.merge_after(ingest::run(&self.state, source, options, &mut report, observer))
+        self.kept_up(ingest::run(&self.state, source, options, &mut report, observer))
     }
 
     /// Remembers a dataset as a task: feature rows, never images. A reference of that name is replaced by it.
@@ -166,7 +167,7 @@ impl Database {
     /// # Errors
     /// For an accuracy outside 0..=1.
     pub fn record(&self, model: &str, task: &str, accuracy: f32) -> Result<record::RecordReport> {
-        self.merge_after(record::one(&self.state, model, task, accuracy))
+        self.kept_up(record::one(&self.state, model, task, accuracy))
     }
 
     /// Records a CSV file of results (columns `model`, `dataset`, `accuracy`); all of it is checked first.
@@ -174,7 +175,7 @@ impl Database {
     /// # Errors
     /// Names the line that is wrong; nothing is recorded then.
     pub fn record_file(&self, path: &Path, observer: Observer<'_>) -> Result<record::RecordReport> {
-        self.merge_after(record::file(&self.state, path, observer))
+        self.kept_up(record::file(&self.state, path, observer))
     }
 
     /// Changes a model's name, license or tags.
@@ -182,7 +183,7 @@ impl Database {
     /// # Errors
     /// If there is no such model, or the new name is taken.
     pub fn edit(&self, model: &str, options: &edit::EditOptions) -> Result<()> {
-        self.merge_after(edit::run(&self.state, model, options))
+        self.kept_up(edit::run(&self.state, model, options))
     }
 
     /// Writes a dataset's feature rows into a file that `query` takes instead of images.
@@ -242,7 +243,7 @@ impl Database {
         options: &finetune::FinetuneOptions,
         observer: Observer<'_>,
     ) -> Result<finetune::FinetuneReport> {
-        self.merge_after(finetune::run(&self.state, model, source, options, observer))
+        self.kept_up(finetune::run(&self.state, model, source, options, observer))
     }
 
     /// Fine-tunes the best answers to the query for a dataset against each other (successive halving) and stores the
@@ -258,7 +259,7 @@ impl Database {
         options: &finetune::FinetuneOptions,
         observer: Observer<'_>,
     ) -> Result<finetune::FinetuneReport> {
-        self.merge_after(finetune::top(&self.state, source, top, options, observer))
+        self.kept_up(finetune::top(&self.state, source, top, options, observer))
     }
 
     /// Trains networks of a generated space on datasets from random weights, each time the pair that promises most for the
@@ -291,10 +292,10 @@ impl Database {
         observer: Observer<'_>,
     ) -> Result<grow::GrowReport> {
         let mut report = |training: &grow::GrowTraining| {
-            self.merger.start_if_due(&self.state);
+            self.upkeep.start_if_due(&self.state);
             report(training)
         };
-        self.merge_after(grow::run(&self.state, sources, options, &mut report, observer))
+        self.kept_up(grow::run(&self.state, sources, options, &mut report, observer))
     }
 
     /// Measures the named models (all stored ones when `models` is empty) on a dataset and records the results.
@@ -309,7 +310,7 @@ impl Database {
         options: &measure::MeasureOptions,
         observer: Observer<'_>,
     ) -> Result<measure::MeasureReport> {
-        self.merge_after(measure::run(&self.state, models, source, options, observer))
+        self.kept_up(measure::run(&self.state, models, source, options, observer))
     }
 
     /// How good the first pick is on tasks that nothing was learned from.
@@ -354,7 +355,7 @@ impl Database {
     /// # Errors
     /// If one of the names is unknown.
     pub fn remove(&self, models: &[String]) -> Result<()> {
-        self.merge_after(remove::run(&self.state, models))
+        self.kept_up(remove::run(&self.state, models))
     }
 
     /// For each of the named models, the names of those that were fine-tuned from it and are not named themselves: they
@@ -441,8 +442,8 @@ impl Database {
         restore::run(from, zoo, observer)
     }
 
-    fn merge_after<T>(&self, written: T) -> T {
-        self.merger.start_if_due(&self.state);
+    fn kept_up<T>(&self, written: T) -> T {
+        self.upkeep.start_if_due(&self.state);
         written
     }
 }

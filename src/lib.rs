@@ -17,6 +17,7 @@ mod sample;
 mod state;
 mod steps;
 mod train;
+mod upkeep;
 
 pub use db::Database;
 pub use error::{Error, ErrorKind, Result};

@@ -14,6 +14,9 @@ pub struct OpenOptions {
     pub cache_dir: Option<PathBuf>,
     /// How long to wait for another writer to end before it is an error. Default: not at all.
     pub wait: Duration,
+    /// Learn new encoders by itself, in a thread of the writer, once so many results came since the zoo was opened or
+    /// encoders were last learned; they are installed if the gate of `train` lets them. Default: never.
+    pub retrain_after: Option<usize>,
     /// Where networks run. Default: CUDA where it is there, else the CPU.
     #[cfg(feature = "torch")]
     pub device: crate::graph::exec::Device,

@@ -20,9 +20,10 @@ const LAYERS: [(&str, &[&str]); 13] = [
         "db",
         &[
             "ops", "steps", "state", "root", "error", "options", "progress", "train", "encoder",
-            "graph", "data",
+            "graph", "data", "upkeep",
         ],
     ),
+    ("upkeep", &["ops", "state", "storage", "root", "error"]),
     ("error", &["graph", "data", "encoder", "train", "storage", "index"]),
     ("options", &["graph", "data", "encoder", "train", "root"]),
     ("progress", &["root", "error"]),

@@ -19,8 +19,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use tans::{
     Benchmark, Database, DatasetSource, EditOptions, Error, Filter, FinetuneOptions, Hit,
-    IngestOptions, Limits, ListOptions, MeasureOptions, OpenOptions, QueryOptions, StarterOptions,
-    TaskOptions, TopOptions, TrainOptions, TuningOptions, unobserved,
+    IngestOptions, InitOptions, Limits, ListOptions, MeasureOptions, OpenOptions, QueryOptions,
+    StarterOptions, TaskOptions, TopOptions, TrainOptions, TuningOptions, unobserved,
 };
 use tempfile::TempDir;
 
@@ -122,6 +122,33 @@ fn a_recorded_result_moves_its_model_at_once() {
         assert!(matches!(zoo.record("narrow", BENCHMARK_TASK, wrong), Err(Error::Input(_))));
     }
     assert_eq!(knowledge(&zoo), before);
+    assert_sound(&zoo);
+}
+
+#[test]
+fn a_writer_learns_again_after_as_many_results_as_it_was_told() {
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let open = OpenOptions { retrain_after: Some(3), ..OpenOptions::default() };
+    let (zoo, _) = Database::init(&folder.path().join("zoo"), &InitOptions::default(), open)
+        .expect("a zoo can be made");
+    for (name, width) in [("narrow", 16), ("middle", 20), ("wide", 24)] {
+        ingest(&zoo, &format!("small:cnn-w{width}@32"), &named(name, "MIT", "hands"));
+    }
+    let generation = || zoo.stats().expect("figures").generation;
+    let before = generation();
+    let record = |model: &str, accuracy: f32| {
+        zoo.record(model, BENCHMARK_TASK, accuracy).expect("a result");
+    };
+    record("narrow", 0.5);
+    record("narrow", 0.5);
+    record("middle", 0.6);
+    assert_eq!(generation(), before, "a repeated result is no new one");
+    record("wide", 0.7);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    while generation() == before {
+        assert!(std::time::Instant::now() < deadline, "nothing was learned");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
     assert_sound(&zoo);
 }
 

@@ -175,7 +175,15 @@ pub fn main() -> ExitCode {
     let Global { json, quiet, device, threads, torch_lib, wait, verbose } = arguments.global;
     output::log(verbose);
     let cache_dir = tans::user_cache_dir(|name| std::env::var_os(name));
-    let options = OpenOptions { read_only: true, cache_dir, wait, device, threads, torch_lib };
+    let options = OpenOptions {
+        read_only: true,
+        cache_dir,
+        wait,
+        device,
+        threads,
+        torch_lib,
+        ..OpenOptions::default()
+    };
     let context = Context { output: Output::new(json, quiet), options };
     match run(&arguments.command, &context) {
         Ok(true) => ExitCode::SUCCESS,

@@ -5,9 +5,7 @@ use crate::steps::generation;
 use crate::{Observer, Result};
 use serde::Serialize;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::PoisonError;
 use tans_index::Entry;
 use tans_storage::{Batch, GenerationRecord, Mode};
 
@@ -83,53 +81,4 @@ fn snapshot(state: &State) -> Result<Snapshot> {
         sequence: state.store.sequence()?,
         entries: tans_index::merged_entries(generation.segment.as_ref(), &delta)?,
     })
-}
-
-/// Moves fresh vectors into a new segment when there are many; one merge at a time.
-///
-/// Dropping it stops a merge that is under way: nothing is lost by that, the vectors stay in the delta.
-#[derive(Default)]
-pub(crate) struct Merger {
-    worker: Mutex<Option<JoinHandle<()>>>,
-    closing: Arc<AtomicBool>,
-}
-
-impl Merger {
-    /// Starts a merge if one is due and none is under way. Cheap; called after every write.
-    pub(crate) fn start_if_due(&self, state: &Arc<State>) {
-        let mut worker = self.worker();
-        let is_busy = worker.as_ref().is_some_and(|worker| !worker.is_finished());
-        if is_busy || state.store.mode() == Mode::Read || !is_due(state) {
-            return;
-        }
-        let (state, closing) = (state.clone(), self.closing.clone());
-        let work = move || {
-            let mut go_on = |_| match closing.load(Ordering::Relaxed) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            };
-            match run(&state, &mut go_on) {
-                Ok(_) | Err(crate::Error::Cancelled) => {}
-                Err(error) => tracing::warn!("the index could not be merged: {error}"),
-            }
-        };
-        match std::thread::Builder::new().name("tans-merge".into()).spawn(work) {
-            Ok(started) => *worker = Some(started),
-            Err(error) => tracing::warn!("the index could not be merged: no thread: {error}"),
-        }
-    }
-
-    fn worker(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
-        self.worker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Merger {
-    fn drop(&mut self) {
-        self.closing.store(true, Ordering::Relaxed);
-        if let Some(worker) = self.worker().take() {
-            // A thread that panicked has said so; the vectors stay in the delta.
-            let _ = worker.join();
-        }
-    }
 }

@@ -63,11 +63,33 @@ const RUNNING: &str = "running";
 /// keep encoders that know fewer tasks.
 const NOISE: f32 = 0.5;
 
+/// Whether as many results came as `OpenOptions::retrain_after` says.
+pub(crate) fn is_due(state: &State) -> bool {
+    state.options.retrain_after.is_some_and(|count| state.unlearned() >= count.max(1))
+}
+
+/// Learns again as the running encoders were learned.
+pub(crate) fn again(state: &State, observer: Observer<'_>) -> Result<TrainReport> {
+    let recipe = recipe(&state.generation().encoders);
+    let options =
+        TrainOptions { fit: FitOptions { recipe, ..FitOptions::default() }, force: false };
+    run(state, &options, observer)
+}
+
 pub(crate) fn run(
     state: &State,
     options: &TrainOptions,
     observer: Observer<'_>,
 ) -> Result<TrainReport> {
+    let results = state.unlearned();
+    let learned = learn(state, options, observer);
+    if !matches!(learned, Err(Error::Cancelled)) {
+        state.learned(results);
+    }
+    learned
+}
+
+fn learn(state: &State, options: &TrainOptions, observer: Observer<'_>) -> Result<TrainReport> {
     let set = training_set::load(&state.store)?;
     if set.pairs.is_empty() {
         return Err(Error::input(
@@ -108,15 +130,11 @@ fn gate(
     running: &Encoders,
     observer: Observer<'_>,
 ) -> Result<Option<Gate>> {
-    let recipe = match running {
-        Encoders::Default(_) => Recipe::Default,
-        Encoders::Tans2021(_) => Recipe::Tans2021,
-    };
     let contestants = [
         Contestant { name: CANDIDATE, options: *fit, tasks: None },
         Contestant {
             name: RUNNING,
-            options: FitOptions { recipe, ..*fit },
+            options: FitOptions { recipe: recipe(running), ..*fit },
             tasks: Some(running.basis()),
         },
     ];
@@ -136,6 +154,13 @@ fn gate(
             Ok(Some(Gate { tasks, loss, running_loss, static_loss }))
         }
         _ => Ok(None),
+    }
+}
+
+fn recipe(encoders: &Encoders) -> Recipe {
+    match encoders {
+        Encoders::Default(_) => Recipe::Default,
+        Encoders::Tans2021(_) => Recipe::Tans2021,
     }
 }
 

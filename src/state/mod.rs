@@ -7,7 +7,7 @@ pub use load::{attributes, changes, is_proven_at_open, load, load_unproven, load
 use crate::encoder::{Encoders, TaskEncoding};
 use crate::{OpenOptions, Result};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tans_index::{Delta, Segment};
 use tans_storage::{GenerationRecord, Mode, Store, TensorId};
@@ -58,6 +58,8 @@ pub struct State {
     followed: AtomicU64,
     commits: Mutex<()>,
     merges: Mutex<()>,
+    /// Results since the zoo was opened that no training has looked at.
+    unlearned: AtomicUsize,
 }
 
 /// What holds for the whole process is set before the first network runs.
@@ -86,6 +88,7 @@ impl State {
             followed,
             commits: Mutex::new(()),
             merges: Mutex::new(()),
+            unlearned: AtomicUsize::new(0),
         })
     }
 
@@ -114,6 +117,21 @@ impl State {
         // Also if nothing was written: what made it unnecessary may wait for its sync still.
         self.store.sync()?;
         Ok(written)
+    }
+
+    /// Results since the zoo was opened that no training has looked at.
+    pub fn unlearned(&self) -> usize {
+        self.unlearned.load(Ordering::Relaxed)
+    }
+
+    /// Counts results that were recorded.
+    pub fn recorded(&self, results: usize) {
+        self.unlearned.fetch_add(results, Ordering::Relaxed);
+    }
+
+    /// Says that a training has looked at so many of them.
+    pub fn learned(&self, results: usize) {
+        self.unlearned.fetch_sub(results, Ordering::Relaxed);
     }
 
     /// Lets one merge of the index run at a time. Taken before the commit lock, never under it.

@@ -223,7 +223,7 @@ pub fn apply(
             moved.push(stage(state, &context, tasks.replaced, addition, &mut batch)?);
         }
     }
-    for (record, vector) in &moved {
+    for Moved { record, vector, results: _ } in &moved {
         if let Some(vector) = vector {
             batch.put_embedding(generation.record.encoder, record.row, vector);
         }
@@ -231,8 +231,9 @@ pub fn apply(
     if !batch.is_empty() {
         state.store.apply(batch)?;
     }
+    state.recorded(moved.iter().map(|moved| moved.results).sum());
     let mut records = Vec::with_capacity(moved.len());
-    for (record, vector) in moved {
+    for Moved { record, vector, results: _ } in moved {
         if let Some(vector) = vector {
             search::refresh_delta(&generation, &record, vector)?;
         }
@@ -241,14 +242,23 @@ pub fn apply(
     Ok(records)
 }
 
-/// Puts one addition into the batch; the model's record and vector as they are afterwards, no vector without news.
+/// A model after an addition.
+struct Moved {
+    record: ModelRecord,
+    /// `None` without news.
+    vector: Option<Vec<f32>>,
+    /// How many results are new.
+    results: usize,
+}
+
+/// Puts one addition into the batch.
 fn stage(
     state: &State,
     context: &embed::Context<'_>,
     replaced: Option<(TaskId, TaskId)>,
     addition: Addition,
     batch: &mut Batch,
-) -> Result<(ModelRecord, Option<Vec<f32>>)> {
+) -> Result<Moved> {
     let Addition { subject, seen, mut results } = addition;
     let (record, vector) = match subject {
         Subject::New(mut record, signature) => {
@@ -273,7 +283,7 @@ fn stage(
             });
             let stays = |task| replaced.is_none_or(|(reference, _)| task != reference);
             if seen == record.seen && results.is_empty() && pairs.iter().all(|it| stays(it.task)) {
-                return Ok((record, None));
+                return Ok(Moved { record, vector: None, results: 0 });
             }
             if seen != record.seen {
                 record.seen = seen;
@@ -292,7 +302,7 @@ fn stage(
     for &(task, kind, accuracy) in &results {
         batch.put_pair(task, record.row, kind, accuracy);
     }
-    Ok((record, vector))
+    Ok(Moved { record, vector, results: results.len() })
 }
 
 /// The tasks of both lists, each once and in order, with the replaced one under its new id.

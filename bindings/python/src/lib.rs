@@ -383,9 +383,10 @@ fn options(
 /// Opens a zoo: mode "w" as its one writer, "r" for reading beside a writer.
 ///
 /// `cache_dir`: where feature rows of images are kept (default: the command line's folder); `device`: auto, cpu or
-/// cuda:N; `wait`: seconds to wait for another writer.
+/// cuda:N; `wait`: seconds to wait for another writer; `retrain_after`: learn new encoders in the background after so many
+/// new results.
 #[pyfunction]
-#[pyo3(signature = (path, mode="w", *, cache_dir=None, device="auto", wait=0.0))]
+#[pyo3(signature = (path, mode="w", *, cache_dir=None, device="auto", wait=0.0, retrain_after=None))]
 fn open(
     py: Python<'_>,
     path: PathBuf,
@@ -393,6 +394,7 @@ fn open(
     cache_dir: Option<PathBuf>,
     device: &str,
     wait: f64,
+    retrain_after: Option<usize>,
 ) -> PyResult<Zoo> {
     let read_only = match mode {
         "r" => true,
@@ -402,7 +404,7 @@ fn open(
             return Err(InputError::new_err(message));
         }
     };
-    let options = options(read_only, cache_dir, device, wait)?;
+    let options = OpenOptions { retrain_after, ..options(read_only, cache_dir, device, wait)? };
     let database = py.detach(|| Database::open(&path, options)).map_err(raise)?;
     Ok(Zoo { database })
 }
