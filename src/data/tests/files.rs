@@ -1,5 +1,5 @@
 use super::{images, npy, npy_u1, npz, rows};
-use crate::data::{RowDataset, open, open_npz_bytes, write_rows};
+use crate::data::{RowDataset, open, open_npy_images, open_npz_bytes, write_rows};
 use crate::rows::Rows;
 use std::fs;
 use std::io::Write;
@@ -86,6 +86,30 @@ fn idx_pairs_open_plain_and_gzipped() {
     assert!(open(dir.path()).unwrap_err().to_string().contains("found fewer"));
     fs::write(path("train-labels-idx1-ubyte"), idx([0, 0, 8, 1], &[3], &[5, 0, 5])).unwrap();
     assert!(open(dir.path()).unwrap_err().to_string().contains("4 labels"));
+}
+
+#[test]
+fn arrays_in_memory_are_read_as_in_an_npz() {
+    let unit: Vec<u8> = [0.0_f32, 1.0, 0.2, 0.6].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1, 2), }\n";
+    let read = open_npy_images("images", &npy(header, &unit)).unwrap();
+    assert_eq!(
+        read.iter().map(crate::sample::Image::pixels).collect::<Vec<_>>(),
+        [[0, 255], [51, 153]]
+    );
+    let planes = npy_u1("1, 3, 2, 2", &[0; 12]);
+    let refusal = open_npy_images("images", &planes).unwrap_err().to_string();
+    assert!(refusal.contains("x.transpose(0, 2, 3, 1)"), "{refusal}");
+}
+
+#[test]
+fn an_array_without_labels_names_the_file_that_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("images.npy"), npy_u1("4, 1, 1", &[1, 2, 3, 4])).unwrap();
+    for path in [dir.path().to_path_buf(), dir.path().join("images.npy")] {
+        let refusal = open(&path).unwrap_err().to_string();
+        assert!(refusal.contains("labels.npy, found no such file"), "{refusal}");
+    }
 }
 
 fn some_rows() -> RowDataset {

@@ -192,7 +192,7 @@ fn what_is_no_dataset_is_refused_with_advice() {
     save(root, "one/a/2.png", &red(), ImageFormat::Png);
     assert!(refusal("one").contains("one class, \"a\""));
     save(root, "one/b/1.png", &red(), ImageFormat::Png);
-    assert!(refusal("one").contains("class \"b\" with 1 samples"));
+    assert!(refusal("one").contains("class \"b\" with 1 sample;"));
     fs::write(root.join("text.npz"), "hello").unwrap();
     assert!(refusal("text.npz").contains("another kind"));
 }

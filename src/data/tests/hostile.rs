@@ -64,7 +64,7 @@ fn labels_must_fit_the_images() {
     };
     assert!(message(npy_u1("3", &[0, 1, 0])).contains("each of the 4 samples"));
     assert!(message(npy_u1("4", &[0, 0, 0, 0])).contains("one class"));
-    assert!(message(npy_u1("4", &[0, 0, 0, 1])).contains("1 samples"));
+    assert!(message(npy_u1("4", &[0, 0, 0, 1])).contains("1 sample;"));
     let halves: Vec<u8> = [0.5f32; 4].iter().flat_map(|v| v.to_le_bytes()).collect();
     assert!(message(npy(&header("'<f4'", "(4,)"), &halves)).contains("found 0.5"));
     let empty = npz(&[("x", npy_u1("0, 1, 1", &[])), ("y", npy_u1("0", &[]))], true);
