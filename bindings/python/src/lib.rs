@@ -33,7 +33,7 @@ impl Zoo {
     /// `dataset`: images [n, height, width] or [n, height, width, 1, 3 or 4], uint8 or numbers in 0..1 or 0..255, with n
     /// integer `labels`, or a path, or `task:NAME`. `runnable` leaves out references and networks that cannot be run here. Up to
     /// `rerank` networks are probed on it, for about `budget` seconds. Returns a list of dictionaries, best first.
-    #[pyo3(signature = (dataset, labels=None, k=5, *, max_params=None, max_macs=None, max_latency_ms=None, licenses=None, tags=None, runnable=False, rerank=0, budget=None))]
+    #[pyo3(signature = (dataset, labels=None, k=5, *, max_params=None, max_macs=None, max_latency_ms=None, licenses=None, tags=None, runnable=false, rerank=0, budget=None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn query<'py>(
         &self,
