@@ -158,7 +158,7 @@ fn wrong_input_is_named() {
         ("grow zoo task:seen", &["task:seen", "a zoo keeps no images"]),
         ("grow zoo nowhere", &["nowhere"]),
         ("grow zoo colours colours", &["datasets that differ"]),
-        ("grow zoo colours --epochs 0", &["at least 1 epoch"]),
+        ("grow zoo colours --epochs 0", &["whole number from 1"]),
         ("grow zoo colours --budget 2 --learning-rate 1e30", &["loss is"]),
     ] {
         let answer = tans(at, line);
