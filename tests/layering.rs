@@ -73,6 +73,26 @@ fn sources_keep_to_their_layers() {
     assert!(faults.is_empty(), "layers of ARCHITECTURE.md are broken:\n{}", faults.join("\n"));
 }
 
+/// Tests look at a zoo through the library; the decoder of docs/FORMAT.md alone opens the database by itself, and
+/// nothing decodes records as the library does.
+#[test]
+fn tests_name_no_store() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for folder in ["tests", "storage/tests", "index/tests"] {
+        collect(root, folder, &mut files);
+    }
+    let names =
+        |text: &str, library: &str| words(&without_comments(text)).any(|(_, word)| word == library);
+    let found: Vec<(&str, &str)> = files
+        .iter()
+        .flat_map(|(path, text)| ["rocksdb", "bincode"].map(|library| (path, text, library)))
+        .filter(|(_, text, library)| names(text, library))
+        .map(|(path, _, library)| (path.as_str(), library))
+        .collect();
+    assert_eq!(found, [("tests/format/zoo.rs", "rocksdb")]);
+}
+
 fn collect(root: &Path, folder: &str, files: &mut Vec<(String, String)>) {
     let Ok(entries) = fs::read_dir(root.join(folder)) else { return };
     for entry in entries {
