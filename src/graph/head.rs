@@ -26,6 +26,7 @@ pub struct HeadSite {
 }
 
 /// What is said of a network without one.
+#[cfg(feature = "torch")]
 pub const NO_HEAD: &str = "expected a last linear layer to train as the head, found none";
 
 /// Operators between the last linear layer and the output that keep its place the last.

@@ -108,6 +108,7 @@ pub fn unheard(store: &Store, row: u64, stated: Vec<Known>) -> Result<Vec<Known>
 }
 
 /// A stated result of a stored model that is not what the zoo has of its task and kind.
+#[cfg(feature = "torch")]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Difference {
     /// What is stated.
@@ -119,6 +120,7 @@ pub struct Difference {
 }
 
 /// What the stated results of a stored model change, or would have changed before they were superseded.
+#[cfg(feature = "torch")]
 pub fn differences(store: &Store, row: u64, stated: &[Known]) -> Result<Vec<Difference>> {
     if stated.is_empty() {
         return Ok(Vec::new());
