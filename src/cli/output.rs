@@ -182,10 +182,10 @@ mod tests {
 
     #[test]
     fn a_speed_is_told_once_there_is_one() {
-        let left = Duration::from_secs(90);
+        let left = Duration::from_secs(45);
         assert_eq!(stand((0, 8), 0.0, Duration::ZERO), "0/8");
-        assert_eq!(stand((3, 8), 0.0249, left), "3/8 90s left");
-        assert_eq!(stand((3, 8), 12.0249, left), "3/8 12/s 90s left");
+        assert_eq!(stand((3, 8), 0.0249, left), "3/8 45s left");
+        assert_eq!(stand((3, 8), 12.0249, left), "3/8 12/s 45s left");
         assert_eq!(stand((8, 8), 12.0, Duration::ZERO), "8/8");
     }
 
