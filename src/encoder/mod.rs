@@ -10,6 +10,7 @@ pub(crate) mod kinship;
 pub(crate) mod linalg;
 pub mod logme;
 pub mod metrics;
+pub mod normal;
 pub(crate) mod predictor;
 pub mod ridge;
 pub mod signature;
@@ -179,9 +180,6 @@ impl Encoders {
         }
     }
 }
-
-/// Half-width of a 90 % interval in standard deviations.
-pub(crate) const HALF_WIDTH: f32 = 1.645;
 
 /// An accuracy with its interval, within 0..=1.
 fn prediction(accuracy: f32, half_width: f32) -> Prediction {

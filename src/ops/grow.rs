@@ -4,6 +4,7 @@
 //! construction of the model zoo. The predictor of accuracies is a Gaussian process here, and the improvement of the
 //! area is expected in closed form.
 
+use crate::encoder::normal::HALF_WIDTH;
 use crate::graph::spaces::Selection;
 use crate::state::State;
 use crate::steps::admit::Bench;
@@ -151,9 +152,6 @@ pub struct GrowReport {
 
 /// Called with each training as soon as its model is stored; `Break` asks to stop.
 pub type GrowReporter<'a> = &'a mut dyn FnMut(&GrowTraining) -> ControlFlow<()>;
-
-/// 90 % of a normal distribution lie within so many standard deviations.
-const SPREAD: f64 = 1.645;
 
 /// What does not change while the zoo grows.
 struct Ground<'a> {
@@ -381,7 +379,8 @@ impl Ground<'_> {
             expected_accuracy: expected.map(|it| within(it.accuracy.0)),
             interval: expected.map(|it| {
                 let (mean, sd) = it.accuracy;
-                [within(mean - SPREAD * sd), within(mean + SPREAD * sd)]
+                let half = f64::from(HALF_WIDTH) * sd;
+                [within(mean - half), within(mean + half)]
             }),
             expected_gain: expected.map(|it| it.gain as f32),
             gain: (area - before) as f32,

@@ -3,7 +3,8 @@
 use super::search::{self, Found};
 use crate::Result;
 use crate::encoder::belief::{Belief, Candidate};
-use crate::encoder::{HALF_WIDTH, Prediction, TaskEncoding};
+use crate::encoder::normal::HALF_WIDTH;
+use crate::encoder::{Prediction, TaskEncoding};
 use crate::state::{Generation, State};
 use std::collections::BTreeMap;
 use tans_index::Filter;
