@@ -10,7 +10,8 @@ use std::time::Duration;
 pub struct OpenOptions {
     /// Open for reading beside a writer; every operation that writes is refused.
     pub read_only: bool,
-    /// Where backbone rows of images that were encoded before are kept; `None` keeps none.
+    /// Where backbone rows of images that were encoded before are kept, and the states of fine-tunings that were stopped;
+    /// `None` keeps none.
     pub cache_dir: Option<PathBuf>,
     /// How long to wait for another writer to end before it is an error. Default: not at all.
     pub wait: Duration,

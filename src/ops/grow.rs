@@ -326,7 +326,12 @@ impl Ground<'_> {
         };
         crate::progress::report(&mut inner, "growing", "", done, total)?;
         let start = Start::generated(spec, samples.class_names.len(), self.tuning.seed)?;
-        let course = Course { samples, options: &self.tuning, device: self.state.options.device };
+        let course = Course {
+            samples,
+            options: &self.tuning,
+            device: self.state.options.device,
+            cache_dir: self.state.options.cache_dir.as_deref(),
+        };
         let tuned = tuning::tune(&course, &start.candidate, &mut inner)?;
         let labels = Labels {
             name: None,

@@ -160,7 +160,12 @@ fn measure_one(
             admit::load_runnable(state, model)?;
             let (graph, input) = admit::load_network(state, model)?;
             let candidate = Candidate { name: model.name.clone(), graph, input };
-            let course = Course { samples, options: tuning, device: state.options.device };
+            let course = Course {
+                samples,
+                options: tuning,
+                device: state.options.device,
+                cache_dir: state.options.cache_dir.as_deref(),
+            };
             (tuning::tune(&course, &candidate, observer)?.test_accuracy, None)
         }
     })

@@ -123,7 +123,7 @@ fn write_block(file: &Path, rows: &[f32]) {
 }
 
 /// Deletes the oldest files until the folder is under the cap.
-fn trim(folder: &Path, bytes_max: u64) {
+pub fn trim(folder: &Path, bytes_max: u64) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
         .flatten()

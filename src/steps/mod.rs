@@ -21,6 +21,8 @@ pub mod network_source;
 #[cfg(feature = "torch")]
 pub mod parallel;
 #[cfg(feature = "torch")]
+pub mod paused;
+#[cfg(feature = "torch")]
 pub mod probe;
 #[cfg(feature = "torch")]
 pub mod rerank;

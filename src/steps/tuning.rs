@@ -2,12 +2,14 @@
 
 use super::dataset::Samples;
 use super::fit::{self, EpochReport, FitOptions, FitState, Fitted};
+use super::paused::Paused;
 use crate::graph::Graph;
 use crate::graph::exec::{Device, Optimizer, Trainer, TrainerOptions};
 use crate::graph::input::InputContract;
 use crate::{Error, Observer, Progress, Result};
 use serde::Serialize;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How a network is fine-tuned.
@@ -96,20 +98,42 @@ pub struct Course<'a> {
     pub options: &'a TuningOptions,
     /// Where.
     pub device: Device,
+    /// Where a training that is stopped leaves its state; `None` keeps none.
+    pub cache_dir: Option<&'a Path>,
 }
 
-/// Trains on the training part (of which some is held back for validation), scores the test part once, at the end.
+/// Trains on the training part (of which some is held back for validation), scores the test part once, at the end. A
+/// training that was stopped or killed goes on where it was.
+///
+/// # Errors
+/// `Error::Input` for options that cannot be trained with; `Error::Graph` if the training fails; `Error::Cancelled`.
 pub fn tune(course: &Course<'_>, candidate: &Candidate, observer: Observer<'_>) -> Result<Tuned> {
     check(course.options)?;
+    alone(course, candidate, observer).map(|(tuned, _)| tuned)
+}
+
+fn alone(
+    course: &Course<'_>,
+    candidate: &Candidate,
+    observer: Observer<'_>,
+) -> Result<(Tuned, Raced)> {
+    let mut place = Paused::of(course, candidate)?;
     let mut run = Run::new(candidate);
-    run.advance(course, (course.options.epochs, course.options.budget), observer)?;
-    run.finish(course)
+    run.paused = place.load();
+    let mut keep = |state: &FitState, is_last| place.keep(state, is_last);
+    let length = (course.options.epochs, course.options.budget);
+    run.advance(course, length, &mut keep, observer)?;
+    let raced = run.report();
+    let tuned = run.finish(course)?;
+    place.forget();
+    Ok((tuned, raced))
 }
 
 /// Successive halving (Jamieson & Talwalkar 2016): all candidates are trained for a few epochs, the better half on the
 /// validation split goes on, and so forth. The survivor has had the training that `tune` would have given it.
 ///
-/// Returns its index, what became of it, and how far each came.
+/// Returns its index, what became of it, and how far each came. A race of one is `tune`; one of several begins anew after it
+/// was stopped.
 ///
 /// # Errors
 /// As `tune`, if no candidate can be trained.
@@ -119,6 +143,10 @@ pub fn race(
     observer: Observer<'_>,
 ) -> Result<(usize, Tuned, Vec<Raced>)> {
     check(course.options)?;
+    if let [candidate] = candidates {
+        let (tuned, raced) = alone(course, candidate, observer)?;
+        return Ok((0, tuned, vec![raced]));
+    }
     let mut runs: Vec<Run<'_>> = candidates.iter().map(|candidate| Run::new(candidate)).collect();
     let mut field: Vec<usize> = (0..runs.len()).collect();
     let rungs = rungs(runs.len());
@@ -132,7 +160,7 @@ pub fn race(
         let rung_start = Instant::now();
         for (members_left, &index) in (1..=field.len() as u32).rev().zip(&field) {
             let slice = rung.map(|rung| rung.saturating_sub(rung_start.elapsed()) / members_left);
-            match runs[index].advance(course, (target, slice), &mut *observer) {
+            match runs[index].advance(course, (target, slice), &mut |_, _| {}, &mut *observer) {
                 Ok(()) => {}
                 Err(Error::Cancelled) => return Err(Error::Cancelled),
                 Err(error) => runs[index].failure = Some(error),
@@ -169,11 +197,13 @@ impl<'a> Run<'a> {
         Self { candidate, paused: None, fitted: None, failure: None }
     }
 
-    /// Trains until `target` epochs are done or `slice` has passed, at least one epoch if none is done yet.
+    /// Trains until `target` epochs are done or `slice` has passed, at least one epoch if none is done yet. `keep` is
+    /// called after each epoch, and told whether it is the last before a stop.
     fn advance(
         &mut self,
         course: &Course<'_>,
         (target, slice): (usize, Option<Duration>),
+        keep: &mut dyn FnMut(&FitState, bool),
         observer: Observer<'_>,
     ) -> Result<()> {
         let is_over = self.fitted.is_some() && self.paused.is_none();
@@ -188,6 +218,7 @@ impl<'a> Run<'a> {
             let Some(epoch) = state.epochs.last() else { return ControlFlow::Continue(()) };
             let (step, item) = ("fine-tuning", epoch_text(name, epoch));
             cancelled = observer(Progress { step, item, done: epoch.epoch, total }).is_break();
+            keep(state, cancelled);
             let is_late = slice.is_some_and(|slice| clock.elapsed() >= slice);
             if !cancelled && !is_late && epoch.epoch < target {
                 return ControlFlow::Continue(());

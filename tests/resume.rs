@@ -1,0 +1,80 @@
+//! A fine-tuning that is stopped goes on where it was, to the same bytes.
+
+#![cfg(feature = "torch")]
+
+#[path = "common/images.rs"]
+mod images;
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+use tans::{
+    Benchmark, CheckOptions, Database, DatasetSource, Error, FinetuneOptions, IngestOptions,
+    InitOptions, OpenOptions, Progress, TuningOptions, unobserved,
+};
+use tempfile::TempDir;
+
+const EPOCHS: usize = 4;
+
+fn zoo(at: &Path, cache: &Path) -> Database {
+    let open = OpenOptions { cache_dir: Some(cache.to_owned()), ..OpenOptions::default() };
+    let (zoo, _) = Database::init(at, &InitOptions::default(), open).expect("a zoo can be made");
+    let (name, benchmark) = (Some("parent".to_owned()), Benchmark::None);
+    let options = IngestOptions { name, benchmark, ..IngestOptions::default() };
+    zoo.ingest("small:cnn-w16@32", &options, &mut unobserved).expect("a generated network");
+    zoo
+}
+
+/// Fine-tunes until `stop` epochs are done; the epochs that were told, and the id of the child.
+fn finetune(zoo: &Database, dataset: &Path, stop: usize) -> (Vec<usize>, Result<String, Error>) {
+    let tuning = TuningOptions { epochs: EPOCHS, patience: 0, ..TuningOptions::default() };
+    let name = Some("child".to_owned());
+    let benchmark = Benchmark::None;
+    let options = FinetuneOptions { name, benchmark, tuning, ..FinetuneOptions::default() };
+    let mut told = Vec::new();
+    let mut observer = |progress: Progress| {
+        if progress.step != "fine-tuning" {
+            return ControlFlow::Continue(());
+        }
+        told.push(progress.done);
+        if progress.done < stop { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    let source = DatasetSource::parse(&dataset.display().to_string());
+    let done = zoo.finetune("parent", &source, &options, &mut observer);
+    let id = done.map(|report| zoo.show(&report.model).expect("a model").summary.id.to_string());
+    (told, id)
+}
+
+#[test]
+fn a_stopped_finetuning_goes_on_to_the_same_network() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let dataset = images::colours(&folder.path().join("colours"), 32, 12);
+    let cache = folder.path().join("cache");
+    let whole = zoo(&folder.path().join("whole"), &folder.path().join("no cache"));
+    let (told, expected) = finetune(&whole, &dataset, usize::MAX);
+    assert_eq!(told, [1, 2, 3, 4]);
+    let expected = expected.expect("a child");
+
+    let stopped = zoo(&folder.path().join("stopped"), &cache);
+    let (told, cancelled) = finetune(&stopped, &dataset, 2);
+    assert!(matches!(cancelled, Err(Error::Cancelled)), "{cancelled:?}");
+    assert_eq!(told, [1, 2]);
+    let (told, child) = finetune(&stopped, &dataset, usize::MAX);
+    assert_eq!(told, [3, 4], "it begins where it was");
+    assert_eq!(child.expect("a child"), expected);
+    let left = || fs::read_dir(cache.join("trainings")).expect("a folder").flatten();
+    assert_eq!(left().count(), 0, "what has ended leaves nothing");
+
+    // A damaged state only costs time.
+    let damaged = zoo(&folder.path().join("damaged"), &cache);
+    let (_, cancelled) = finetune(&damaged, &dataset, 3);
+    assert!(matches!(cancelled, Err(Error::Cancelled)), "{cancelled:?}");
+    let file = left().next().expect("a state").path();
+    let mut bytes = fs::read(&file).expect("a readable state");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).expect("a written state");
+    let (told, child) = finetune(&damaged, &dataset, usize::MAX);
+    assert_eq!((told, child.expect("a child")), (vec![1, 2, 3, 4], expected));
+    assert!(damaged.check(CheckOptions::default()).expect("the check runs").sound);
+}
