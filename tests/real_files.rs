@@ -130,7 +130,9 @@ fn published_networks_are_stored_run_and_found() {
             .ingest(&path.display().to_string(), &options(published), &mut unobserved)
             .expect("a published network is usable")
             .remove(0);
-        assert_eq!((stored.status, &stored.note), ("stored", &None), "{}: runs", published.file);
+        let note = stored.note.as_deref();
+        let runs = note.is_none_or(|note| note.starts_with("it has no last linear layer"));
+        assert!(stored.status == "stored" && runs, "{}: {note:?}", published.file);
         let millions = |count: u64| count as f64 / 1e6;
         let (params, macs) = stored.params.zip(stored.macs).expect("it was traced");
         assert!(published.params_m.contains(&millions(params)), "{stored:?}");
