@@ -166,7 +166,9 @@ fn measure_one(
                 device: state.options.device,
                 cache_dir: state.options.cache_dir.as_deref(),
             };
-            (tuning::tune(&course, &candidate, observer)?.test_accuracy, None)
+            let tuned = tuning::tune(&course, &candidate, observer)?;
+            tuned.paused.forget();
+            (tuned.test_accuracy, None)
         }
     })
 }

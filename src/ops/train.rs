@@ -81,7 +81,7 @@ pub(crate) fn run(
     options: &TrainOptions,
     observer: Observer<'_>,
 ) -> Result<TrainReport> {
-    let results = state.unlearned();
+    let results = state.results();
     let learned = learn(state, options, observer);
     if !matches!(learned, Err(Error::Cancelled)) {
         state.learned(results);

@@ -58,8 +58,9 @@ pub struct State {
     followed: AtomicU64,
     commits: Mutex<()>,
     merges: Mutex<()>,
-    /// Results since the zoo was opened that no training has looked at.
-    unlearned: AtomicUsize,
+    /// Results since the zoo was opened, and how many of them trainings have looked at.
+    recorded: AtomicUsize,
+    learned: AtomicUsize,
 }
 
 /// What holds for the whole process is set before the first network runs.
@@ -88,7 +89,8 @@ impl State {
             followed,
             commits: Mutex::new(()),
             merges: Mutex::new(()),
-            unlearned: AtomicUsize::new(0),
+            recorded: AtomicUsize::new(0),
+            learned: AtomicUsize::new(0),
         })
     }
 
@@ -119,19 +121,24 @@ impl State {
         Ok(written)
     }
 
-    /// Results since the zoo was opened that no training has looked at.
+    /// Results since the zoo was opened.
+    pub fn results(&self) -> usize {
+        self.recorded.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that no training has looked at.
     pub fn unlearned(&self) -> usize {
-        self.unlearned.load(Ordering::Relaxed)
+        self.results().saturating_sub(self.learned.load(Ordering::Relaxed))
     }
 
     /// Counts results that were recorded.
     pub fn recorded(&self, results: usize) {
-        self.unlearned.fetch_add(results, Ordering::Relaxed);
+        self.recorded.fetch_add(results, Ordering::Relaxed);
     }
 
-    /// Says that a training has looked at so many of them.
+    /// Says that a training has looked at the first so many; others may have looked at more.
     pub fn learned(&self, results: usize) {
-        self.unlearned.fetch_sub(results, Ordering::Relaxed);
+        self.learned.fetch_max(results, Ordering::Relaxed);
     }
 
     /// Lets one merge of the index run at a time. Taken before the commit lock, never under it.

@@ -1,5 +1,5 @@
-//! A training that was stopped: its state lies in the cache folder until it has ended, so that the same training goes on
-//! where it was. Safe to delete.
+//! A training that was stopped: its state lies in the cache folder until its result is stored, so that the same training
+//! goes on where it was. Safe to delete.
 
 use super::feature_cache;
 use super::fit::{EpochReport, FitState};
@@ -11,18 +11,34 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// A state is written no more often than this while the training goes on.
+/// A shorter training is not worth a state.
 const INTERVAL: Duration = Duration::from_secs(20);
+/// Writing states may take one part in so many of a training's time.
+const SHARE: u32 = 20;
 /// States of trainings that nobody went on with go when they take more than this, the oldest first.
 const BYTES_MAX: u64 = 4 << 30;
 /// Changes with the meaning of a state.
-const VERSION: &str = "tans training 1";
+const VERSION: &str = concat!("tans training 1, ", env!("CARGO_PKG_VERSION"));
+
+/// What a training does after an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Another epoch.
+    GoesOn,
+    /// It is scored.
+    Ends,
+    /// Nothing, by request.
+    Stops,
+}
 
 /// Where the state of one training lies.
+#[derive(Debug)]
 pub struct Paused {
     /// `None` without a cache folder.
     file: Option<PathBuf>,
+    started: Instant,
     written: Instant,
+    interval: Duration,
 }
 
 impl Paused {
@@ -36,7 +52,13 @@ impl Paused {
             Some(folder) => Some(folder.join("trainings").join(key(course, candidate)?)),
             None => None,
         };
-        Ok(Self { file, written: Instant::now() })
+        Ok(Self { file, ..Self::nowhere() })
+    }
+
+    /// Of a training that leaves no state.
+    pub fn nowhere() -> Self {
+        let now = Instant::now();
+        Self { file: None, started: now, written: now, interval: INTERVAL }
     }
 
     /// The state that was left behind; anything wrong with it only means that the training begins anew.
@@ -45,21 +67,28 @@ impl Paused {
         decode(&bytes)
     }
 
-    /// Writes the state if that is due, or `at_once`. One that cannot be written costs time, never the training.
-    pub fn keep(&mut self, state: &FitState, at_once: bool) {
+    /// Writes the state if that is due. One that cannot be written costs time, never the training.
+    pub fn keep(&mut self, state: &FitState, next: Next) {
         let Some(file) = &self.file else { return };
-        if !at_once && self.written.elapsed() < INTERVAL {
+        let is_due = match next {
+            Next::GoesOn => self.written.elapsed() >= self.interval,
+            Next::Ends => self.started.elapsed() >= INTERVAL,
+            Next::Stops => true,
+        };
+        if !is_due {
             return;
         }
+        let clock = Instant::now();
         if let Err(error) = write(file, state) {
             tracing::warn!("a stopped training would begin anew: {error}");
         }
         self.written = Instant::now();
+        self.interval = INTERVAL.max(clock.elapsed() * SHARE);
     }
 
-    /// The training has ended.
-    pub fn forget(self) {
-        if let Some(file) = self.file {
+    /// The result of the training is stored, or its state is of no use.
+    pub fn forget(&self) {
+        if let Some(file) = &self.file {
             // One that was never written is not there.
             let _ = std::fs::remove_file(file);
         }
@@ -77,6 +106,13 @@ struct Head {
 
 /// Length of the head, head, checkpoints, crc32c of all.
 fn write(file: &Path, state: &FitState) -> Result<()> {
+    let finite = |it: &EpochReport| {
+        it.train_loss.is_finite() && it.validation_loss.is_none_or(f32::is_finite)
+    };
+    if !state.epochs.iter().all(finite) {
+        // JSON has no such numbers, and such a training nothing to go on with.
+        return Ok(());
+    }
     let is_best_now = state.best_epoch == state.epochs.len();
     let best = if is_best_now { &[] } else { &state.best[..] };
     let head = Head {
@@ -95,7 +131,9 @@ fn write(file: &Path, state: &FitState) -> Result<()> {
         parts.iter().try_for_each(|part| out.write_all(part))?;
         out.write_all(&checksum.to_le_bytes())
     })?;
-    feature_cache::trim(folder, BYTES_MAX);
+    // Never the one that was just written.
+    let bytes: usize = parts.iter().map(|part| part.len()).sum();
+    feature_cache::trim(folder, BYTES_MAX.max(2 * bytes as u64));
     Ok(())
 }
 
@@ -119,10 +157,16 @@ fn decode(bytes: &[u8]) -> Option<FitState> {
 fn key(course: &Course<'_>, candidate: &Candidate) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     let options = TuningOptions { budget: None, ..course.options.clone() };
-    hasher.update(format!("{VERSION}\n{options:?}\n{:?}\n", candidate.input).as_bytes());
+    let classes = course.samples.class_names.len();
+    let text =
+        format!("{VERSION}\n{options:?}\n{:?}\n{classes}\n{:?}", candidate.input, course.device);
+    hasher.update(text.as_bytes());
     let canonical = onnx::canonical(&candidate.graph)?;
     hasher.update(&canonical.graph);
-    for (_, weight) in &canonical.weights {
+    for (name, weight) in &canonical.weights {
+        // The checkpoints name them.
+        hasher.update(&(name.len() as u64).to_le_bytes());
+        hasher.update(name.as_bytes());
         hasher.update(weight.data());
     }
     let train = &course.samples.train;

@@ -105,6 +105,7 @@ pub fn store(
     };
     let network = NewNetwork { graph: &tuned.graph, input: &start.candidate.input };
     let admitted = admit::admit(state, bench, network, new, observer)?;
+    tuned.paused.forget();
     let status = if admitted.is_known { "already stored" } else { "stored" };
     Ok(Stored { record: admitted.record, task, status })
 }

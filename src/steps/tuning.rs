@@ -2,10 +2,10 @@
 
 use super::dataset::Samples;
 use super::fit::{self, EpochReport, FitOptions, FitState, Fitted};
-use super::paused::Paused;
-use crate::graph::Graph;
+use super::paused::{Next, Paused};
 use crate::graph::exec::{Device, Optimizer, Trainer, TrainerOptions};
 use crate::graph::input::InputContract;
+use crate::graph::{Error as GraphError, Graph};
 use crate::{Error, Observer, Progress, Result};
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -75,6 +75,8 @@ pub struct Tuned {
     pub best_epoch: usize,
     /// Top-1 accuracy on the test part.
     pub test_accuracy: f32,
+    /// Where the training's state lies, to be forgotten when the result is stored.
+    pub paused: Paused,
 }
 
 /// How far a candidate came in a race.
@@ -120,13 +122,20 @@ fn alone(
     let mut place = Paused::of(course, candidate)?;
     let mut run = Run::new(candidate);
     run.paused = place.load();
-    let mut keep = |state: &FitState, is_last| place.keep(state, is_last);
+    let is_resumed = run.paused.is_some();
     let length = (course.options.epochs, course.options.budget);
-    run.advance(course, length, &mut keep, observer)?;
+    let mut keep = |state: &FitState, next| place.keep(state, next);
+    match run.advance(course, length, &mut keep, &mut *observer) {
+        Err(Error::Graph(GraphError::Malformed { .. })) if is_resumed => {
+            // The state is of another network after all.
+            place.forget();
+            return alone(course, candidate, observer);
+        }
+        done => done?,
+    }
     let raced = run.report();
     let tuned = run.finish(course)?;
-    place.forget();
-    Ok((tuned, raced))
+    Ok((Tuned { paused: place, ..tuned }, raced))
 }
 
 /// Successive halving (Jamieson & Talwalkar 2016): all candidates are trained for a few epochs, the better half on the
@@ -198,12 +207,12 @@ impl<'a> Run<'a> {
     }
 
     /// Trains until `target` epochs are done or `slice` has passed, at least one epoch if none is done yet. `keep` is
-    /// called after each epoch, and told whether it is the last before a stop.
+    /// called after each epoch, and told what comes next.
     fn advance(
         &mut self,
         course: &Course<'_>,
         (target, slice): (usize, Option<Duration>),
-        keep: &mut dyn FnMut(&FitState, bool),
+        keep: &mut dyn FnMut(&FitState, Next),
         observer: Observer<'_>,
     ) -> Result<()> {
         let is_over = self.fitted.is_some() && self.paused.is_none();
@@ -218,9 +227,14 @@ impl<'a> Run<'a> {
             let Some(epoch) = state.epochs.last() else { return ControlFlow::Continue(()) };
             let (step, item) = ("fine-tuning", epoch_text(name, epoch));
             cancelled = observer(Progress { step, item, done: epoch.epoch, total }).is_break();
-            keep(state, cancelled);
             let is_late = slice.is_some_and(|slice| clock.elapsed() >= slice);
-            if !cancelled && !is_late && epoch.epoch < target {
+            let next = match (cancelled, is_late || epoch.epoch >= target) {
+                (true, _) => Next::Stops,
+                (false, true) => Next::Ends,
+                (false, false) => Next::GoesOn,
+            };
+            keep(state, next);
+            if next == Next::GoesOn {
                 return ControlFlow::Continue(());
             }
             paused = Some(state.clone());
@@ -286,7 +300,7 @@ impl<'a> Run<'a> {
         let scorer = Trainer::new(&graph, &self.candidate.input, &options)?;
         let test: Vec<&crate::sample::Image> = course.samples.test.images.iter().collect();
         let test_accuracy = scorer.evaluate(&test, &course.samples.test.labels)?.accuracy;
-        Ok(Tuned { graph, epochs, best_epoch, test_accuracy })
+        Ok(Tuned { graph, epochs, best_epoch, test_accuracy, paused: Paused::nowhere() })
     }
 }
 

@@ -200,7 +200,9 @@ fn what_is_in_the_way_is_left_alone() {
     let (zoo, backups) = (folder.path().join("zoo"), folder.path().join("backups"));
     let store = Store::create(&zoo, BACKBONE).expect("create");
     add(&store, 0);
-    for place in [&zoo, &zoo.join("backups"), &zoo.join("packs/../a/b")] {
+    for place in
+        [&zoo, &zoo.join("backups"), &zoo.join("packs/../a/b"), &zoo.join("../new/../zoo/b")]
+    {
         let refused = store.backup(place, &mut go_on);
         assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
     }

@@ -116,8 +116,8 @@ fn is_generated(source: &str) -> bool {
 }
 
 fn folder(path: &Path, options: &IngestOptions) -> Result<Vec<Line>> {
-    let mut files = Vec::new();
-    network_files(path, &mut files)?;
+    let (mut files, mut unread) = (Vec::new(), Vec::new());
+    network_files(path, &mut files, &mut unread)?;
     files.sort();
     if files.is_empty() {
         return Err(Error::input(format!(
@@ -133,17 +133,20 @@ fn folder(path: &Path, options: &IngestOptions) -> Result<Vec<Line>> {
         let network = Network { origin: Origin::File(file), options };
         (shown, Ok(Wanted::Network(network)))
     };
-    Ok(files.into_iter().map(line).collect())
+    Ok(files.into_iter().map(line).chain(unread).collect())
 }
 
-/// Files of networks in a folder and the folders in it; links to folders are not followed, for they may lead back.
-fn network_files(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    let unread = |error| Error::file("cannot read", path, error);
-    for entry in std::fs::read_dir(path).map_err(unread)? {
-        let entry = entry.map_err(unread)?;
+/// Files of networks in a folder and the folders in it, and lines for folders that cannot be read. Links to folders are not
+/// followed, for they may lead back.
+fn network_files(path: &Path, files: &mut Vec<PathBuf>, unread: &mut Vec<Line>) -> Result<()> {
+    let refused = |error| Error::file("cannot read", path, error);
+    for entry in std::fs::read_dir(path).map_err(refused)? {
+        let entry = entry.map_err(refused)?;
         let file = entry.path();
-        if entry.file_type().map_err(unread)?.is_dir() {
-            network_files(&file, files)?;
+        if entry.file_type().map_err(refused)?.is_dir() {
+            if let Err(error) = network_files(&file, files, unread) {
+                unread.push((file.display().to_string(), Err(Error::input(error.to_string()))));
+            }
             continue;
         }
         let suffix = file.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());

@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::PoisonError;
 
 /// The zoo at one moment.
@@ -66,16 +66,17 @@ impl Store {
         let report = self
             .hold_still(&staging)
             .and_then(|moment| self.copy_moment(&moment, folder, &partial, observe))
-            .and_then(|manifest| {
+            .and_then(|(manifest, copied)| {
+                let damages = self.prove_packs(&copied.packs)?;
                 self.step("backup/rename")?;
                 files::rename(&partial, &complete)?;
                 self.step("backup/renamed")?;
-                Ok(manifest)
+                Ok((manifest, copied, damages))
             });
         self.step("backup/staged")?;
         // A left-over of the staging folder is removed by the next backup or collection.
         let _ = files::remove_folder(&staging);
-        let (manifest, copied) = report.inspect_err(|_| {
+        let (manifest, copied, damages) = report.inspect_err(|_| {
             // The first error is the one to report; the next backup removes what is left.
             let _ = files::remove_folder(&partial);
         })?;
@@ -86,7 +87,7 @@ impl Store {
             bytes: manifest.entries.iter().map(|entry| entry.bytes).sum(),
             bytes_copied: copied.bytes,
             sequence: manifest.sequence,
-            damages: self.prove_packs(&copied.packs)?,
+            damages,
         })
     }
 
@@ -94,8 +95,13 @@ impl Store {
     fn refuse_inside(&self, folder: &Path) -> Result<()> {
         let zoo = self.path.canonicalize().map_err(io_error("cannot find", &self.path))?;
         let folder = std::path::absolute(folder).map_err(io_error("cannot find", folder))?;
-        let existing = folder.ancestors().find_map(|folder| folder.canonicalize().ok());
-        if !existing.is_some_and(|existing| existing.starts_with(&zoo)) {
+        let existing = folder.ancestors().find(|folder| folder.exists());
+        let missing = existing.and_then(|existing| folder.strip_prefix(existing).ok());
+        // Where it leads back to, nobody can say before it is made.
+        let leads_back =
+            missing.is_some_and(|path| path.components().any(|it| it == Component::ParentDir));
+        let existing = existing.and_then(|existing| existing.canonicalize().ok());
+        if !leads_back && !existing.is_some_and(|existing| existing.starts_with(&zoo)) {
             return Ok(());
         }
         Err(Error::Invalid(format!(

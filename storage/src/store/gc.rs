@@ -254,8 +254,9 @@ impl Store {
 
     fn delete_segments(&self, report: &mut GcReport) -> Result<()> {
         let folder = self.path.join(schema::SEGMENTS);
-        let position = self.db.position();
+        // The generation first: who has read up to the position knows it.
         let Some(current) = self.generation()? else { return Ok(()) };
+        let position = self.db.position();
         self.sync()?;
         let number = format!("{:010}", current.number);
         let may_delete = self.seen_by_all_readers(position)?;

@@ -187,11 +187,13 @@ impl Store {
     /// # Errors
     /// `Error::Rocks` or `Error::Corrupt` when the writer's newest files cannot be read.
     pub fn refresh(&self) -> Result<()> {
-        if self.mode == Mode::Write || self.db.is_current() {
+        if self.mode == Mode::Write {
             return Ok(());
         }
-        let _between = self.catching_up.write().unwrap_or_else(PoisonError::into_inner);
-        self.db.catch_up()?;
+        if !self.db.is_current() {
+            let _between = self.catching_up.write().unwrap_or_else(PoisonError::into_inner);
+            self.db.catch_up()?;
+        }
         self.packs.forget_deleted();
         match &self.registration {
             Some(registration) => registration.pass(self.db.position()),
