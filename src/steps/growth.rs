@@ -13,7 +13,7 @@ use crate::state::State;
 use crate::{Error, Observer, Result};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use tans_storage::{ModelRecord, PairKind, TaskId};
 
 /// At most so many networks of a space are candidates; of a larger one a sample.
@@ -171,25 +171,23 @@ impl Growth {
         datasets: &[Dataset<'_>],
     ) -> Result<Self> {
         let tasks = Tasks::load(state, datasets)?;
-        let mut numbers: BTreeMap<String, usize> =
-            candidates.iter().enumerate().map(|(at, it)| (it.spec.clone(), at)).collect();
-        let mut described: Vec<Described> =
-            candidates.iter().map(|candidate| candidate.described.clone()).collect();
+        let mut networks = Networks::of(&candidates);
         let mut members = vec![Vec::new(); datasets.len()];
-        let (mut results, mut elsewhere, mut closed) = (Vec::new(), Vec::new(), HashSet::new());
+        let (mut results, mut closed) = (Vec::new(), HashSet::new());
+        let mut others: VecDeque<Grown> = VecDeque::new();
         for model in state.store.models()? {
             let model = model?;
             let Some(found) = grown(state, &model, &tasks)? else { continue };
-            let network = *numbers.entry(found.spec.clone()).or_insert_with(|| {
-                described.push(found.described);
-                described.len() - 1
-            });
-            let accuracy = f64::from(found.accuracy);
-            let result = Observation { task: found.task, network, accuracy };
             if found.task >= datasets.len() {
-                elsewhere.push(result);
+                // Only those that are learned from are numbered: distances take the square of their number.
+                if others.len() == RESULTS_MAX {
+                    others.pop_front();
+                }
+                others.push_back(found);
                 continue;
             }
+            let result = networks.observe(&found);
+            let network = result.network;
             results.push(result);
             if selection.holds(&found.space, found.side) {
                 closed.insert((found.task, network));
@@ -201,7 +199,9 @@ impl Growth {
                 });
             }
         }
-        let field = Field { tasks: tasks.distances, networks: between_networks(&described) };
+        let elsewhere = others.iter().map(|found| networks.observe(found)).collect();
+        let field =
+            Field { tasks: tasks.distances, networks: between_networks(&networks.described) };
         let classes = datasets.iter().map(|it| it.samples.class_names.len()).collect();
         Ok(Self { candidates, classes, field, results, elsewhere, members, closed })
     }
@@ -341,6 +341,30 @@ fn between_networks(described: &[Described]) -> Distances {
     let standardiser = Standardiser::fit(&rows, rows.first().map_or(0, Vec::len));
     let topology = rows.iter().map(|row| standardiser.apply(row)).collect();
     Distances::between(described.len(), &[costs, topology])
+}
+
+/// Networks by number, the candidates first.
+struct Networks {
+    numbers: BTreeMap<String, usize>,
+    described: Vec<Described>,
+}
+
+impl Networks {
+    fn of(candidates: &[Candidate]) -> Self {
+        let numbered = candidates.iter().enumerate();
+        Self {
+            numbers: numbered.map(|(at, it)| (it.spec.clone(), at)).collect(),
+            described: candidates.iter().map(|candidate| candidate.described.clone()).collect(),
+        }
+    }
+
+    fn observe(&mut self, found: &Grown) -> Observation {
+        let network = *self.numbers.entry(found.spec.clone()).or_insert_with(|| {
+            self.described.push(found.described.clone());
+            self.described.len() - 1
+        });
+        Observation { task: found.task, network, accuracy: f64::from(found.accuracy) }
+    }
 }
 
 /// What a stored model tells of its space.
