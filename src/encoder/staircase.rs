@@ -12,6 +12,22 @@ pub fn place(params: u64, (smallest, largest): (u64, u64)) -> f64 {
     if length > 0.0 { ((log(params) - log(smallest)) / length).clamp(0.0, 1.0) } else { 0.0 }
 }
 
+/// The items that no smaller one equals, smallest first; `key` is the (size, accuracy) of one.
+pub fn front<T>(mut items: Vec<T>, key: impl Fn(&T) -> (f64, f64)) -> Vec<T> {
+    items.sort_by(|a, b| {
+        let (a, b) = (key(a), key(b));
+        a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1))
+    });
+    let mut best = 0.0;
+    items.retain(|item| {
+        let accuracy = key(item).1;
+        let rises = accuracy > best;
+        best = accuracy.max(best);
+        rises
+    });
+    items
+}
+
 /// Best accuracy (0..=1) as a function of place (0..=1), 0 before the first network.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Staircase {
@@ -22,15 +38,7 @@ pub struct Staircase {
 impl Staircase {
     /// From (place, accuracy) of networks in any order.
     pub fn new(results: impl IntoIterator<Item = (f64, f64)>) -> Self {
-        let mut results: Vec<(f64, f64)> = results.into_iter().collect();
-        results.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)));
-        let mut best = 0.0;
-        results.retain(|&(_, accuracy)| {
-            let rises = accuracy > best;
-            best = accuracy.max(best);
-            rises
-        });
-        Self { steps: results }
+        Self { steps: front(results.into_iter().collect(), |&result| result) }
     }
 
     /// (place, accuracy) of the networks that no smaller one equals, smallest first.

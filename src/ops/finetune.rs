@@ -194,12 +194,7 @@ fn tune_and_store(
     observer: Observer<'_>,
 ) -> Result<FinetuneReport> {
     let clock = Instant::now();
-    let course = Course {
-        samples: &samples,
-        options: &options.tuning,
-        device: state.options.device,
-        cache_dir: state.options.cache_dir.as_deref(),
-    };
+    let course = Course::new(&state.options, &samples, &options.tuning);
     let candidates: Vec<&Candidate> = starts.iter().map(|start| &start.candidate).collect();
     let (winner, tuned, candidates) = tuning::race(&course, &candidates, &mut *observer)?;
     let seconds = clock.elapsed().as_secs_f64();

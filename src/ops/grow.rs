@@ -5,6 +5,7 @@
 //! area is expected in closed form.
 
 use crate::encoder::normal::HALF_WIDTH;
+use crate::encoder::staircase;
 use crate::graph::spaces::Selection;
 use crate::state::State;
 use crate::steps::admit::Bench;
@@ -326,12 +327,7 @@ impl Ground<'_> {
         };
         crate::progress::report(&mut inner, "growing", "", done, total)?;
         let start = Start::generated(spec, samples.class_names.len(), self.tuning.seed)?;
-        let course = Course {
-            samples,
-            options: &self.tuning,
-            device: self.state.options.device,
-            cache_dir: self.state.options.cache_dir.as_deref(),
-        };
+        let course = Course::new(&self.state.options, samples, &self.tuning);
         let tuned = tuning::tune(&course, &start.candidate, &mut inner)?;
         let labels = Labels {
             name: None,
@@ -400,14 +396,8 @@ impl Ground<'_> {
 
 /// The members that no smaller one equals, smallest first.
 fn front(members: &[Member]) -> Vec<GrownModel> {
-    let mut members: Vec<&Member> = members.iter().collect();
-    members.sort_by(|a, b| a.params.cmp(&b.params).then(b.accuracy.total_cmp(&a.accuracy)));
-    let mut best = 0.0_f32;
-    members.retain(|member| {
-        let rises = member.accuracy > best;
-        best = member.accuracy.max(best);
-        rises
-    });
+    let key = |member: &&Member| (member.params as f64, f64::from(member.accuracy));
+    let members = staircase::front(members.iter().collect(), key);
     let told = |member: &Member| GrownModel {
         model: member.model.clone(),
         architecture: member.spec.clone(),

@@ -434,7 +434,9 @@ fn apply_references(
         new_tasks.extend(tasks.into_iter().map(|task| (task.id, task)));
         let addition = addition(state, reference, seen, results.clone())?;
         known.push(match addition.subject {
-            Subject::Stored(row) => Some(results::differences(&state.store, row, &results)?),
+            Subject::Stored(row) => {
+                Some(results::differences(&state.store, row, &results, &addition.results)?)
+            }
             Subject::New(..) => None,
         });
         additions.push(addition);

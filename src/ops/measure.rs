@@ -160,12 +160,7 @@ fn measure_one(
             admit::load_runnable(state, model)?;
             let (graph, input) = admit::load_network(state, model)?;
             let candidate = Candidate { name: model.name.clone(), graph, input };
-            let course = Course {
-                samples,
-                options: tuning,
-                device: state.options.device,
-                cache_dir: state.options.cache_dir.as_deref(),
-            };
+            let course = Course::new(&state.options, samples, tuning);
             let tuned = tuning::tune(&course, &candidate, observer)?;
             tuned.paused.forget();
             (tuned.test_accuracy, None)

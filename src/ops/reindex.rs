@@ -33,14 +33,13 @@ pub(crate) fn run(state: &State, observer: Observer<'_>) -> Result<ReindexReport
 
 #[cfg(feature = "torch")]
 fn complete(state: &State, observer: Observer<'_>) -> Result<usize> {
-    use crate::steps::{admit, benchmark, stored_signature};
+    use crate::steps::{admit, benchmark, stored_signature, summary};
     let mut incomplete = Vec::new();
     for model in state.store.models()? {
         let model = model?;
-        let runnable = model.graph.is_some() && model.not_runnable.is_none();
         let known =
             model.cost.latency.is_some() && stored_signature(&state.store, model.row)?.is_some();
-        if runnable && !known {
+        if summary::is_runnable(&model) && !known {
             incomplete.push(model);
         }
     }

@@ -157,8 +157,8 @@ fn add_results(
     stored: ModelRecord,
     new: NewModel,
 ) -> Result<Admitted> {
-    let differences = results::differences(&state.store, stored.row, &new.results)?;
-    let results = results::unheard(&state.store, stored.row, new.results)?;
+    let results = results::unheard(&state.store, stored.row, new.results.clone())?;
+    let differences = results::differences(&state.store, stored.row, &new.results, &results)?;
     let addition = Addition { subject: Subject::Stored(stored.row), seen: new.seen, results };
     let tasks = Tasks { new: &new.tasks, replaced: None };
     let record = results::apply(state, ordered, &tasks, vec![addition])?.remove(0);

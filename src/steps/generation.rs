@@ -25,6 +25,8 @@ pub struct Prepared {
     candidate: Candidate,
     number: u64,
     encoder: u32,
+    /// The encoders as they are stored.
+    bytes: Vec<u8>,
     fingerprint: [u8; 32],
     /// The last commit that all vectors know.
     sequence: u64,
@@ -38,7 +40,8 @@ pub fn prepare(store: &Store, candidate: Candidate) -> Result<Prepared> {
     let previous = store.generation()?;
     let number = previous.as_ref().map_or(0, |generation| generation.number + 1);
     let encoder = previous.as_ref().map_or(0, |generation| generation.encoder + 1);
-    let fingerprint = *blake3::hash(&tans_storage::encode(&candidate.encoders)?).as_bytes();
+    let bytes = tans_storage::encode(&candidate.encoders)?;
+    let fingerprint = *blake3::hash(&bytes).as_bytes();
     let sequence = store.sequence()?;
     let entries = embed_all(store, &candidate.encoders)?;
     let segment = match entries.len() {
@@ -49,16 +52,16 @@ pub fn prepare(store: &Store, candidate: Candidate) -> Result<Prepared> {
         let mut go_on = |_, _| ControlFlow::Continue(());
         write_segment(store, name, &entries, fingerprint, &mut go_on)?;
     }
-    Ok(Prepared { candidate, number, encoder, fingerprint, sequence, entries, segment })
+    Ok(Prepared { candidate, number, encoder, bytes, fingerprint, sequence, entries, segment })
 }
 
 /// Names all of a prepared generation by one commit, with new vectors of what has changed since.
 ///
 /// The caller holds the commit lock, so nothing is added meanwhile.
 pub fn install(store: &Store, prepared: Prepared) -> Result<Generation> {
-    let Prepared { candidate, number, encoder, fingerprint, sequence, entries, segment } = prepared;
+    let Prepared { candidate, number, encoder, bytes, fingerprint, sequence, entries, segment } =
+        prepared;
     let Candidate { encoders, notes } = candidate;
-    let bytes = tans_storage::encode(&encoders)?;
     let blob = NewTensor { dtype: Dtype::U8, shape: &[bytes.len()], bytes: &bytes };
     let blob = store.put_tensors(&[blob])?[0];
     let mut batch = Batch::new();

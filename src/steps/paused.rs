@@ -169,9 +169,9 @@ fn key(course: &Course<'_>, candidate: &Candidate) -> Result<String> {
         hasher.update(name.as_bytes());
         hasher.update(weight.data());
     }
-    let train = &course.samples.train;
-    for (image, label) in train.images.iter().zip(&train.labels) {
-        hasher.update(&image.hash());
+    // The training part comes first.
+    for (image, label) in course.samples.image_hashes.iter().zip(&course.samples.train.labels) {
+        hasher.update(image);
         hasher.update(&label.to_le_bytes());
     }
     Ok(hasher.finalize().to_hex().to_string())

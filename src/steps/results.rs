@@ -120,12 +120,18 @@ pub struct Difference {
 }
 
 /// What the stated results of a stored model change, or would have changed before they were superseded.
+/// `news` are those of them that are `unheard`.
 #[cfg(feature = "torch")]
-pub fn differences(store: &Store, row: u64, stated: &[Known]) -> Result<Vec<Difference>> {
+pub fn differences(
+    store: &Store,
+    row: u64,
+    stated: &[Known],
+    news: &[Known],
+) -> Result<Vec<Difference>> {
     if stated.is_empty() {
         return Ok(Vec::new());
     }
-    let (pairs, news) = (store.pairs_of_model(row)?, unheard(store, row, stated.to_vec())?);
+    let pairs = store.pairs_of_model(row)?;
     let difference = |known: &Known| {
         let &(task, kind, stated) = known;
         let pair = pairs.iter().find(|pair| (pair.task, pair.kind) == (task, kind))?;

@@ -6,7 +6,7 @@ use super::paused::{Next, Paused};
 use crate::graph::exec::{Device, Optimizer, Trainer, TrainerOptions};
 use crate::graph::input::InputContract;
 use crate::graph::{Error as GraphError, Graph};
-use crate::{Error, Observer, Progress, Result};
+use crate::{Error, Observer, OpenOptions, Progress, Result};
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -309,6 +309,13 @@ fn epoch_text(name: &str, epoch: &EpochReport) -> String {
     match epoch.validation_accuracy {
         Some(accuracy) => format!("{name}: loss {loss:.3}, validation accuracy {accuracy:.3}"),
         None => format!("{name}: loss {loss:.3}"),
+    }
+}
+
+impl<'a> Course<'a> {
+    /// As the zoo was opened.
+    pub fn new(open: &'a OpenOptions, samples: &'a Samples, options: &'a TuningOptions) -> Self {
+        Self { samples, options, device: open.device, cache_dir: open.cache_dir.as_deref() }
     }
 }
 

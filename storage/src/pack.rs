@@ -198,7 +198,11 @@ pub(crate) fn pack_name(number: u32) -> String {
 
 /// The number in a `pack_name`; `None` for any other path.
 pub(crate) fn number_in(name: &str) -> Option<u32> {
-    name.strip_prefix("packs/")?.strip_suffix(".pack")?.parse().ok()
+    number_of(name.strip_prefix("packs/")?)
+}
+
+fn number_of(file: &str) -> Option<u32> {
+    file.strip_suffix(".pack")?.parse().ok()
 }
 
 pub(crate) fn pack_path(folder: &Path, number: u32) -> PathBuf {
@@ -208,8 +212,7 @@ pub(crate) fn pack_path(folder: &Path, number: u32) -> PathBuf {
 /// Numbers of the packs in a folder, ascending.
 pub(crate) fn numbers(folder: &Path) -> Result<Vec<u32>> {
     let names = files::names(folder)?;
-    let mut numbers: Vec<u32> =
-        names.iter().filter_map(|name| name.strip_suffix(".pack")?.parse().ok()).collect();
+    let mut numbers: Vec<u32> = names.iter().filter_map(|name| number_of(name)).collect();
     numbers.sort_unstable();
     Ok(numbers)
 }

@@ -4,9 +4,13 @@ use crate::graph::{Attribute, Dtype, Error, Graph, Node, ValueInfo, Weight};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 /// Operator set of generated networks: the first with HardSwish, read by every current runtime.
 const OPSET: i64 = 14;
+
+/// Sides of the images that networks of any size are generated for.
+pub(super) const SIDES: RangeInclusive<usize> = 32..=512;
 
 /// A feature map on its way through the network.
 #[derive(Clone, Debug)]

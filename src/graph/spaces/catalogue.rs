@@ -1,5 +1,6 @@
 //! Which configurations a space offers to a search.
 
+use super::builder::SIDES;
 use super::{Error, NAMES, efficientnet_lite, mobilenetv3, resnet, small, split_side};
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
@@ -45,7 +46,7 @@ impl Selection {
             ("efficientnet_lite", Some(_)) => {
                 return refuse("efficientnet_lite without a side: each variant has its own");
             }
-            (_, Some(side)) if !(32..=512).contains(&side) => {
+            (_, Some(side)) if !SIDES.contains(&side) => {
                 return refuse(&format!("{space} at a side of 32 to 512"));
             }
             (_, side) => vec![side.unwrap_or(SIDE)],

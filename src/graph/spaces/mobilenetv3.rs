@@ -6,7 +6,7 @@
 //! the 20 possible blocks, joined by dots: `d2-k3-e4`, `d2.3.4.4.2-k3.5.3.7.7-e6-w1.2`. Blocks
 //! beyond a stage's depth are written 0.
 
-use super::builder::{Activation, Builder, Conv, Map, Source};
+use super::builder::{Activation, Builder, Conv, Map, SIDES, Source};
 use crate::graph::{Error, Graph};
 use std::fmt;
 
@@ -112,7 +112,7 @@ pub(super) fn graph(
     classes: usize,
     source: Source<'_>,
 ) -> Result<Graph, Error> {
-    if !(32..=512).contains(&side) {
+    if !SIDES.contains(&side) {
         return Err(refused(&format!("{config}@{side}")));
     }
     let scale = |channels: usize| scaled(channels, config.width());

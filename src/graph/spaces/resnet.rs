@@ -7,7 +7,7 @@
 //! Weights have the names of torchvision: `layer1.0.conv1.weight`, `layer2.0.downsample.1.running_var`,
 //! `fc.bias`.
 
-use super::builder::{Activation, Builder, Conv, Map, Source};
+use super::builder::{Activation, Builder, Conv, Map, SIDES, Source};
 use crate::graph::{Error, Graph};
 use std::fmt;
 
@@ -94,7 +94,7 @@ pub(super) fn graph(
     classes: usize,
     source: Source<'_>,
 ) -> Result<Graph, Error> {
-    if !(32..=512).contains(&side) {
+    if !SIDES.contains(&side) {
         return Err(refused(&format!("{config}@{side}")));
     }
     let mut build = Builder::new(source);

@@ -66,6 +66,9 @@ impl Store {
     /// # Errors
     /// `Error::Rocks` when the records of tensors cannot be read at all.
     pub(super) fn prove_packs(&self, packs: &BTreeSet<u32>) -> Result<Vec<Damage>> {
+        if packs.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut check = Check::new(&self.db);
         check.each(Family::Tensor, Check::visit_tensor)?;
         let is_in = |place: &Place| match place {
