@@ -63,10 +63,8 @@ pub struct BuildReport {
 /// Points that go in one after the other before threads start: hnsw_rs leaves a point without any
 /// link if it comes while the graph has no entry point yet.
 const SERIAL_START: usize = 256;
-/// hnsw_rs keeps this part of the candidates that the final links are chosen among, ..
-const SKETCH: usize = 8;
-/// .. but at least this many.
-const SKETCH_EF: usize = 24;
+/// hnsw_rs keeps this many candidates, or m if that is more: with fewer than m its graph falls apart.
+const SKETCH_EF: usize = 16;
 /// Insertions between two calls of `progress`.
 const CHUNK: usize = 1024;
 
@@ -89,8 +87,8 @@ pub fn build_segment(
     let dim = check_entries(entries)?;
     let pool = pool(options.threads)?;
     let total = entries.len();
-    // The two halves of the work take about the same time.
-    let mut inserted = |done| step(progress, done / 2, total);
+    // To choose the links takes about three times as long as to insert the points.
+    let mut inserted = |done| step(progress, done / 4, total);
     let groups = copies::group(entries);
     let distinct: Vec<&Entry> = groups.firsts.iter().map(|&first| &entries[first]).collect();
     let built = build_graph(&distinct, options, &pool, &mut inserted)?;
@@ -104,7 +102,7 @@ pub fn build_segment(
     ordered.iter().for_each(|entry| vectors.extend(entry.vector.padded()));
     let (codes, ranges) = quantise(&vectors, stride);
     let points = Points { vectors: &vectors, codes: &codes, ranges: &ranges, stride };
-    let mut refined = |done| step(progress, (total + done) / 2, total);
+    let mut refined = |done| step(progress, (total + 3 * done) / 4, total);
     refine(&mut graph, points, options.ef_construction, &pool, &mut refined)?;
     let copies: Vec<usize> = order.iter().map(|&origin| groups.copies[origin].len()).collect();
     copies::hang(&mut graph, &copies);
@@ -191,9 +189,9 @@ fn build_graph(
     let total = entries.len();
     let distance = CosineDistance(Kernel::detect());
     let levels = LEVELS_MAX + 1;
-    // The links of level 0 are chosen anew among `ef_construction` candidates; for the walks that
-    // find these a coarse graph is as good as a fine one, which takes hnsw_rs several times as long.
-    let ef = (options.ef_construction / SKETCH).max(SKETCH_EF).min(options.ef_construction);
+    // All links are chosen anew among `ef_construction` candidates; to start from, a coarse graph
+    // is as good as a fine one, which takes hnsw_rs several times as long.
+    let ef = SKETCH_EF.max(options.m);
     // Keeping more candidates than there are points changes nothing but the memory asked for.
     let ef = ef.min(total.max(1));
     let graph = Graph::new(options.m, total.max(1), levels, ef, distance);

@@ -56,9 +56,35 @@ impl FlatGraph {
         if level == 0 {
             return &mut self.links[from * 2 * self.m..][..2 * self.m];
         }
+        let start = self.start_of(level);
+        &mut self.upper[start + from * self.m..][..self.m]
+    }
+
+    /// Where the rows of an upper level start.
+    fn start_of(&self, level: usize) -> usize {
         let below = &self.level_counts[..level - 1];
-        let start: usize = below.iter().map(|&count| count as usize).sum();
-        &mut self.upper[(start + from) * self.m..][..self.m]
+        below.iter().map(|&count| count as usize * self.m).sum()
+    }
+
+    /// An upper level and those above it as a graph of their own.
+    pub(crate) fn from_level(&self, level: usize) -> Self {
+        let (m, count) = (self.m, self.level_counts[level - 1] as usize);
+        let mut graph = Self::new(count, m, self.level_counts[level..].to_vec());
+        let (rows, above) = self.upper[self.start_of(level)..].split_at(count * m);
+        for (wide, row) in graph.links.chunks_mut(2 * m).zip(rows.chunks(m)) {
+            wide[..m].copy_from_slice(row);
+        }
+        graph.upper.copy_from_slice(above);
+        graph
+    }
+
+    /// Takes the first m links of each point at level 0 of `other` as those of an upper level.
+    pub(crate) fn set_level(&mut self, level: usize, other: &Self) {
+        let (m, start) = (self.m, self.start_of(level));
+        let rows = self.upper[start..].chunks_mut(m);
+        for (row, wide) in rows.zip(other.links.chunks(2 * m)) {
+            row.copy_from_slice(&wide[..m]);
+        }
     }
 
     /// The row of a point at level 0, with its unused end.

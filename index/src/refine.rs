@@ -1,4 +1,4 @@
-//! After hnsw_rs: the links of level 0 are chosen anew by our own walk, which is several times
+//! After hnsw_rs: the links are chosen anew by our own walk, which is several times
 //! faster than the one inside hnsw_rs and looks at more candidates in the same time.
 
 use crate::Result;
@@ -12,11 +12,21 @@ use rayon::prelude::{IndexedParallelIterator, ParallelIterator, ParallelSliceMut
 
 /// Points between two calls of `step`.
 const CHUNK: usize = 4096;
+/// Candidates of the passes before the last one.
+const COARSE_EF: usize = 32;
+/// Passes before the last one, at most.
+const COARSE_PASSES: usize = 4;
+/// They end when at most one point in this many is missed by the walk to itself.
+const MISSED_PART: usize = 200;
+/// Levels above that lend candidates, ..
+const SPARSER_LEVELS: usize = 2;
+/// .. and how many each.
+const SPARSER_EF: usize = 32;
 
-/// Chooses each point's links among the `ef` points that a walk to it finds, and links both ways.
+/// Chooses each point's links on every level anew, from the top level down.
 ///
 /// The answer does not depend on the number of threads: every walk goes over the graph as it was.
-/// `step` gets the number of points that are done.
+/// `step` gets the number of points whose links at level 0 are final.
 pub(crate) fn refine(
     graph: &mut FlatGraph,
     points: Points<'_>,
@@ -25,45 +35,112 @@ pub(crate) fn refine(
     step: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<()> {
     let m = graph.m;
-    let mut chosen = vec![NO_LINK; graph.count * m];
-    for (chunk, rows) in chosen.chunks_mut(CHUNK * m).enumerate() {
-        let first = chunk * CHUNK;
-        step(first)?;
-        pool.install(|| {
-            let rows = rows.par_chunks_mut(m).enumerate();
-            rows.for_each(|(at, row)| choose_around(graph, points, (first + at) as u32, ef, row));
-        });
+    let mut above = Vec::new();
+    for level in (1..=graph.level_counts.len()).rev() {
+        let mut sparser = graph.from_level(level);
+        let chooser = Chooser { points, above: &above, width: m, pool };
+        chooser.settle(&mut sparser, ef, &mut |_| step(0))?;
+        graph.set_level(level, &sparser);
+        above.push(sparser);
     }
-    let incoming = Incoming::new(&chosen, m);
-    pool.install(|| {
-        let rows = graph.links.par_chunks_mut(2 * m).enumerate();
-        rows.for_each(|(point, row)| {
-            let own = chosen[point * m..][..m].iter().copied().filter(|&link| link != NO_LINK);
-            let all = own.chain(incoming.of(point).iter().copied());
-            join(points, point as u32, all.collect(), row);
-        });
-    });
-    Ok(())
+    Chooser { points, above: &above, width: 2 * m, pool }.settle(graph, ef, step)
 }
 
-/// Fills `row` with links for a point, chosen among what a walk to it finds.
-fn choose_around(graph: &FlatGraph, points: Points<'_>, point: u32, ef: usize, row: &mut [u32]) {
-    let (kernel, query) = (Kernel::detect(), points.vector(point));
-    let mut candidates = Scratch::with(|scratch| {
-        let mut probe = Probe::default();
-        probe.aim(query, points.ranges);
-        walk(&graph.over(points.codes, points.stride), &probe, ef, scratch);
-        let others = scratch.hits().map(|hit| hit.position).filter(|&other| other != point);
-        let near = |other| (kernel.cosine(query, points.vector(other)), other);
-        others.map(near).collect::<Vec<_>>()
-    });
-    sort(&mut candidates);
-    fill_diverse(points, &candidates, row);
+/// Chooses the links of level 0 of a graph, which may itself be an upper part of another one.
+struct Chooser<'a> {
+    points: Points<'a>,
+    /// The levels above, each as a graph of its own, the sparsest first.
+    above: &'a [FlatGraph],
+    /// Links of a point, at most.
+    width: usize,
+    pool: &'a ThreadPool,
+}
+
+impl Chooser<'_> {
+    /// A walk over a bad graph misses the near points that it should link, and in data of many
+    /// tight clusters hnsw_rs leaves such a graph after so few candidates: cheap passes mend it
+    /// before the last one, whose walks keep `ef` candidates.
+    fn settle(
+        &self,
+        graph: &mut FlatGraph,
+        ef: usize,
+        step: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        for _ in 0..COARSE_PASSES {
+            let missed = self.pass(graph, ef.min(COARSE_EF), &mut |_| step(0))?;
+            if missed <= graph.count / MISSED_PART {
+                break;
+            }
+        }
+        self.pass(graph, ef, step).map(drop)
+    }
+
+    /// Chooses links for each point and links both ways. Returns how many points the walk to them
+    /// did not find.
+    fn pass(
+        &self,
+        graph: &mut FlatGraph,
+        ef: usize,
+        step: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<usize> {
+        let m = graph.m;
+        let mut chosen = vec![NO_LINK; graph.count * m];
+        let mut missed = 0;
+        for (chunk, rows) in chosen.chunks_mut(CHUNK * m).enumerate() {
+            let first = chunk * CHUNK;
+            step(first)?;
+            missed += self.pool.install(|| {
+                let rows = rows.par_chunks_mut(m).enumerate();
+                let found = rows.map(|(at, row)| self.choose(graph, (first + at) as u32, ef, row));
+                found.filter(|&found| !found).count()
+            });
+        }
+        let incoming = Incoming::new(&chosen, m);
+        self.pool.install(|| {
+            let rows = graph.links.par_chunks_mut(2 * m).enumerate();
+            rows.for_each(|(point, row)| {
+                let own = chosen[point * m..][..m].iter().copied().filter(|&link| link != NO_LINK);
+                let all = own.chain(incoming.of(point).iter().copied());
+                row.fill(NO_LINK);
+                join(self.points, point as u32, all.collect(), &mut row[..self.width]);
+            });
+        });
+        Ok(missed)
+    }
+
+    /// Fills `row` with links for a point, chosen among the `ef` nearest that a walk finds and the
+    /// nearest of the levels above. Where a cluster has more than `ef` points the latter alone
+    /// lead out of it: in a graph that grows point by point they are the links of its youth.
+    /// Returns whether the walk found the point itself.
+    fn choose(&self, graph: &FlatGraph, point: u32, ef: usize, row: &mut [u32]) -> bool {
+        let Points { codes, ranges, stride, .. } = self.points;
+        let (kernel, query) = (Kernel::detect(), self.points.vector(point));
+        let mut candidates = Vec::new();
+        let found = Scratch::with(|scratch| {
+            let mut probe = Probe::default();
+            probe.aim(query, ranges);
+            let sparser = self.above.iter().rev().take(SPARSER_LEVELS);
+            for above in sparser {
+                walk(&above.over(codes, stride), &probe, SPARSER_EF.min(ef), scratch);
+                candidates.extend(scratch.hits().map(|hit| hit.position));
+            }
+            walk(&graph.over(codes, stride), &probe, ef, scratch);
+            candidates.extend(scratch.hits().map(|hit| hit.position));
+            scratch.hits().any(|hit| hit.position == point)
+        });
+        candidates.sort_unstable();
+        candidates.dedup();
+        let others = candidates.into_iter().filter(|&other| other != point);
+        let near = |other| (kernel.cosine(query, self.points.vector(other)), other);
+        let mut others: Vec<(f32, u32)> = others.map(near).collect();
+        sort(&mut others);
+        fill_diverse(self.points, &others, row);
+        found
+    }
 }
 
 /// Fills `row` with all links of a point, or with a choice of them if they are too many.
 fn join(points: Points<'_>, point: u32, mut links: Vec<u32>, row: &mut [u32]) {
-    row.fill(NO_LINK);
     links.sort_unstable();
     links.dedup();
     let (kernel, own) = (Kernel::detect(), points.vector(point));

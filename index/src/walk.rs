@@ -77,6 +77,15 @@ impl<'a> Graph<'a> {
             prefetch(self.codes.get(start + LINE..).unwrap_or_default());
         }
     }
+
+    /// Asks for a point's links at level 0 before they are needed.
+    #[inline]
+    fn fetch_links(&self, position: u32) {
+        let width = 2 * self.m;
+        let start = position as usize * width;
+        let lines = (start..start + width).step_by(LINE / size_of::<u32>());
+        lines.for_each(|line| prefetch(self.links.get(line..).unwrap_or_default()));
+    }
 }
 
 fn linked(rows: &[u32], position: usize, width: usize) -> &[u32] {
@@ -236,6 +245,10 @@ pub(crate) fn walk_until(
         let position = Hit::unpack(*nearest).position;
         if position == wanted {
             break;
+        }
+        // Late in a walk most steps find nothing nearer, and the next one goes to the next point.
+        if let Some(&next) = scratch.pool.get(at + 1) {
+            graph.fetch_links(Hit::unpack(next).position);
         }
         seen += expand(graph, kernel, probe, position, scratch);
         let Scratch { pool, fresh, sums, .. } = scratch;

@@ -5,7 +5,7 @@ mod common;
 
 use common::{assert_exact, assert_ordered, clustered, expected, filters, model, segment};
 use std::collections::BTreeSet;
-use tans_index::{BuildOptions, Delta, Filter, SearchOptions, search};
+use tans_index::{BuildOptions, Delta, Entry, Filter, SearchOptions, search};
 
 const K: usize = 10;
 
@@ -55,6 +55,29 @@ fn a_wider_walk_finds_more() {
     };
     let (narrow, wide) = (hits(1), hits(200));
     assert!(narrow < wide && wide >= 76, "{narrow} and {wide} of 80");
+}
+
+/// Each cluster holds fewer points than a build keeps candidates, or more: links must lead on from
+/// cluster to cluster, and inside each to every member.
+#[test]
+fn many_tight_clusters_are_one_graph() {
+    for clusters in [30, 120] {
+        let mut entries = clustered(12_200, 64, clusters, 3);
+        let queries = entries.split_off(12_000);
+        let build = BuildOptions { threads: 2, ..BuildOptions::default() };
+        let (_disk, segment) = segment(&entries, &build);
+        let (delta, filter) = (Delta::new(64), Filter::default());
+        let found = |query, exact| {
+            let options = SearchOptions { k: K, ef: 40, exact };
+            let found = search(Some(&segment), &delta, query, &filter, &options).unwrap();
+            found.iter().map(|hit| hit.key).collect::<BTreeSet<u64>>()
+        };
+        let hits = queries.iter().map(|Entry { vector, .. }| {
+            found(vector, true).intersection(&found(vector, false)).count()
+        });
+        let (hit, wanted) = (hits.sum::<usize>(), queries.len() * K);
+        assert!(hit as f64 >= 0.98 * wanted as f64, "{clusters} clusters: {hit} of {wanted}");
+    }
 }
 
 /// The filter lets through only points far from the query, so that a walk meets none for long.
