@@ -66,8 +66,8 @@ impl FlatGraph {
         below.iter().map(|&count| count as usize * self.m).sum()
     }
 
-    /// An upper level and those above it as a graph of their own.
-    pub(crate) fn from_level(&self, level: usize) -> Self {
+    /// An upper level and all above it as a graph of their own.
+    pub(crate) fn part_above(&self, level: usize) -> Self {
         let (m, count) = (self.m, self.level_counts[level - 1] as usize);
         let mut graph = Self::new(count, m, self.level_counts[level..].to_vec());
         let (rows, above) = self.upper[self.start_of(level)..].split_at(count * m);

@@ -37,7 +37,7 @@ pub(crate) fn refine(
     let m = graph.m;
     let mut above = Vec::new();
     for level in (1..=graph.level_counts.len()).rev() {
-        let mut sparser = graph.from_level(level);
+        let mut sparser = graph.part_above(level);
         let chooser = Chooser { points, above: &above, width: m, pool };
         chooser.settle(&mut sparser, ef, &mut |_| step(0))?;
         graph.set_level(level, &sparser);

@@ -56,6 +56,8 @@ impl Default for BatchOptions {
 const SCAN_BELOW: f64 = 2_000.0;
 /// What a comparison in a walk costs, in cosines of a scan: its row is not the next one in memory.
 const WALK_POINT: f64 = 1.0;
+/// The same in a walk that goes on for long, with long lists of candidates.
+const FAR_WALK_POINT: f64 = 3.0;
 /// The same for a point that a scan takes from a list.
 const LISTED_POINT: f64 = 0.7;
 /// Rows that are asked to estimate how many a filter lets through.
@@ -246,9 +248,10 @@ impl<'a> SegmentPart<'a> {
         if options.exact || allowed < SCAN_BELOW || scan_cost <= walk_cost {
             return self.scan(listed.as_deref(), options.exact, memory);
         }
-        // A walk that has cost as much as a scan is given up, so that a search costs at most
-        // twice the cheaper way. Without a filter the walk always gets there.
-        let limits = Limits { ef: ef as usize, budget: (scan_cost / WALK_POINT) as usize };
+        // A walk that costs more than was expected by as much as a scan is given up. Without a
+        // filter the walk always gets there.
+        let budget = (walk_cost + scan_cost / FAR_WALK_POINT) as usize;
+        let limits = Limits { ef: ef as usize, share, budget };
         if self.walk(limits, memory)? {
             return Ok(());
         }

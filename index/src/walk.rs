@@ -102,6 +102,11 @@ pub(crate) struct Hit {
     pub(crate) position: u32,
 }
 
+/// A filter is against a query if it accepts at most one of the nearest points of a walk where its
+/// share would have been this many; ..
+const AGAINST: f64 = 8.0;
+/// .. the walk then keeps this many times as many points.
+const AGAINST_WIDER: usize = 8;
 /// Points per step of a scan: as many fetches as a processor has under way.
 const SCANNED: usize = 16;
 /// Bytes that come from memory together.
@@ -135,6 +140,8 @@ impl Hit {
 pub(crate) struct Limits {
     /// Accepted points kept; the walk ends when nothing nearer than the worst of them is in sight.
     pub(crate) ef: usize,
+    /// Share of all points that the filter accepts, about.
+    pub(crate) share: f64,
     /// Most points compared before the walk gives up.
     pub(crate) budget: usize,
 }
@@ -315,10 +322,11 @@ pub(crate) fn walk_filtered(
     let first = graph.descend(probe, scratch);
     scratch.visit(first.position);
     offer(first, limits.ef, &mut accept, scratch);
-    let mut seen = 1;
+    let (mut seen, mut steps, mut accepted) = (1, 0, 0);
+    let (mut ef, trial) = (limits.ef, (AGAINST / limits.share).ceil() as usize);
     while let Some(nearest) = scratch.candidates.pop() {
         if let Some(Reverse(worst)) = scratch.found.peek()
-            && scratch.found.len() >= limits.ef
+            && scratch.found.len() >= ef
             && nearest < *worst
         {
             break;
@@ -326,16 +334,26 @@ pub(crate) fn walk_filtered(
         if seen > limits.budget {
             return Ending::OverBudget;
         }
-        seen += expand(graph, kernel, probe, Hit::unpack(nearest).position, scratch);
+        let position = Hit::unpack(nearest).position;
+        if steps < trial {
+            steps += 1;
+            accepted += usize::from(accept(position));
+            // The nearest accepted points then lie all around at about one distance, and it takes
+            // more of them to have the nearest.
+            if steps == trial && accepted <= 1 {
+                ef *= AGAINST_WIDER;
+            }
+        }
+        seen += expand(graph, kernel, probe, position, scratch);
         for at in 0..scratch.fresh.len() {
             let hit = Hit { sum: scratch.sums[at], position: scratch.fresh[at] };
-            offer(hit, limits.ef, &mut accept, scratch);
+            offer(hit, ef, &mut accept, scratch);
         }
     }
     let Scratch { pool, found, .. } = scratch;
     pool.extend(found.iter().map(|found| found.0));
     pool.sort_unstable_by_key(|&packed| Reverse(packed));
-    if pool.len() >= limits.ef { Ending::Converged } else { Ending::Exhausted { seen } }
+    if pool.len() >= ef { Ending::Converged } else { Ending::Exhausted { seen } }
 }
 
 /// Computes the sums of a point's unvisited neighbours; returns how many they are.
