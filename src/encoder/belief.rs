@@ -13,9 +13,10 @@ const SHARED: f64 = 0.6;
 const OWN: f64 = 0.3;
 /// Bounds of the share of variance that is common to all candidates.
 const COMMON: [f64; 2] = [0.2, 0.9];
-/// Standard deviation of a leave-one-out accuracy around the test accuracy: of one network, and of all alike.
-const PROBE_SD: f64 = 0.04;
-const SHIFT_SD: f64 = 0.04;
+/// Standard deviation of a leave-one-out accuracy around the test accuracy: of one network, and of all alike, as they
+/// are over the tasks of the corpus.
+const PROBE_SD: f64 = 0.045;
+const SHIFT_SD: f64 = 0.12;
 /// Candidates' distances are compared with their median to this many others.
 const PARTNERS: usize = 64;
 /// A probe that is expected to gain less accuracy than this is not worth its time.
@@ -32,11 +33,10 @@ pub struct Candidate<'a> {
     pub runnable: bool,
 }
 
-/// Joint belief about the candidates.
+/// Joint belief about the candidates' leave-one-out accuracies and, behind the last of them, the shift.
 pub struct Belief<'a> {
     candidates: &'a [Candidate<'a>],
     mean: Vec<f64>,
-    variance: Vec<f64>,
     prior_sd: Vec<f64>,
     /// Share of variance common to all, and shared by neighbours.
     common: f64,
@@ -55,9 +55,9 @@ impl<'a> Belief<'a> {
         let typical = median(prior_sd.clone()).max(1e-3);
         let standing = f64::from(task.accuracy_sd).powi(2) * (SHARED + OWN);
         let common = (1.0 - standing / typical.powi(2)).clamp(COMMON[0], COMMON[1]);
+        let accuracies = candidates.iter().map(|one| f64::from(one.prediction.accuracy));
         Self {
-            mean: candidates.iter().map(|one| f64::from(one.prediction.accuracy)).collect(),
-            variance: prior_sd.iter().map(|sd| sd * sd).collect(),
+            mean: accuracies.chain([0.0]).collect(),
             prior_sd,
             common,
             shared: (1.0 - common) * SHARED / (SHARED + OWN),
@@ -74,7 +74,7 @@ impl<'a> Belief<'a> {
     /// Before the first probe that is the best candidate; then the one with the largest expected improvement over the
     /// best that was probed.
     pub fn next(&self) -> Option<usize> {
-        let open = (0..self.mean.len()).filter(|&index| self.open[index]);
+        let open = (0..self.candidates.len()).filter(|&index| self.open[index]);
         let better = |a: &usize, b: &usize| self.mean[*a].total_cmp(&self.mean[*b]);
         let Some(best) = self.probed.iter().copied().max_by(better) else {
             return open.rev().max_by(better);
@@ -91,55 +91,86 @@ impl<'a> Belief<'a> {
 
     /// Learns a candidate's leave-one-out accuracy.
     pub fn observe(&mut self, index: usize, accuracy: f32) {
-        let column: Vec<f64> =
-            (0..self.mean.len()).map(|other| self.covariance(other, index)).collect();
-        let scale = (column[index] + PROBE_SD.powi(2)).sqrt();
-        let surprise = (f64::from(accuracy) - self.mean[index]) / scale;
-        let explained: Vec<f64> = column.iter().map(|value| value / scale).collect();
-        for (other, part) in explained.iter().enumerate() {
-            self.mean[other] += part * surprise;
-            self.variance[other] = (self.variance[other] - part * part).max(0.0);
-        }
-        self.explained.push(explained);
+        self.learn(&[(index, 1.0)], accuracy);
         self.probed.push(index);
         self.open[index] = false;
     }
 
-    /// What is believed of a candidate now.
+    /// Learns a candidate's test accuracy.
+    pub fn observe_test(&mut self, index: usize, accuracy: f32) {
+        self.learn(&self.test_accuracy(index), accuracy);
+        self.probed.push(index);
+        self.open[index] = false;
+    }
+
+    /// What is believed of a candidate's test accuracy now.
     pub fn prediction(&self, index: usize) -> Prediction {
         if self.probed.is_empty() {
             return self.candidates[index].prediction;
         }
-        let sd = (self.variance[index] + SHIFT_SD.powi(2)).sqrt();
-        prediction(self.mean[index] as f32, HALF_WIDTH * sd as f32)
+        let parts = self.test_accuracy(index);
+        let variance = self.weighted(&parts, |part| self.covariance_with(&parts, part));
+        let mean = self.weighted(&parts, |part| self.mean[part]);
+        prediction(mean as f32, HALF_WIDTH * variance.max(0.0).sqrt() as f32)
     }
 
     /// What the candidates rank by.
     pub fn standings(&self) -> Vec<f32> {
-        self.mean.iter().map(|&mean| mean as f32).collect()
+        self.mean[..self.candidates.len()].iter().map(|&mean| mean as f32).collect()
     }
 
-    /// Covariance of two candidates' accuracies, given the probes.
+    /// A test accuracy as a sum of what the belief is about.
+    fn test_accuracy(&self, index: usize) -> [(usize, f64); 2] {
+        [(index, 1.0), (self.candidates.len(), -1.0)]
+    }
+
+    fn weighted(&self, parts: &[(usize, f64)], value: impl Fn(usize) -> f64) -> f64 {
+        parts.iter().map(|&(part, weight)| weight * value(part)).sum()
+    }
+
+    fn covariance_with(&self, parts: &[(usize, f64)], other: usize) -> f64 {
+        self.weighted(parts, |part| self.covariance(part, other))
+    }
+
+    /// Learns a weighted sum of what the belief is about.
+    fn learn(&mut self, parts: &[(usize, f64)], observed: f32) {
+        let column: Vec<f64> =
+            (0..self.mean.len()).map(|other| self.covariance_with(parts, other)).collect();
+        let scale = (self.weighted(parts, |part| column[part]) + PROBE_SD.powi(2)).sqrt();
+        let expected = self.weighted(parts, |part| self.mean[part]);
+        let surprise = (f64::from(observed) - expected) / scale;
+        let explained: Vec<f64> = column.iter().map(|value| value / scale).collect();
+        for (mean, part) in self.mean.iter_mut().zip(&explained) {
+            *mean += part * surprise;
+        }
+        self.explained.push(explained);
+    }
+
+    /// Covariance of two of what the belief is about, given what was observed.
     fn covariance(&self, a: usize, b: usize) -> f64 {
         let known: f64 = self.explained.iter().map(|row| row[a] * row[b]).sum();
         self.prior(a, b) - known
     }
 
     fn prior(&self, a: usize, b: usize) -> f64 {
+        let shift = SHIFT_SD.powi(2);
+        if a.max(b) == self.candidates.len() {
+            return shift;
+        }
         let own = self.prior_sd[a] * self.prior_sd[b];
         if a == b {
-            return own;
+            return own + shift;
         }
         let (left, right) = (self.candidates[a].vector, self.candidates[b].vector);
         let near = (-f64::from(distance_squared(left, right)) / self.distance).exp();
-        own * (self.common + self.shared * near)
+        own * (self.common + self.shared * near) + shift
     }
 
     /// E max(0, accuracy - accuracy of `best`).
     fn gain(&self, index: usize, best: usize) -> f64 {
         let ahead = self.mean[index] - self.mean[best];
-        let variance =
-            self.variance[index] + self.variance[best] - 2.0 * self.covariance(index, best);
+        let ahead_of = [(index, 1.0), (best, -1.0)];
+        let variance = self.weighted(&ahead_of, |part| self.covariance_with(&ahead_of, part));
         normal::excess(ahead, variance.max(1e-12).sqrt())
     }
 }
@@ -221,8 +252,33 @@ mod tests {
             seen.iter().map(|&(at, y)| f64::from(y) - f64::from([0.7_f32, 0.6, 0.5][at])).collect();
         let dual = super::super::linalg::solve_ridge(&gram, PROBE_SD.powi(2), &surprise)
             .expect("solvable");
-        let expected = f64::from(0.6_f32) + prior[3] * dual[0] + prior[5] * dual[1];
+        let of_test = |cross: f64| cross - SHIFT_SD.powi(2);
+        let expected =
+            f64::from(0.6_f32) + of_test(prior[3]) * dual[0] + of_test(prior[5]) * dual[1];
         assert!((f64::from(belief.prediction(1).accuracy) - expected).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_test_accuracy_says_more_than_a_leave_one_out_accuracy() {
+        let candidates = [[1.0, 0.0], [0.0, 1.0]].map(|vector| (predicted(0.6), vector));
+        let candidates = candidates.each_ref().map(|(prediction, vector)| Candidate {
+            prediction: *prediction,
+            vector,
+            runnable: true,
+        });
+        let after = |tested: bool| {
+            let mut belief = Belief::new(&task(), &candidates);
+            if tested {
+                belief.observe_test(0, 0.8);
+            } else {
+                belief.observe(0, 0.8);
+            }
+            let Prediction { accuracy, interval: [low, high] } = belief.prediction(0);
+            (accuracy, high - low)
+        };
+        let (probed, tested) = (after(false), after(true));
+        assert!(probed.0 < tested.0 && tested.0 < 0.8, "{probed:?} {tested:?}");
+        assert!(probed.1 > tested.1, "{probed:?} {tested:?}");
     }
 
     #[test]

@@ -127,7 +127,7 @@ fn observe(
     let known = |hit: &Found| measured.get(&hit.model.row).copied();
     let with_result = found.iter().enumerate().filter_map(|(at, hit)| Some((at, known(hit)?)));
     let observed: Vec<(usize, Measured)> = with_result.take(OBSERVED_MAX).collect();
-    observed.iter().for_each(|(at, known)| belief.observe(*at, known.accuracy));
+    observed.iter().for_each(|(at, known)| belief.observe_test(*at, known.accuracy));
     let moved: Vec<Prediction> = (0..found.len()).map(|index| belief.prediction(index)).collect();
     for (at, (hit, prediction)) in found.iter_mut().zip(moved).enumerate() {
         hit.prediction = prediction;
