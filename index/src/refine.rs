@@ -22,6 +22,7 @@ const MISSED_PART: usize = 200;
 const SPARSER_LEVELS: usize = 2;
 /// .. and how many each.
 const SPARSER_EF: usize = 32;
+const LENT: usize = SPARSER_LEVELS * SPARSER_EF;
 
 /// Chooses each point's links on every level anew, from the top level down.
 ///
@@ -38,19 +39,58 @@ pub(crate) fn refine(
     let mut above = Vec::new();
     for level in (1..=graph.level_counts.len()).rev() {
         let mut sparser = graph.part_above(level);
-        let chooser = Chooser { points, above: &above, width: m, pool };
+        let lent = lend(points, &above, sparser.count, pool, &mut |_| step(0))?;
+        let chooser = Chooser { points, lent: &lent, width: m, pool };
         chooser.settle(&mut sparser, ef, &mut |_| step(0))?;
         graph.set_level(level, &sparser);
         above.push(sparser);
     }
-    Chooser { points, above: &above, width: 2 * m, pool }.settle(graph, ef, step)
+    let lent = lend(points, &above, graph.count, pool, &mut |_| step(0))?;
+    Chooser { points, lent: &lent, width: 2 * m, pool }.settle(graph, ef, step)
+}
+
+/// For each point a row of the nearest on the levels above, its end filled with `NO_LINK`.
+///
+/// Where a cluster has more points than a walk keeps, these alone lead out of it: in a graph that
+/// grows point by point they are the links of its youth.
+fn lend(
+    points: Points<'_>,
+    above: &[FlatGraph],
+    count: usize,
+    pool: &ThreadPool,
+    step: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<Vec<u32>> {
+    let mut lent = vec![NO_LINK; count * LENT];
+    for (chunk, rows) in lent.chunks_mut(CHUNK * LENT).enumerate() {
+        let first = chunk * CHUNK;
+        step(first)?;
+        pool.install(|| {
+            rows.par_chunks_mut(LENT).enumerate().for_each(|(at, row)| {
+                let levels = above.iter().rev().take(SPARSER_LEVELS);
+                let point = (first + at) as u32;
+                let near = levels.flat_map(|level| nearest(level, points, point, SPARSER_EF));
+                row.iter_mut().zip(near).for_each(|(slot, position)| *slot = position);
+            });
+        });
+    }
+    Ok(lent)
+}
+
+/// The `ef` nearest that a walk to a point finds.
+fn nearest(graph: &FlatGraph, points: Points<'_>, point: u32, ef: usize) -> Vec<u32> {
+    Scratch::with(|scratch| {
+        let mut probe = Probe::default();
+        probe.aim(points.vector(point), points.ranges);
+        walk(&graph.over(points.codes, points.stride), &probe, ef, scratch);
+        scratch.hits().map(|hit| hit.position).collect()
+    })
 }
 
 /// Chooses the links of level 0 of a graph, which may itself be an upper part of another one.
 struct Chooser<'a> {
     points: Points<'a>,
-    /// The levels above, each as a graph of its own, the sparsest first.
-    above: &'a [FlatGraph],
+    /// What the levels above lend each point.
+    lent: &'a [u32],
     /// Links of a point, at most.
     width: usize,
     pool: &'a ThreadPool,
@@ -108,30 +148,18 @@ impl Chooser<'_> {
         Ok(missed)
     }
 
-    /// Fills `row` with links for a point, chosen among the `ef` nearest that a walk finds and the
-    /// nearest of the levels above. Where a cluster has more than `ef` points the latter alone
-    /// lead out of it: in a graph that grows point by point they are the links of its youth.
-    /// Returns whether the walk found the point itself.
+    /// Fills `row` with links for a point, chosen among the `ef` nearest that a walk finds and what
+    /// the levels above lend. Returns whether the walk found the point itself.
     fn choose(&self, graph: &FlatGraph, point: u32, ef: usize, row: &mut [u32]) -> bool {
-        let Points { codes, ranges, stride, .. } = self.points;
-        let (kernel, query) = (Kernel::detect(), self.points.vector(point));
-        let mut candidates = Vec::new();
-        let found = Scratch::with(|scratch| {
-            let mut probe = Probe::default();
-            probe.aim(query, ranges);
-            let sparser = self.above.iter().rev().take(SPARSER_LEVELS);
-            for above in sparser {
-                walk(&above.over(codes, stride), &probe, SPARSER_EF.min(ef), scratch);
-                candidates.extend(scratch.hits().map(|hit| hit.position));
-            }
-            walk(&graph.over(codes, stride), &probe, ef, scratch);
-            candidates.extend(scratch.hits().map(|hit| hit.position));
-            scratch.hits().any(|hit| hit.position == point)
-        });
+        let mut candidates = nearest(graph, self.points, point, ef);
+        let found = candidates.contains(&point);
+        let lent = &self.lent[point as usize * LENT..][..LENT];
+        candidates.extend(lent.iter().take_while(|&&position| position != NO_LINK));
         candidates.sort_unstable();
         candidates.dedup();
+        let (kernel, vector) = (Kernel::detect(), self.points.vector(point));
         let others = candidates.into_iter().filter(|&other| other != point);
-        let near = |other| (kernel.cosine(query, self.points.vector(other)), other);
+        let near = |other| (kernel.cosine(vector, self.points.vector(other)), other);
         let mut others: Vec<(f32, u32)> = others.map(near).collect();
         sort(&mut others);
         fill_diverse(self.points, &others, row);
