@@ -57,7 +57,7 @@ pub use ops::restore::RestoreReport;
 pub use ops::show::ShowReport;
 pub use ops::stats::StatsReport;
 pub use ops::task::{AddedTask, TaskOptions, TaskSummary};
-pub use ops::train::{Gate, TrainOptions, TrainReport};
+pub use ops::train::{Choice, Gate, Rival, TrainOptions, TrainReport};
 pub use options::{OpenOptions, parse_count, user_cache_dir};
 pub use progress::{Observer, Progress, unobserved};
 pub use rows::Rows;

@@ -27,7 +27,10 @@ pub struct Evaluate {
     /// Leave out tans2021, which is trained anew for every fold
     #[arg(long)]
     closed_form_only: bool,
-    /// Epochs of tans2021
+    /// Add listwise, which is trained anew for every fold as well
+    #[arg(long, conflicts_with_all = ["closed_form_only", "records"])]
+    listwise: bool,
+    /// Epochs of tans2021 and listwise
     #[arg(
         long,
         default_value_t = EvaluateOptions::default().epochs,
@@ -51,6 +54,7 @@ impl Evaluate {
             records: self.records.clone(),
             cold: !self.no_cold,
             closed_form_only: self.closed_form_only,
+            listwise: self.listwise,
             epochs: self.epochs,
             seed: self.seed,
         };

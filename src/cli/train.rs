@@ -3,16 +3,17 @@
 use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
-use tans::{FitOptions, Recipe, TrainOptions};
+use tans::{Choice, FitOptions, TrainOptions};
 
 /// Learn new encoders from everything the zoo knows, and install them if they are better
 #[derive(clap::Args)]
 pub struct Train {
     /// The zoo's directory
     zoo: PathBuf,
-    /// How encoders are learned
-    #[arg(long, value_enum, default_value = "default")]
-    recipe: RecipeFlag,
+    /// How encoders are learned; auto takes the better of default and listwise on held-out tasks, and without a word for
+    /// it so does a zoo of 300 tasks or more, while a smaller one takes default
+    #[arg(long, value_parser = ["default", "tans2021", "listwise", "auto"])]
+    recipe: Option<String>,
     /// Epochs of a recipe that iterates
     #[arg(
         long,
@@ -28,22 +29,13 @@ pub struct Train {
     force: bool,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum RecipeFlag {
-    Default,
-    Tans2021,
-}
-
 impl Train {
     pub fn run(&self, context: &Context) -> Result<bool> {
-        let recipe = match self.recipe {
-            RecipeFlag::Default => Recipe::Default,
-            RecipeFlag::Tans2021 => Recipe::Tans2021,
-        };
+        let (recipe, choice) = Choice::parse(self.recipe.as_deref())?;
         let fit =
             FitOptions { recipe, epochs: self.epochs, seed: self.seed, ..FitOptions::default() };
         let zoo = context.write(&self.zoo)?;
-        let options = TrainOptions { fit, force: self.force };
+        let options = TrainOptions { fit, choice, force: self.force };
         let report = zoo.train(&options, &mut context.output.progress())?;
         if context.output.json {
             context.output.object(&report)?;
@@ -65,6 +57,11 @@ impl Train {
                 gate.running_loss,
                 gate.static_loss
             ))?;
+            if let Some(rival) = &gate.rival {
+                let said =
+                    format!("chosen instead of {}, which loses {:.2}", rival.recipe, rival.loss);
+                context.output.line(&said)?;
+            }
         } else {
             context.output.note("too few tasks have measured models to judge the encoders");
         }

@@ -116,15 +116,7 @@ impl ClosedForm {
     }
 
     pub(crate) fn encode_model(&self, model: &ModelEvidence<'_>) -> Vec<f32> {
-        let mut vector = self.weights(model);
-        let length = dot_f32(&vector, &vector).sqrt();
-        if length > self.radius {
-            vector.iter_mut().for_each(|value| *value *= self.radius / length);
-        }
-        let rest = (self.radius.powi(2) - length.min(self.radius).powi(2)).max(0.0).sqrt();
-        vector.push(rest);
-        super::linalg::normalise(&mut vector);
-        vector
+        complete(self.weights(model), self.radius)
     }
 
     pub(crate) fn predict(&self, task: &TaskEncoding, cosine: f32) -> Prediction {
@@ -200,6 +192,18 @@ impl ClosedForm {
         };
         model.sources.iter().filter_map(place).collect()
     }
+}
+
+/// The unit vector of a model: cut to the radius, with the coordinate that completes it to that length.
+pub(crate) fn complete(mut vector: Vec<f32>, radius: f32) -> Vec<f32> {
+    let length = dot_f32(&vector, &vector).sqrt();
+    if length > radius {
+        vector.iter_mut().for_each(|value| *value *= radius / length);
+    }
+    let rest = (radius.powi(2) - length.min(radius).powi(2)).max(0.0).sqrt();
+    vector.push(rest);
+    super::linalg::normalise(&mut vector);
+    vector
 }
 
 /// A'(A A' + NOISE / c)^-1 (z - A w) for the places A of a model's results, in its form of the size of w.

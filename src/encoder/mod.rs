@@ -8,6 +8,7 @@ pub(crate) mod closed_form;
 mod error;
 pub(crate) mod kinship;
 pub(crate) mod linalg;
+pub(crate) mod listwise;
 pub mod logme;
 pub mod metrics;
 pub mod normal;
@@ -32,6 +33,7 @@ pub const BACKBONE_FINGERPRINT: [u8; 32] = [
     0x07, 0x79, 0x71, 0xb8, 0x78, 0xc6, 0x06, 0x15, 0x6c, 0x48, 0x87, 0xf2, 0x44, 0xcf, 0x03, 0x7f,
 ];
 
+pub use listwise::Listwise;
 pub use tans2021::Tans2021;
 pub use task::{SCALARS, TaskSample};
 pub use terms::Term;
@@ -63,7 +65,8 @@ pub struct TaskEncoding {
     pub accuracy_sd: f32,
     /// (index into the basis, kernel value) of the nearest training tasks, nearest first.
     pub nearest: Vec<(usize, f32)>,
-    /// Coordinates among the training tasks, with which results on this dataset enter a model's vector (`default`).
+    /// Coordinates among the training tasks, with which results on this dataset enter a model's vector (`default` and
+    /// `listwise`).
     pub features: Vec<f32>,
 }
 
@@ -124,6 +127,8 @@ pub enum Encoders {
     Default(Box<ClosedForm>),
     /// `tans2021`: the published baseline (arXiv 2103.01495).
     Tans2021(Box<Tans2021>),
+    /// `listwise`: linear maps of what `default` knows, learned to order each task's networks.
+    Listwise(Box<Listwise>),
 }
 
 impl Encoders {
@@ -132,14 +137,16 @@ impl Encoders {
         match self {
             Self::Default(recipe) => recipe.dim(),
             Self::Tans2021(_) => tans2021::DIM,
+            Self::Listwise(recipe) => recipe.dim(),
         }
     }
 
-    /// `default` or `tans2021`.
+    /// `default`, `tans2021` or `listwise`.
     pub fn recipe(&self) -> &'static str {
         match self {
             Self::Default(_) => "default",
             Self::Tans2021(_) => "tans2021",
+            Self::Listwise(_) => "listwise",
         }
     }
 
@@ -148,6 +155,7 @@ impl Encoders {
         match self {
             Self::Default(recipe) => recipe.tasks(),
             Self::Tans2021(recipe) => &recipe.tasks,
+            Self::Listwise(recipe) => recipe.base.tasks(),
         }
     }
 
@@ -159,16 +167,18 @@ impl Encoders {
         match self {
             Self::Default(recipe) => recipe.encode_task(sample),
             Self::Tans2021(recipe) => recipe.encode_task(sample),
+            Self::Listwise(recipe) => recipe.encode_task(sample),
         }
     }
 
     /// E_M: a model's unit vector. A model of which nothing is known gets the neutral vector.
     ///
-    /// `default` uses every result in `history` that it can standardise.
+    /// `default` and `listwise` use every result in `history` that they can standardise.
     pub fn encode_model(&self, model: &ModelEvidence<'_>) -> Vec<f32> {
         match self {
             Self::Default(recipe) => recipe.encode_model(model),
             Self::Tans2021(recipe) => recipe.encode_model(model),
+            Self::Listwise(recipe) => recipe.encode_model(model),
         }
     }
 
@@ -177,6 +187,7 @@ impl Encoders {
         match self {
             Self::Default(recipe) => recipe.predict(task, cosine),
             Self::Tans2021(recipe) => recipe.predict(task, cosine),
+            Self::Listwise(recipe) => recipe.predict(task, cosine),
         }
     }
 }

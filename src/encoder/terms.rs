@@ -16,7 +16,8 @@ impl Encoders {
     /// model's vector without its own results.
     ///
     /// `default` tells what networks like it let expect from what its own results add, and there its standing everywhere
-    /// from what it did on tasks like this one; `tans2021` has learned its dimensions, so that they cannot be told apart.
+    /// from what it did on tasks like this one; `listwise` and `tans2021` have learned their dimensions, so that they
+    /// cannot be told apart, and `tans2021` knows no results either.
     pub fn terms(&self, task: &TaskEncoding, model: &[f32], expected: &[f32]) -> Vec<Term> {
         let product = |vector: &[f32], range: std::ops::Range<usize>| -> f32 {
             let of =
@@ -32,6 +33,10 @@ impl Encoders {
                 Term { name: "networks like it", cosine: product(expected, 0..dim) },
                 Term { name: "own results on all tasks", cosine: own(0..1) },
                 Term { name: "own results on similar tasks", cosine: own(1..dim) },
+            ],
+            Self::Listwise(_) => vec![
+                Term { name: "networks like it", cosine: product(expected, 0..dim) },
+                Term { name: "own results", cosine: own(0..dim) },
             ],
             Self::Tans2021(_) => vec![Term { name: "learned", cosine: product(model, 0..dim) }],
         }

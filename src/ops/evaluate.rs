@@ -28,9 +28,11 @@ pub struct EvaluateOptions {
     pub records: Option<PathBuf>,
     /// Add rows for networks of which nothing was measured, or little. Default true.
     pub cold: bool,
-    /// Leave the libtorch recipe out.
+    /// Leave the libtorch recipes out.
     pub closed_form_only: bool,
-    /// Epochs of the libtorch recipe.
+    /// Add a row for `listwise` unless the libtorch recipes are left out. Default false.
+    pub listwise: bool,
+    /// Epochs of the libtorch recipes.
     pub epochs: usize,
     /// Seed.
     pub seed: u64,
@@ -46,6 +48,7 @@ impl Default for EvaluateOptions {
             records,
             cold: true,
             closed_form_only: cfg!(not(feature = "torch")),
+            listwise: false,
             epochs,
             seed,
         }
@@ -80,7 +83,9 @@ pub(crate) fn run(
         FitOptions { epochs: options.epochs, seed: options.seed, ..FitOptions::default() };
     let mut contestants = vec![Contestant::new(default)];
     if !options.closed_form_only {
-        contestants.push(Contestant::new(FitOptions { recipe: Recipe::Tans2021, ..default }));
+        let listwise = options.listwise.then_some(Recipe::Listwise);
+        let recipes = [Recipe::Tans2021].into_iter().chain(listwise);
+        contestants.extend(recipes.map(|recipe| Contestant::new(FitOptions { recipe, ..default })));
     }
     let protocol =
         Protocol { folds: options.folds, scores: scores.as_ref(), cold: options.cold, clock };

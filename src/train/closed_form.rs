@@ -23,8 +23,28 @@ const CONFORMAL_FOLDS: usize = 6;
 const SPREAD_SHRINK: f64 = 3.0;
 const SPREAD_USUAL: f64 = 0.1;
 
+/// The closed form without its interval, and what it was learned by.
+pub(super) struct Learned {
+    pub(super) form: ClosedForm,
+    /// `None` where too few networks have results.
+    pub(super) process: Option<kinship::Process>,
+    pub(super) points: Vec<Point>,
+}
+
+/// A standing that was predicted without its task's family: task, model, standing.
+pub(super) type Foretold = ([u8; 32], usize, f32);
+
 /// Learns the recipe from a checked set.
 pub(super) fn fit(set: &TrainingSet, options: &FitOptions) -> Result<ClosedForm, Error> {
+    let Learned { mut form, process, points } = learn(set, options)?;
+    if let Some(process) = process {
+        form.predictor.half_width = half_width(&form, set, &points, &|held| process.without(held))?;
+    }
+    Ok(form)
+}
+
+/// Learns all but how far predictions are off.
+pub(super) fn learn(set: &TrainingSet, options: &FitOptions) -> Result<Learned, Error> {
     let samples: Vec<_> =
         set.tasks.iter().filter_map(|task| Some((task.id, task.sample.as_ref()?))).collect();
     let basis = basis::fit(&samples, options.seed)?;
@@ -42,17 +62,15 @@ pub(super) fn fit(set: &TrainingSet, options: &FitOptions) -> Result<ClosedForm,
     let known = known(set, &|_| None);
     let process = kinship::learn(&out, &members(&out, set, &known))?;
     out.kinship = process.as_ref().map(|process| process.kinship().clone());
-    out.radius = radius(&out, set, &known);
-    if let Some(process) = process {
-        out.predictor.half_width = half_width(&out, set, &process, &points)?;
-    }
-    Ok(out)
+    out.radius =
+        radius((0..known.len()).map(|model| out.weights(&evidence(set, model, &known[model]))));
+    Ok(Learned { form: out, process, points })
 }
 
 /// What a set knows of one model.
 #[derive(Clone, Default)]
 pub(super) struct Known<'a> {
-    history: Vec<Evidence<'a>>,
+    pub(super) history: Vec<Evidence<'a>>,
     sources: Vec<Source<'a>>,
 }
 
@@ -88,6 +106,12 @@ impl<'a> Known<'a> {
         self.history.iter().filter(|one| !one.is_own).map(|one| one.task)
     }
 
+    /// The same without the results on the tasks that `held` names.
+    pub(super) fn without(&self, held: &dyn Fn(&[u8; 32]) -> bool) -> Self {
+        let those = self.history.iter().filter(|one| !held(&one.task));
+        Self { history: those.copied().collect(), sources: self.sources.clone() }
+    }
+
     /// The same after no more than these results.
     pub(super) fn after(&self, tasks: &[[u8; 32]]) -> Self {
         let those = self.history.iter().filter(|one| tasks.contains(&one.task) && !one.is_own);
@@ -106,6 +130,13 @@ fn members<'a>(
         kinship::Member { evidence, sources, standings: form.standings(&known.history) }
     };
     known.iter().enumerate().map(member).collect()
+}
+
+/// Groups of families that predictions are judged on, each predicted without it.
+pub(super) fn folds(set: &TrainingSet) -> Vec<Vec<[u8; 32]>> {
+    let groups = super::evaluate::groups(set, Some(CONFORMAL_FOLDS));
+    let ids = |group: Vec<usize>| group.into_iter().map(|task| set.tasks[task].id).collect();
+    groups.into_iter().map(ids).collect()
 }
 
 fn measured_levels(set: &TrainingSet, options: &FitOptions) -> Vec<TaskLevel> {
@@ -164,21 +195,21 @@ pub(super) fn evidence<'a>(
     }
 }
 
-fn radius(form: &ClosedForm, set: &TrainingSet, known: &[Known<'_>]) -> f32 {
-    let length = |(model, known): (usize, &Known<'_>)| -> f32 {
-        let weights = form.weights(&evidence(set, model, known));
-        weights.iter().map(|value| value * value).sum::<f32>().sqrt()
-    };
-    let longest = known.iter().enumerate().map(length).fold(0.0, f32::max);
+/// Length that models are completed to.
+pub(super) fn radius(vectors: impl Iterator<Item = Vec<f32>>) -> f32 {
+    let length = |vector: Vec<f32>| vector.iter().map(|value| value * value).sum::<f32>().sqrt();
+    let longest = vectors.map(length).fold(0.0, f32::max);
     if longest > 1e-6 { longest * RADIUS_ROOM } else { RADIUS_DEFAULT }
 }
 
 /// 90 % quantile of how far predictions were off, in expected standard deviations, with families left out.
-fn half_width(
+///
+/// `without` gives the standings on the tasks that it is asked for, predicted without them.
+pub(super) fn half_width(
     form: &ClosedForm,
     set: &TrainingSet,
-    process: &kinship::Process,
     points: &[Point],
+    without: &dyn Fn(&dyn Fn(&[u8; 32]) -> bool) -> Vec<Foretold>,
 ) -> Result<f32, Error> {
     let known = points.iter().filter(|point| point.level.is_some()).count();
     if known <= CONFORMAL_TASKS_MIN {
@@ -192,15 +223,14 @@ fn half_width(
         .map(|pair| ((pair.model, set.tasks[pair.task].id), pair.accuracy))
         .collect();
     let (mut misses, mut held) = (Vec::new(), BTreeSet::new());
-    for fold in super::evaluate::groups(set, Some(CONFORMAL_FOLDS)) {
-        let ids: Vec<[u8; 32]> = fold.iter().map(|&task| set.tasks[task].id).collect();
+    for ids in folds(set) {
         let is_held = |id: &[u8; 32]| ids.contains(id);
         let hidden = points
             .iter()
             .zip(&form.basis.tasks)
             .map(|(point, id)| if is_held(id) { point.unlabelled() } else { point.clone() });
         let predictor: Predictor = fit_predictor(&hidden.collect::<Vec<_>>())?;
-        for (task, model, standing) in process.without(&is_held) {
+        for (task, model, standing) in without(&is_held) {
             let Some(at) = form.basis.position(&task) else { continue };
             let Some(accuracy) = truth.get(&(model, task)) else { continue };
             let (mean, sd) = predictor.expect(&points[at].scalars, &points[at].kernel);

@@ -88,9 +88,7 @@ pub(super) fn learn(form: &ClosedForm, models: &[Member<'_>]) -> Result<Option<P
         members,
     };
     process.duals = process.solve(&process.measured, SETTLED);
-    let sums = product(process.duals.transpose(), process.places.as_ref());
-    process.kinship.duals =
-        (0..width * size).map(|at| sums[(at / size, at % size)] as f32).collect();
+    process.kinship.duals = process.by_member(process.duals.as_ref());
     Ok(Some(process))
 }
 
@@ -102,10 +100,7 @@ impl Process {
     /// Standings predicted without any result on the tasks that `held` names, as (task, model, standing).
     pub(super) fn without(&self, held: &dyn Fn(&[u8; 32]) -> bool) -> Vec<([u8; 32], usize, f32)> {
         let is_held: Vec<bool> = self.tasks.iter().map(held).collect();
-        let kept = Mat::from_fn(self.measured.nrows(), self.measured.ncols(), |i, j| {
-            if is_held[i] { 0.0 } else { self.measured[(i, j)] }
-        });
-        let duals = self.solve(&kept, SETTLED_ROUGHLY);
+        let duals = self.solve_without(&is_held);
         let predicted = self.apply(duals.as_ref());
         let mut out = Vec::new();
         for (row, task) in self.tasks.iter().enumerate().filter(|(row, _)| is_held[*row]) {
@@ -117,6 +112,27 @@ impl Process {
             }
         }
         out
+    }
+
+    /// What networks add to the expectations for their kin without any result on the tasks that `held` names.
+    pub(super) fn kinship_without(&self, held: &dyn Fn(&[u8; 32]) -> bool) -> Kinship {
+        let is_held: Vec<bool> = self.tasks.iter().map(held).collect();
+        let duals = self.by_member(self.solve_without(&is_held).as_ref());
+        Kinship { duals, ..self.kinship.clone() }
+    }
+
+    fn solve_without(&self, is_held: &[bool]) -> Mat<f64> {
+        let kept = Mat::from_fn(self.measured.nrows(), self.measured.ncols(), |i, j| {
+            if is_held[i] { 0.0 } else { self.measured[(i, j)] }
+        });
+        self.solve(&kept, SETTLED_ROUGHLY)
+    }
+
+    /// The duals of each network summed over places, `[members, coordinates + 1]`.
+    fn by_member(&self, duals: MatRef<'_, f64>) -> Vec<f32> {
+        let sums = product(duals.transpose(), self.places.as_ref());
+        let (width, size) = (sums.nrows(), sums.ncols());
+        (0..width * size).map(|at| sums[(at / size, at % size)] as f32).collect()
     }
 
     /// The covariance times duals.

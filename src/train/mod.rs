@@ -1,10 +1,14 @@
 //! Pure learning: a training set in, encoders and metrics out. No database, no clock.
 
+#[cfg(feature = "torch")]
+mod adam;
 mod basis;
 mod closed_form;
 pub mod evaluate;
 mod kinship;
 mod levels;
+#[cfg(feature = "torch")]
+mod listwise;
 #[cfg(feature = "torch")]
 mod tans2021;
 
@@ -72,6 +76,8 @@ pub enum Recipe {
     Default,
     /// The published baseline.
     Tans2021,
+    /// Linear maps of what `Default` knows, trained on libtorch to order each task's networks.
+    Listwise,
 }
 
 /// Options of `fit`.
@@ -90,11 +96,20 @@ pub struct FitOptions {
 }
 
 impl Recipe {
+    /// Every recipe.
+    pub const ALL: [Self; 3] = [Self::Default, Self::Tans2021, Self::Listwise];
+
+    /// The recipe of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|recipe| recipe.name() == name)
+    }
+
     /// The word for it on the command line and in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Default => "default",
             Self::Tans2021 => "tans2021",
+            Self::Listwise => "listwise",
         }
     }
 }
@@ -140,11 +155,16 @@ pub fn fit(
         Recipe::Tans2021 => {
             tans2021::fit(set, options, progress).map(|recipe| Encoders::Tans2021(Box::new(recipe)))
         }
+        #[cfg(feature = "torch")]
+        Recipe::Listwise => {
+            listwise::fit(set, options, progress).map(|recipe| Encoders::Listwise(Box::new(recipe)))
+        }
         #[cfg(not(feature = "torch"))]
-        Recipe::Tans2021 => Err(Error::Input {
+        Recipe::Tans2021 | Recipe::Listwise => Err(Error::Input {
             what: "recipe",
-            expected: "default (tans2021 is trained on libtorch: build with feature torch)".into(),
-            found: "tans2021".into(),
+            expected: "default (the others are trained on libtorch: build with feature torch)"
+                .into(),
+            found: options.recipe.name().into(),
         }),
     }
 }
@@ -187,4 +207,4 @@ fn check(set: &TrainingSet) -> Result<(), Error> {
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
-mod tests;
+pub(crate) mod tests;

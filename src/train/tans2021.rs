@@ -1,5 +1,6 @@
 //! Trains the `tans2021` recipe on libtorch: hinge over in-batch negatives in both directions + squared error of S.
 
+use super::adam::{Adam, Pace, failed, matrix, values};
 use super::{FitOptions, TrainingSet, closed_form};
 use crate::encoder::basis::{Standardiser, class_mean};
 use crate::encoder::linalg::quantile;
@@ -16,9 +17,7 @@ use tch::{Kind, TchError, Tensor};
 
 const MARGIN: f64 = 0.2;
 const BATCH: usize = 128;
-const RATE: f64 = 1e-3;
-const BETAS: [f64; 2] = [0.9, 0.999];
-const EPSILON: f64 = 1e-8;
+const PACE: Pace = Pace { rate: 1e-3, epsilon: 1e-8, decay: 0.0 };
 
 /// A dataset and a model that belong together.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -151,12 +150,8 @@ impl Inputs {
     }
 }
 
-/// The layers' parameters on libtorch: W_q, W_m, W_s, its intercept; with Adam's two moments of each.
-struct Layers {
-    parameters: [Tensor; 4],
-    moments: Vec<[Tensor; 2]>,
-    steps: i32,
-}
+/// The layers' parameters on libtorch: W_q, W_m, W_s, its intercept.
+struct Layers(Adam<4>);
 
 fn train(
     recipe: &mut Tans2021,
@@ -165,14 +160,14 @@ fn train(
     progress: &mut dyn FnMut(usize, usize, f32) -> ControlFlow<()>,
     random: &mut ChaCha8Rng,
 ) -> Result<(), Error> {
-    let failed = |error: TchError| Error::Numerical(format!("libtorch: {error}"));
     let mut layers = Layers::new(recipe).map_err(failed)?;
     let mut positives = inputs.positives.clone();
     for epoch in 0..options.epochs {
         positives.shuffle(random);
         let mut total = 0.0;
         for batch in positives.chunks(BATCH) {
-            total += layers.step(inputs, batch).map_err(failed)? * batch.len() as f64;
+            let loss = layers.loss(inputs, batch).map_err(failed)?;
+            total += layers.0.step(&loss).map_err(failed)? * batch.len() as f64;
         }
         let loss = (total / positives.len() as f64) as f32;
         if !loss.is_finite() {
@@ -193,36 +188,7 @@ impl Layers {
             matrix(&recipe.score, 1)?,
             matrix(&[recipe.score_bias], 1)?,
         ];
-        let mut moments = Vec::new();
-        for parameter in &parameters {
-            moments.push([parameter.f_zeros_like()?, parameter.f_zeros_like()?]);
-            let _ = parameter.f_set_requires_grad(true)?;
-        }
-        Ok(Self { parameters, moments, steps: 0 })
-    }
-
-    /// One step of Adam; returns the loss before it.
-    fn step(&mut self, inputs: &Inputs, batch: &[Positive]) -> Result<f64, TchError> {
-        let loss = self.loss(inputs, batch)?;
-        loss.f_backward()?;
-        self.steps += 1;
-        let corrections = BETAS.map(|beta| 1.0 - beta.powi(self.steps));
-        tch::no_grad(|| {
-            for (parameter, moments) in self.parameters.iter_mut().zip(&mut self.moments) {
-                let mut gradient = parameter.grad();
-                if !gradient.defined() {
-                    continue;
-                }
-                moments[0] = &moments[0] * BETAS[0] + &gradient * (1.0 - BETAS[0]);
-                moments[1] = &moments[1] * BETAS[1] + &gradient * &gradient * (1.0 - BETAS[1]);
-                let scale = (&moments[1] / corrections[1]).f_sqrt()? + EPSILON;
-                let change = &moments[0] / corrections[0] / scale * -RATE;
-                let _ = parameter.f_add_(&change)?;
-                let _ = gradient.f_zero_()?;
-            }
-            Ok::<(), TchError>(())
-        })?;
-        loss.f_double_value(&[])
+        Ok(Self(Adam::new(parameters, PACE)?))
     }
 
     fn loss(&self, inputs: &Inputs, batch: &[Positive]) -> Result<Tensor, TchError> {
@@ -231,7 +197,7 @@ impl Layers {
         };
         let queries = stack(batch.iter().map(|pair| &inputs.tasks[pair.task]).collect())?;
         let models = stack(batch.iter().map(|pair| &inputs.models[pair.model]).collect())?;
-        let [query, model, score, bias] = &self.parameters;
+        let [query, model, score, bias] = &self.0.parameters;
         let (q, m) = (vectors(&queries, query)?, vectors(&models, model)?);
         // A pair that shares the task or the model is no negative.
         let negative = |at: usize| {
@@ -254,21 +220,13 @@ impl Layers {
     }
 
     fn store(&self, recipe: &mut Tans2021) -> Result<(), TchError> {
-        let [query, model, score, bias] = &self.parameters;
-        let values = |tensor: &Tensor| -> Result<Vec<f32>, TchError> {
-            Vec::<f32>::try_from(&tensor.f_detach()?.f_flatten(0, -1)?)
-        };
+        let [query, model, score, bias] = &self.0.parameters;
         recipe.query = values(query)?;
         recipe.model = values(model)?;
         recipe.score = values(score)?;
         recipe.score_bias = values(bias)?.first().copied().unwrap_or(0.0);
         Ok(())
     }
-}
-
-/// `[rows, values / rows]` f32.
-fn matrix(values: &[f32], rows: usize) -> Result<Tensor, TchError> {
-    Tensor::f_from_slice(values)?.f_view([rows as i64, (values.len() / rows) as i64])
 }
 
 /// normalise(x W') row by row: `[n, in]` -> `[n, 128]`.

@@ -41,7 +41,7 @@ fn sample(random: &mut ChaCha8Rng, factors: &[f32], shape: (usize, usize)) -> Ta
 }
 
 /// A world in which a model's accuracy is the task's level + the model's own quality + how their factors agree + noise.
-pub(super) fn world(tasks: usize, models: usize, shape: (usize, usize)) -> TrainingSet {
+pub(crate) fn world(tasks: usize, models: usize, shape: (usize, usize)) -> TrainingSet {
     let mut random = ChaCha8Rng::seed_from_u64(11);
     let mut draw = |count: usize| -> Vec<f32> { (0..count).map(|_| normal(&mut random)).collect() };
     let task_factors = draw(tasks * FACTORS);
@@ -354,9 +354,11 @@ fn hostile_sets_are_refused() {
     assert!(matches!(stopped, Err(Error::Cancelled)));
     #[cfg(not(feature = "torch"))]
     {
-        let options = FitOptions { recipe: Recipe::Tans2021, ..FitOptions::default() };
-        let refused = fit(&set, &options, &mut |_, _, _| ControlFlow::Continue(()));
-        assert!(refused.unwrap_err().to_string().contains("torch"));
+        for recipe in [Recipe::Tans2021, Recipe::Listwise] {
+            let options = FitOptions { recipe, ..FitOptions::default() };
+            let refused = fit(&set, &options, &mut |_, _, _| ControlFlow::Continue(()));
+            assert!(refused.unwrap_err().to_string().contains("torch"));
+        }
     }
 }
 

@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use tans::{
-    CheckOptions, Database, Device, EditOptions, EvaluateOptions, ExplainOptions, Filter,
-    FinetuneOptions, GraphError, GrowBudget, GrowOptions, IngestOptions, InitOptions, InputHints,
+    CheckOptions, Choice, Database, Device, EditOptions, EvaluateOptions, ExplainOptions, Filter,
+    FinetuneOptions, FitOptions, GraphError, GrowBudget, GrowOptions, IngestOptions, InitOptions, InputHints,
     ListOptions, MeasureOptions, OpenOptions, QueryOptions, SampleOptions, TaskOptions,
     TrainOptions, TuningOptions,
 };
@@ -204,23 +204,39 @@ impl Zoo {
         to_python(py, &report.measurements)
     }
 
-    /// Learns new encoders and installs them if they are better; raises RefusedError if not.
-    fn train<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let options = TrainOptions::default();
+    /// Learns new encoders and installs them if they are better; raises RefusedError if not, unless `force` installs
+    /// them all the same. `recipe`: default, tans2021 or listwise, or auto for the better of default and listwise;
+    /// `None` is auto for a zoo of 300 tasks or more and else default.
+    #[pyo3(signature = (*, recipe=None, epochs=None, seed=0, force=false))]
+    fn train<'py>(
+        &self,
+        py: Python<'py>,
+        recipe: Option<&str>,
+        epochs: Option<usize>,
+        seed: u64,
+        force: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (recipe, choice) = Choice::parse(recipe).map_err(raise)?;
+        let default = FitOptions::default();
+        let epochs = epochs.unwrap_or(default.epochs);
+        let fit = FitOptions { recipe, epochs, seed, ..default };
+        let options = TrainOptions { fit, choice, force };
         let report = interruptible(py, |observer| self.database.train(&options, observer))?;
         to_python(py, &report)
     }
 
     /// How good the first pick is on held-out tasks: one dictionary per method. `closed_form_only` leaves out the
-    /// recipe that is trained anew for every fold.
-    #[pyo3(signature = (*, folds=None, closed_form_only=false))]
+    /// recipes that are trained anew for every fold, of which `listwise` takes part only where it is asked for.
+    #[pyo3(signature = (*, folds=None, closed_form_only=false, listwise=false))]
     fn evaluate<'py>(
         &self,
         py: Python<'py>,
         folds: Option<usize>,
         closed_form_only: bool,
+        listwise: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let options = EvaluateOptions { folds, closed_form_only, ..EvaluateOptions::default() };
+        let options =
+            EvaluateOptions { folds, closed_form_only, listwise, ..EvaluateOptions::default() };
         let evaluation = interruptible(py, |observer| self.database.evaluate(&options, observer))?;
         to_python(py, &evaluation.rows)
     }
