@@ -15,8 +15,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tans::{
     CheckOptions, Choice, Database, Device, EditOptions, EvaluateOptions, ExplainOptions, Filter,
-    FinetuneOptions, FitOptions, GraphError, GrowBudget, GrowOptions, IngestOptions, InitOptions, InputHints,
-    ListOptions, MeasureOptions, OpenOptions, QueryOptions, SampleOptions, TaskOptions,
+    FinetuneOptions, FitOptions, GraphError, GrowBudget, GrowOptions, IngestOptions, InitOptions,
+    InputHints, ListOptions, MeasureOptions, OpenOptions, QueryOptions, SampleOptions, TaskOptions,
     TrainOptions, TuningOptions,
 };
 
