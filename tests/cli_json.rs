@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use zoo::zoo_of_one;
 
 /// Commands in an order in which each has what it needs, and how many lines it prints.
-const PRINTED: [(&str, usize); 31] = [
+const PRINTED: [(&str, usize); 33] = [
     ("init other", 1),
     ("ingest zoo small:cnn-w18@32 --benchmark none", 1),
     ("query zoo colours", 2),
@@ -28,6 +28,8 @@ const PRINTED: [(&str, usize); 31] = [
     ("measure zoo --all colours", 2),
     ("finetune zoo base colours --epochs 1 --benchmark none --name tuned", 2),
     ("remove zoo tuned", 1),
+    ("ingest zoo mobilenetv3_tiny:supernet@32 --name whole --benchmark none", 1),
+    ("cut zoo whole --max-params 1M --candidates 2 --calibrate colours --benchmark none", 1),
     ("explain zoo colours base", 1),
     ("record zoo base seen 0.5", 1),
     ("encode zoo colours -o rows.npz", 1),

@@ -137,11 +137,12 @@ fn new_model(
 }
 
 /// The constants of a network were held to a limit when it was let in; its child makes the same ones.
-fn as_its_start() -> Limits {
+pub fn as_its_start() -> Limits {
     Limits { constant_bytes_max: u64::MAX, ..Limits::default() }
 }
 
-fn free_name(state: &State, wanted: &str) -> Result<String> {
+/// The name that is wanted, with a number when it belongs to another model.
+pub fn free_name(state: &State, wanted: &str) -> Result<String> {
     let mut name = wanted.to_owned();
     let mut number = 2;
     while state.store.model_by_name(&name)?.is_some() {

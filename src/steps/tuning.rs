@@ -1,5 +1,6 @@
 //! Fine-tunes one network on one dataset, or races several for it, and scores it on the test part.
 
+use super::cutting::own_accuracy;
 use super::dataset::Samples;
 use super::fit::{self, EpochReport, FitOptions, FitState, Fitted};
 use super::paused::{Next, Paused};
@@ -295,11 +296,8 @@ impl<'a> Run<'a> {
         let Some(Fitted { graph, epochs, best_epoch, .. }) = self.fitted else {
             return Err(Error::input("expected a trained candidate, found none"));
         };
-        let options =
-            TrainerOptions { new_head: false, from_scratch: false, ..course.trainer_options() };
-        let scorer = Trainer::new(&graph, &self.candidate.input, &options)?;
-        let test: Vec<&crate::sample::Image> = course.samples.test.images.iter().collect();
-        let test_accuracy = scorer.evaluate(&test, &course.samples.test.labels)?.accuracy;
+        let test_accuracy =
+            own_accuracy(&graph, &self.candidate.input, course.samples, course.device)?;
         Ok(Tuned { graph, epochs, best_epoch, test_accuracy, paused: Paused::nowhere() })
     }
 }

@@ -54,6 +54,24 @@ pub struct TrainerOptions {
     pub device: Device,
 }
 
+impl TrainerOptions {
+    /// For a network that is scored as it is, with its own head.
+    pub fn scoring(classes: usize, device: Device) -> Self {
+        Self {
+            classes,
+            new_head: false,
+            head_only: false,
+            from_scratch: false,
+            optimizer: Optimizer::Sgd,
+            weight_decay: 0.0,
+            label_smoothing: 0.0,
+            augment: false,
+            seed: 0,
+            device,
+        }
+    }
+}
+
 /// Loss and accuracy over a labelled set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evaluation {
