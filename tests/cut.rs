@@ -69,6 +69,34 @@ fn an_exported_supernet_goes_in_again() {
 }
 
 #[test]
+fn a_supernet_is_trained_and_its_subnets_answer() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    images::colours(&at.join("many"), 24, 24);
+    let spec = "mobilenetv3_tiny:supernet@32";
+    let line = format!(
+        "finetune zoo {spec} many --elastic --epochs 16 --batch-size 8 --benchmark none --name whole"
+    );
+    let whole = report(at, &line);
+    assert_eq!((&whole["parent"], &whole["best_epoch"]), (&Value::Null, &16.into()));
+    assert!(whole["accuracy"].as_f64() > Some(0.7), "{whole}");
+    let shown = report(at, "show zoo whole");
+    assert_eq!(shown["architecture"], "mobilenetv3_tiny:supernet");
+    assert_eq!(shown["tags"]["supernet"], "once-for-all");
+    let line = "cut zoo whole --subnet d2-k3-e3 --calibrate many --benchmark none --name least";
+    let least = report(at, line);
+    assert!(least["accuracy"].as_f64() > Some(0.7), "{least}");
+    let kinds: Vec<Value> = report(at, "show zoo least")["results"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|result| result["kind"].clone())
+        .collect();
+    assert!(kinds.contains(&"finetune".into()) && kinds.contains(&"probe".into()), "{kinds:?}");
+    done(at, "check zoo");
+}
+
+#[test]
 fn what_cannot_be_cut_is_refused() {
     let folder = zoo_of_one();
     let at = folder.path();
@@ -77,6 +105,8 @@ fn what_cannot_be_cut_is_refused() {
         ("cut zoo base --subnet d2-k3-e3", &["expected a supernet", "small:cnn-w16@32"][..]),
         ("cut zoo absent --subnet d2-k3-e3", &["absent", "tans list"]),
         ("cut zoo whole --subnet d9-k3-e3", &["depths of 2, 3, 4", "d9-k3-e3"]),
+        ("finetune zoo base colours --elastic", &["base", "expected a supernet"]),
+        ("finetune zoo whole colours --elastic --head-only", &["cannot be used with"]),
         ("cut zoo whole", &["--subnet"]),
         ("cut zoo whole --subnet d2-k3-e3 --max-params 1M", &["cannot be used with"]),
         ("cut zoo whole --max-params 10", &["the smallest, d2-k3-e3"]),

@@ -4,8 +4,9 @@ use super::cutting::own_accuracy;
 use super::dataset::Samples;
 use super::fit::{self, EpochReport, FitOptions, FitState, Fitted};
 use super::paused::{Next, Paused};
-use crate::graph::exec::{Device, Optimizer, Trainer, TrainerOptions};
+use crate::graph::exec::{Device, Elastic, Optimizer, Trainer, TrainerOptions};
 use crate::graph::input::InputContract;
+use crate::graph::spaces::elastic::Supernet;
 use crate::graph::{Error as GraphError, Graph};
 use crate::{Error, Observer, OpenOptions, Progress, Result};
 use serde::Serialize;
@@ -35,6 +36,9 @@ pub struct TuningOptions {
     pub patience: usize,
     /// Stop after the epoch in which this time has passed. Default `None`.
     pub budget: Option<Duration>,
+    /// Train the subnets of a supernet along with it: so many random ones a step, beside the whole network and the smallest
+    /// subnet. The last epoch's weights are kept then, and there is no early stop. Default `None`.
+    pub elastic: Option<usize>,
     /// Seed of head, order, augmentation and validation split. Default 0.
     pub seed: u64,
 }
@@ -51,6 +55,7 @@ impl Default for TuningOptions {
             label_smoothing: 0.05,
             patience: 5,
             budget: None,
+            elastic: None,
             seed: 0,
         }
     }
@@ -64,6 +69,8 @@ pub struct Candidate {
     pub graph: Graph,
     /// How images become its input.
     pub input: InputContract,
+    /// The space that it spans, if it is a supernet, and whether its weights come from a training.
+    pub supernet: Option<(Supernet, bool)>,
 }
 
 /// A fine-tuned network and how it fared.
@@ -220,8 +227,8 @@ impl<'a> Run<'a> {
         if is_over || self.epochs().len() >= target {
             return Ok(());
         }
-        let Candidate { name, graph, input } = self.candidate;
-        let trainer = Trainer::new(graph, input, &course.trainer_options())?;
+        let name = &self.candidate.name;
+        let trainer = course.trainer(self.candidate)?;
         let (mut paused, mut cancelled) = (None, false);
         let (clock, total) = (Instant::now(), course.options.epochs);
         let mut after_epoch = |state: &FitState| {
@@ -318,6 +325,20 @@ impl<'a> Course<'a> {
 }
 
 impl Course<'_> {
+    fn trainer(&self, candidate: &Candidate) -> Result<Trainer> {
+        let Candidate { name, graph, input, supernet } = candidate;
+        let trainer = Trainer::new(graph, input, &self.trainer_options())?;
+        let Some(random) = self.options.elastic else { return Ok(trainer) };
+        let Some((space, is_trained)) = *supernet else {
+            return Err(Error::input(format!(
+                "{name}: expected a supernet to train its subnets (mobilenetv3:supernet, mobilenetv3_tiny:supernet, or a \
+                stored one), found another network"
+            )));
+        };
+        let is_progressive = self.options.from_scratch || !is_trained;
+        Ok(trainer.elastic(Elastic { space, random, is_progressive })?)
+    }
+
     fn trainer_options(&self) -> TrainerOptions {
         TrainerOptions {
             classes: self.samples.class_names.len(),
@@ -342,7 +363,8 @@ impl Course<'_> {
                 Optimizer::AdamW => 1e-3,
                 Optimizer::Sgd => 0.05,
             }),
-            patience: options.patience,
+            patience: if options.elastic.is_some() { 0 } else { options.patience },
+            keep_last: options.elastic.is_some(),
             seed: options.seed,
             ..FitOptions::default()
         }
@@ -362,6 +384,11 @@ pub fn check(options: &TuningOptions) -> Result<()> {
     }
     if options.budget.is_some_and(|budget| budget.is_zero()) {
         return Err(Error::input("budget: expected a time above 0, found 0"));
+    }
+    if options.elastic.is_some() && options.head_only {
+        return Err(Error::input(
+            "expected the whole of a supernet to be trained with its subnets, found head_only beside elastic",
+        ));
     }
     match options.learning_rate {
         Some(rate) if !(rate.is_finite() && rate > 0.0) => {

@@ -23,4 +23,4 @@ mod unsigned;
 pub use calibrate::calibrate;
 pub use device::Device;
 pub use network::Network;
-pub use trainer::{Evaluation, Optimizer, Trainer, TrainerOptions};
+pub use trainer::{Elastic, Evaluation, Optimizer, Trainer, TrainerOptions};

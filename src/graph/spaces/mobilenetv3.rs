@@ -25,7 +25,7 @@ pub(super) const KERNELS: [usize; 3] = [3, 5, 7];
 pub(super) const EXPANSIONS: [usize; 3] = [3, 4, 6];
 
 /// How the configuration of a supernet begins.
-const SUPERNET: &str = "supernet";
+pub const SUPERNET: &str = "supernet";
 
 /// Which networks are built of these blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,6 +14,8 @@ mod tests;
 
 #[cfg(feature = "torch")]
 pub use catalogue::{Selection, specification};
+#[cfg(feature = "torch")]
+pub use mobilenetv3::SUPERNET;
 pub use pretrained::{Pretrained, pretrained};
 
 use self::builder::Source;
