@@ -28,8 +28,6 @@ const PRINTED: [(&str, usize); 33] = [
     ("measure zoo --all colours", 2),
     ("finetune zoo base colours --epochs 1 --benchmark none --name tuned", 2),
     ("remove zoo tuned", 1),
-    ("ingest zoo mobilenetv3_tiny:supernet@32 --name whole --benchmark none", 1),
-    ("cut zoo whole --max-params 1M --candidates 2 --calibrate colours --benchmark none", 1),
     ("explain zoo colours base", 1),
     ("record zoo base seen 0.5", 1),
     ("encode zoo colours -o rows.npz", 1),
@@ -49,6 +47,8 @@ const PRINTED: [(&str, usize); 33] = [
     ("query again task:benchmark/font_style", 1),
     ("show again cnn-w18", 1),
     ("grow again colours --space small@32 --budget 2 --epochs 1 --benchmark none", 3),
+    ("ingest again mobilenetv3_tiny:supernet@32 --name whole --benchmark none", 1),
+    ("cut again whole --max-params 1M --candidates 2 --calibrate colours --benchmark none", 1),
 ];
 
 /// The fields that docs/JSON.md gives to a command.
