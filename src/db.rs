@@ -5,7 +5,7 @@ use crate::ops::{
     reindex, remove, restore, show, stats, task, train, weights,
 };
 #[cfg(feature = "torch")]
-use crate::ops::{encode, finetune, grow, ingest, measure};
+use crate::ops::{cut, encode, finetune, grow, ingest, measure};
 use crate::state::State;
 use crate::upkeep::Upkeep;
 use crate::{DatasetSource, MappedTensor, Observer, OpenOptions, Result};
@@ -260,6 +260,23 @@ impl Database {
         observer: Observer<'_>,
     ) -> Result<finetune::FinetuneReport> {
         self.kept_up(finetune::top(&self.state, source, top, options, observer))
+    }
+
+    /// Cuts a smaller network out of a stored supernet (Once-for-all, Cai et al. 2020), estimates its batch-norm statistics
+    /// where a dataset is given, and stores it as a new model whose parent is the supernet.
+    ///
+    /// # Errors
+    /// For a model that is no supernet, a subnet that its space does not have, a bound that its smallest subnet does not
+    /// keep, a dataset that cannot be used, or a name that is taken.
+    #[cfg(feature = "torch")]
+    pub fn cut(
+        &self,
+        model: &str,
+        choice: &crate::SubnetChoice,
+        options: &cut::CutOptions,
+        observer: Observer<'_>,
+    ) -> Result<cut::CutReport> {
+        self.kept_up(cut::run(&self.state, model, choice, options, observer))
     }
 
     /// Trains networks of a generated space on datasets from random weights, each time the pair that promises most for the

@@ -28,6 +28,8 @@ pub use graph::formats::Limits;
 pub use graph::input::{ChannelOrder, InputHints};
 pub use ops::backup::BackupReport;
 pub use ops::check::{CheckOptions, CheckReport, Finding};
+#[cfg(feature = "torch")]
+pub use ops::cut::{CutOptions, CutReport};
 pub use ops::edit::EditOptions;
 #[cfg(feature = "torch")]
 pub use ops::encode::EncodeReport;
@@ -63,6 +65,8 @@ pub use progress::{Observer, Progress, unobserved};
 pub use rows::Rows;
 pub use sample::Image;
 pub use steps::benchmark::Benchmark;
+#[cfg(feature = "torch")]
+pub use steps::cutting::{Choice as SubnetChoice, Tried};
 pub use steps::dataset::{DatasetSource, SampleOptions};
 #[cfg(feature = "torch")]
 pub use steps::fit::EpochReport;

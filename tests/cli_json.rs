@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use zoo::zoo_of_one;
 
 /// Commands in an order in which each has what it needs, and how many lines it prints.
-const PRINTED: [(&str, usize); 31] = [
+const PRINTED: [(&str, usize); 33] = [
     ("init other", 1),
     ("ingest zoo small:cnn-w18@32 --benchmark none", 1),
     ("query zoo colours", 2),
@@ -47,6 +47,8 @@ const PRINTED: [(&str, usize); 31] = [
     ("query again task:benchmark/font_style", 1),
     ("show again cnn-w18", 1),
     ("grow again colours --space small@32 --budget 2 --epochs 1 --benchmark none", 3),
+    ("ingest again mobilenetv3_tiny:supernet@32 --name whole --benchmark none", 1),
+    ("cut again whole --max-params 1M --candidates 2 --calibrate colours --benchmark none", 1),
 ];
 
 /// The fields that docs/JSON.md gives to a command.

@@ -52,6 +52,18 @@ pub struct TuningFlags {
     /// Start from random weights instead of the stored ones
     #[arg(long)]
     from_scratch: bool,
+    /// Train the subnets of a supernet, such as mobilenetv3_tiny:supernet@32, along with it, so many random ones a step;
+    /// `tans cut` cuts them out
+    #[arg(
+        long,
+        value_name = "N",
+        num_args = 0..=1,
+        default_missing_value = "2",
+        require_equals = true,
+        conflicts_with = "head_only",
+        value_parser = units::whole::<usize>
+    )]
+    elastic: Option<usize>,
     /// Train the new head only
     #[arg(long, conflicts_with = "from_scratch")]
     head_only: bool,
@@ -112,6 +124,7 @@ impl TuningFlags {
             from_scratch: self.from_scratch,
             head_only: self.head_only,
             budget: self.budget,
+            elastic: self.elastic,
             ..self.training.options()
         }
     }

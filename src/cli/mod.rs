@@ -2,6 +2,7 @@
 
 mod backup;
 mod check;
+mod cut;
 mod edit;
 mod encode;
 mod evaluate;
@@ -95,6 +96,7 @@ enum Command {
     Reindex(reindex::Reindex),
     Measure(measure::Measure),
     Finetune(finetune::Finetune),
+    Cut(cut::Cut),
     Grow(grow::Grow),
     Evaluate(evaluate::Evaluate),
     List(list::List),
@@ -145,6 +147,7 @@ fn run(command: &Command, context: &Context) -> Result<bool> {
         Command::Reindex(command) => command.run(context),
         Command::Measure(command) => command.run(context),
         Command::Finetune(command) => command.run(context),
+        Command::Cut(command) => command.run(context),
         Command::Grow(command) => command.run(context),
         Command::Evaluate(command) => command.run(context),
         Command::List(command) => command.run(context),

@@ -159,7 +159,7 @@ fn measure_one(
         MeasureBy::Finetune(tuning) => {
             admit::load_runnable(state, model)?;
             let (graph, input) = admit::load_network(state, model)?;
-            let candidate = Candidate { name: model.name.clone(), graph, input };
+            let candidate = Candidate { name: model.name.clone(), graph, input, supernet: None };
             let course = Course::new(&state.options, samples, tuning);
             let tuned = tuning::tune(&course, &candidate, observer)?;
             tuned.paused.forget();

@@ -2,6 +2,8 @@
 
 pub mod backup;
 pub mod check;
+#[cfg(feature = "torch")]
+pub mod cut;
 pub mod edit;
 #[cfg(feature = "torch")]
 pub mod encode;

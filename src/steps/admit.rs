@@ -9,6 +9,7 @@ use crate::graph::cost::{self, GraphCost};
 use crate::graph::exec::{Device, Network, device};
 use crate::graph::formats::{Limits, onnx};
 use crate::graph::input::InputContract;
+use crate::graph::spaces::SUPERNET;
 use crate::graph::{Graph, topology};
 use crate::sample::Image;
 use crate::state::{Ordered, State};
@@ -195,7 +196,7 @@ fn record(stored: Stored, topology: Vec<f32>, measured: &Measured, new: &NewMode
         parent: new.parent,
         seen: new.seen.clone(),
         license: new.license.clone(),
-        tags: new.tags.clone(),
+        tags: tags(new),
         uri: None,
         graph: Some(stored.graph),
         weights: stored.weights,
@@ -212,6 +213,16 @@ fn record(stored: Stored, topology: Vec<f32>, measured: &Measured, new: &NewMode
         class_names: new.class_names.clone(),
         created: super::unix_seconds(),
     }
+}
+
+/// The user's tags, and that of a supernet, by which a filter finds those that others can be cut from.
+fn tags(new: &NewModel) -> BTreeMap<String, String> {
+    let mut tags = new.tags.clone();
+    let config = new.architecture.as_ref().map_or("", |it| it.config.as_str());
+    if config.starts_with(SUPERNET) {
+        tags.entry(SUPERNET.to_owned()).or_insert_with(|| "once-for-all".to_owned());
+    }
+    tags
 }
 
 /// A network that cannot be run is measured as far as that goes; what the file or the device fails at is an error.

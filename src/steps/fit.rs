@@ -27,6 +27,8 @@ pub struct FitOptions {
     /// Share of each class held back for validation; a class with too few images gives none.
     /// Default 0.1.
     pub validation_share: f32,
+    /// Keep the last epoch, not the best: where validation sees only a part of what is trained. Default false.
+    pub keep_last: bool,
     /// Seed of the split and the order of images. Default 0.
     pub seed: u64,
 }
@@ -40,6 +42,7 @@ impl Default for FitOptions {
             warmup_epochs: 0.5,
             patience: 0,
             validation_share: 0.1,
+            keep_last: false,
             seed: 0,
         }
     }
@@ -135,7 +138,7 @@ pub fn resume(
             false => Some(trainer.evaluate(&validation_images, &validation_labels)?),
         };
         state.current = trainer.checkpoint()?;
-        if is_better(&state, validation) {
+        if options.keep_last || is_better(&state, validation) {
             state.best.clone_from(&state.current);
             state.best_epoch = epoch;
         }
@@ -251,7 +254,9 @@ impl Epoch<'_> {
         for (index, batch) in batches.enumerate() {
             let images: Vec<&Image> = batch.iter().map(|&at| &self.images[at]).collect();
             let labels: Vec<u32> = batch.iter().map(|&at| self.labels[at]).collect();
-            rate = schedule((self.number - 1) * steps + index, steps, options);
+            let step = (self.number - 1) * steps + index;
+            rate = schedule(step, steps, options);
+            trainer.begin(step, steps * options.epochs)?;
             total += f64::from(trainer.step(&images, &labels, rate)?) * batch.len() as f64;
         }
         Ok(((total / self.order.len() as f64) as f32, rate))

@@ -5,6 +5,8 @@ pub mod admit;
 pub mod admit_name;
 pub mod benchmark;
 pub mod bundle;
+#[cfg(feature = "torch")]
+pub mod cutting;
 pub mod dataset;
 pub mod embed;
 #[cfg(feature = "torch")]

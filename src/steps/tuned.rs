@@ -5,7 +5,9 @@ use super::benchmark::Benchmark;
 use super::dataset::{self, Samples};
 use super::tuning::{Candidate, Tuned};
 use crate::graph::formats::Limits;
+use crate::graph::input::InputContract;
 use crate::graph::spaces;
+use crate::graph::spaces::elastic::Supernet;
 use crate::state::State;
 use crate::{Observer, Result};
 use std::collections::BTreeMap;
@@ -27,7 +29,9 @@ impl Start {
         let made = spaces::generate(spec, classes, seed)?;
         let architecture =
             Architecture { space: made.space, config: made.config, numbers: made.numbers };
-        let candidate = Candidate { name: spec.to_owned(), graph: made.graph, input: made.input };
+        let (graph, input) = (made.graph, made.input);
+        let supernet = supernet(&architecture, &input).map(|space| (space, false));
+        let candidate = Candidate { name: spec.to_owned(), graph, input, supernet };
         Ok(Self { candidate, parent: None, architecture: Some(architecture) })
     }
 
@@ -35,7 +39,9 @@ impl Start {
     pub fn stored(state: &State, parent: ModelRecord, from_scratch: bool) -> Result<Self> {
         let (graph, input) = admit::load_network(state, &parent)?;
         let architecture = parent.architecture.clone();
-        let candidate = Candidate { name: parent.name.clone(), graph, input };
+        let supernet = architecture.as_ref().and_then(|it| supernet(it, &input));
+        let supernet = supernet.map(|space| (space, true));
+        let candidate = Candidate { name: parent.name.clone(), graph, input, supernet };
         Ok(Self { candidate, parent: (!from_scratch).then_some(parent), architecture })
     }
 
@@ -46,6 +52,11 @@ impl Start {
         }
         seen
     }
+}
+
+fn supernet(architecture: &Architecture, input: &InputContract) -> Option<Supernet> {
+    let Architecture { space, config, numbers: _ } = architecture;
+    Supernet::parse(&spaces::specification(space, config, input.height)).ok()
 }
 
 /// What the user wants a trained network to be called, and to be measured on.
@@ -137,11 +148,12 @@ fn new_model(
 }
 
 /// The constants of a network were held to a limit when it was let in; its child makes the same ones.
-fn as_its_start() -> Limits {
+pub fn as_its_start() -> Limits {
     Limits { constant_bytes_max: u64::MAX, ..Limits::default() }
 }
 
-fn free_name(state: &State, wanted: &str) -> Result<String> {
+/// The name that is wanted, with a number when it belongs to another model.
+pub fn free_name(state: &State, wanted: &str) -> Result<String> {
     let mut name = wanted.to_owned();
     let mut number = 2;
     while state.store.model_by_name(&name)?.is_some() {

@@ -1,10 +1,12 @@
 //! Fine-tunes one network on one dataset, or races several for it, and scores it on the test part.
 
+use super::cutting::{self, own_accuracy};
 use super::dataset::Samples;
 use super::fit::{self, EpochReport, FitOptions, FitState, Fitted};
 use super::paused::{Next, Paused};
-use crate::graph::exec::{Device, Optimizer, Trainer, TrainerOptions};
+use crate::graph::exec::{Device, Elastic, Optimizer, Trainer, TrainerOptions};
 use crate::graph::input::InputContract;
+use crate::graph::spaces::elastic::Supernet;
 use crate::graph::{Error as GraphError, Graph};
 use crate::{Error, Observer, OpenOptions, Progress, Result};
 use serde::Serialize;
@@ -34,6 +36,9 @@ pub struct TuningOptions {
     pub patience: usize,
     /// Stop after the epoch in which this time has passed. Default `None`.
     pub budget: Option<Duration>,
+    /// Train the subnets of a supernet along with it: so many random ones a step, beside the whole network and the smallest
+    /// subnet. The last epoch's weights are kept then, and there is no early stop. Default `None`.
+    pub elastic: Option<usize>,
     /// Seed of head, order, augmentation and validation split. Default 0.
     pub seed: u64,
 }
@@ -50,6 +55,7 @@ impl Default for TuningOptions {
             label_smoothing: 0.05,
             patience: 5,
             budget: None,
+            elastic: None,
             seed: 0,
         }
     }
@@ -63,7 +69,12 @@ pub struct Candidate {
     pub graph: Graph,
     /// How images become its input.
     pub input: InputContract,
+    /// The space that it spans, if it is a supernet, and whether its weights come from a training.
+    pub supernet: Option<(Supernet, bool)>,
 }
+
+/// Images of the training part, at most, that a trained supernet's statistics are estimated on.
+const CALIBRATION_IMAGES: usize = 256;
 
 /// A fine-tuned network and how it fared.
 pub struct Tuned {
@@ -219,8 +230,8 @@ impl<'a> Run<'a> {
         if is_over || self.epochs().len() >= target {
             return Ok(());
         }
-        let Candidate { name, graph, input } = self.candidate;
-        let trainer = Trainer::new(graph, input, &course.trainer_options())?;
+        let name = &self.candidate.name;
+        let trainer = course.trainer(self.candidate)?;
         let (mut paused, mut cancelled) = (None, false);
         let (clock, total) = (Instant::now(), course.options.epochs);
         let mut after_epoch = |state: &FitState| {
@@ -295,11 +306,12 @@ impl<'a> Run<'a> {
         let Some(Fitted { graph, epochs, best_epoch, .. }) = self.fitted else {
             return Err(Error::input("expected a trained candidate, found none"));
         };
-        let options =
-            TrainerOptions { new_head: false, from_scratch: false, ..course.trainer_options() };
-        let scorer = Trainer::new(&graph, &self.candidate.input, &options)?;
-        let test: Vec<&crate::sample::Image> = course.samples.test.images.iter().collect();
-        let test_accuracy = scorer.evaluate(&test, &course.samples.test.labels)?.accuracy;
+        let graph = match course.options.elastic {
+            Some(_) => course.with_own_statistics(&graph, &self.candidate.input)?,
+            None => graph,
+        };
+        let test_accuracy =
+            own_accuracy(&graph, &self.candidate.input, course.samples, course.device)?;
         Ok(Tuned { graph, epochs, best_epoch, test_accuracy, paused: Paused::nowhere() })
     }
 }
@@ -320,6 +332,26 @@ impl<'a> Course<'a> {
 }
 
 impl Course<'_> {
+    fn trainer(&self, candidate: &Candidate) -> Result<Trainer> {
+        let Candidate { name, graph, input, supernet } = candidate;
+        let trainer = Trainer::new(graph, input, &self.trainer_options())?;
+        let Some(random) = self.options.elastic else { return Ok(trainer) };
+        let Some((space, is_trained)) = *supernet else {
+            return Err(Error::input(format!(
+                "{name}: expected a supernet to train its subnets (mobilenetv3:supernet, mobilenetv3_tiny:supernet, or a \
+                stored one), found another network"
+            )));
+        };
+        let is_progressive = self.options.from_scratch || !is_trained;
+        Ok(trainer.elastic(Elastic { space, random, is_progressive })?)
+    }
+
+    /// A step of a supernet moves weights by the gradients of several networks, and the running statistics lag behind.
+    fn with_own_statistics(&self, graph: &Graph, input: &InputContract) -> Result<Graph> {
+        let images = cutting::sample(&self.samples.train, CALIBRATION_IMAGES, self.options.seed);
+        cutting::own_statistics(graph, input, &images, self.device)
+    }
+
     fn trainer_options(&self) -> TrainerOptions {
         TrainerOptions {
             classes: self.samples.class_names.len(),
@@ -344,7 +376,8 @@ impl Course<'_> {
                 Optimizer::AdamW => 1e-3,
                 Optimizer::Sgd => 0.05,
             }),
-            patience: options.patience,
+            patience: if options.elastic.is_some() { 0 } else { options.patience },
+            keep_last: options.elastic.is_some(),
             seed: options.seed,
             ..FitOptions::default()
         }
@@ -364,6 +397,11 @@ pub fn check(options: &TuningOptions) -> Result<()> {
     }
     if options.budget.is_some_and(|budget| budget.is_zero()) {
         return Err(Error::input("budget: expected a time above 0, found 0"));
+    }
+    if options.elastic.is_some() && options.head_only {
+        return Err(Error::input(
+            "expected the whole of a supernet to be trained with its subnets, found head_only beside elastic",
+        ));
     }
     match options.learning_rate {
         Some(rate) if !(rate.is_finite() && rate > 0.0) => {

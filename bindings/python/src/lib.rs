@@ -14,10 +14,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use tans::{
-    CheckOptions, Choice, Database, Device, EditOptions, EvaluateOptions, ExplainOptions, Filter,
-    FinetuneOptions, FitOptions, GraphError, GrowBudget, GrowOptions, IngestOptions, InitOptions,
-    InputHints, ListOptions, MeasureOptions, OpenOptions, QueryOptions, SampleOptions, TaskOptions,
-    TrainOptions, TuningOptions,
+    CheckOptions, Choice, CutOptions, Database, Device, EditOptions, EvaluateOptions,
+    ExplainOptions, Filter, FinetuneOptions, FitOptions, GraphError, GrowBudget, GrowOptions,
+    IngestOptions, InitOptions, InputHints, ListOptions, MeasureOptions, OpenOptions, QueryOptions,
+    SampleOptions, SubnetChoice, TaskOptions, TrainOptions, TuningOptions,
 };
 
 /// A zoo, open in this process; any number of threads may use it.
@@ -132,7 +132,9 @@ impl Zoo {
     }
 
     /// Fine-tunes a model on a dataset and stores the result as a new model.
-    #[pyo3(signature = (model, dataset, labels=None, *, epochs=None, seed=0, name=None, license=None, output=None))]
+    ///
+    /// `elastic`: trains the subnets of a supernet along with it, so many random ones a step.
+    #[pyo3(signature = (model, dataset, labels=None, *, epochs=None, elastic=None, seed=0, name=None, license=None, output=None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn finetune<'py>(
         &self,
@@ -141,6 +143,7 @@ impl Zoo {
         dataset: &Bound<'py, PyAny>,
         labels: Option<&Bound<'py, PyAny>>,
         epochs: Option<usize>,
+        elastic: Option<usize>,
         seed: u64,
         name: Option<String>,
         license: Option<String>,
@@ -148,12 +151,54 @@ impl Zoo {
     ) -> PyResult<Bound<'py, PyAny>> {
         let source = self::dataset(dataset, labels)?;
         let tuning = TuningOptions::default();
-        let tuning = TuningOptions { epochs: epochs.unwrap_or(tuning.epochs), seed, ..tuning };
+        let epochs = epochs.unwrap_or(tuning.epochs);
+        let tuning = TuningOptions { epochs, elastic, seed, ..tuning };
         let options =
             FinetuneOptions { tuning, name, license, output, ..FinetuneOptions::default() };
         let report = interruptible(py, |observer| {
             self.database.finetune(model, &source, &options, observer)
         })?;
+        to_python(py, &report)
+    }
+
+    /// Cuts a smaller network out of a stored supernet and stores it as a new model.
+    ///
+    /// Either `subnet` (such as "d2-k3-e4") or a bound: the best of `candidates` subnets within `max_params` and `max_macs`.
+    /// With a dataset, its batch-norm statistics are estimated on at most `images` of its images, and it is measured there.
+    #[pyo3(signature = (model, dataset=None, labels=None, *, subnet=None, max_params=None, max_macs=None, candidates=16, images=256, sort=false, seed=0, name=None, license=None, output=None))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
+    fn cut<'py>(
+        &self,
+        py: Python<'py>,
+        model: &str,
+        dataset: Option<&Bound<'py, PyAny>>,
+        labels: Option<&Bound<'py, PyAny>>,
+        subnet: Option<String>,
+        max_params: Option<u64>,
+        max_macs: Option<u64>,
+        candidates: usize,
+        images: usize,
+        sort: bool,
+        seed: u64,
+        name: Option<String>,
+        license: Option<String>,
+        output: Option<PathBuf>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let within = SubnetChoice::Within { params: max_params, macs: max_macs, candidates };
+        let choice = subnet.map_or(within, SubnetChoice::Code);
+        let calibrate = dataset.map(|dataset| self::dataset(dataset, labels)).transpose()?;
+        let options = CutOptions {
+            calibrate,
+            images,
+            sort,
+            seed,
+            name,
+            license,
+            output,
+            ..CutOptions::default()
+        };
+        let report =
+            interruptible(py, |observer| self.database.cut(model, &choice, &options, observer))?;
         to_python(py, &report)
     }
 

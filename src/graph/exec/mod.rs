@@ -2,6 +2,7 @@
 
 mod augment;
 mod budget;
+pub mod calibrate;
 #[cfg(test)]
 mod corpus_tests;
 pub mod device;
@@ -19,6 +20,7 @@ mod tensor;
 pub mod trainer;
 mod unsigned;
 
+pub use calibrate::calibrate;
 pub use device::Device;
 pub use network::Network;
-pub use trainer::{Evaluation, Optimizer, Trainer, TrainerOptions};
+pub use trainer::{Elastic, Evaluation, Optimizer, Trainer, TrainerOptions};

@@ -19,6 +19,9 @@ pub(super) enum Role {
         /// 0 for biases, 1 for scales.
         start: f32,
     },
+    /// Matrix that turns a kernel into a smaller one, in a supernet: an output of its own. Learned; it starts at what it
+    /// is.
+    Transform,
     /// Running statistic of a batch norm; not learned by gradient.
     Statistic {
         /// 0 for means, 1 for variances.
@@ -65,6 +68,7 @@ pub(super) fn roles(graph: &Graph) -> BTreeMap<String, Role> {
                 assign(3, Role::Statistic { start: 0.0 });
                 assign(4, Role::Statistic { start: 1.0 });
             }
+            "Identity" if is_transform(graph, node) => assign(0, Role::Transform),
             "PRelu" => assign(1, Role::Vector { start: 0.25 }),
             "Add" | "Sub" | "Mul" | "Div" if behind_layer => {
                 let start = if matches!(node.op.as_str(), "Mul" | "Div") { 1.0 } else { 0.0 };
@@ -81,6 +85,14 @@ pub(super) fn roles(graph: &Graph) -> BTreeMap<String, Role> {
         }
     }
     roles
+}
+
+fn is_transform(graph: &Graph, node: &Node) -> bool {
+    let is_output = |name: &String| graph.outputs.iter().any(|output| output.name == *name);
+    let weight = node.inputs.first().and_then(|name| graph.weights.get(name));
+    let is_square =
+        weight.is_some_and(|it| matches!(it.shape[..], [rows, columns] if rows == columns));
+    is_square && node.outputs.iter().any(is_output)
 }
 
 fn fan_in(node: &Node, shape: &[usize]) -> usize {
@@ -104,6 +116,7 @@ pub(super) fn reset(graph: &mut Graph, seed: u64) {
                 let spread = (2.0 / fan_in as f32).sqrt();
                 normal(weight.elements(), spread, seed, index as u64 + 1)
             }
+            Role::Transform => continue,
             Role::Vector { start } | Role::Statistic { start } => vec![start; weight.elements()],
         };
         *weight = Weight::from_f32(&weight.shape, &values);

@@ -1,6 +1,8 @@
 //! One fine-tuning run's state: parameters, optimiser, batch-norm statistics. The loop over epochs
 //! is `steps/fit.rs`.
 
+mod elastic;
+
 use super::budget::Budget;
 use super::network::{batch_tensor, channels_last, first_output};
 use super::ops::{Fault, Mode};
@@ -10,8 +12,10 @@ use super::roles::{Role, replace_head, reset, roles};
 use super::{Device, augment, tensor};
 use crate::graph::formats::Limits;
 use crate::graph::head::{HeadSite, NO_HEAD, find_head};
+use crate::graph::spaces::elastic::Freedom;
 use crate::graph::{Attribute, Error, Graph, Weight, input::InputContract};
 use crate::sample::Image;
+pub use elastic::Elastic;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -54,6 +58,24 @@ pub struct TrainerOptions {
     pub device: Device,
 }
 
+impl TrainerOptions {
+    /// For a network that is scored as it is, with its own head.
+    pub fn scoring(classes: usize, device: Device) -> Self {
+        Self {
+            classes,
+            new_head: false,
+            head_only: false,
+            from_scratch: false,
+            optimizer: Optimizer::Sgd,
+            weight_decay: 0.0,
+            label_smoothing: 0.0,
+            augment: false,
+            seed: 0,
+            device,
+        }
+    }
+}
+
 /// Loss and accuracy over a labelled set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evaluation {
@@ -78,6 +100,8 @@ pub struct Trainer {
     decay: Vec<f64>,
     state: State,
     device: tch::Device,
+    /// How a supernet is trained, and what is free at this step.
+    elastic: Option<(Elastic, Freedom)>,
 }
 
 /// Streams of the seed: 0 the head, 1.. the initialisation, from here on one per step.
@@ -128,8 +152,12 @@ impl Trainer {
         if learned.is_empty() {
             return Err(Error::Contract("expected weights to train, found none".to_string()));
         }
-        let decay =
-            learned.iter().map(|w| if w.dim() > 1 { f64::from(options.weight_decay) } else { 0.0 });
+        let decays = |(weight, &at): (&Tensor, &usize)| {
+            let role = roles.get(&plan.weight_names()[at]);
+            weight.dim() > 1 && role != Some(&Role::Transform)
+        };
+        let decay = learned.iter().zip(&places);
+        let decay = decay.map(|it| if decays(it) { f64::from(options.weight_decay) } else { 0.0 });
         let decay = decay.collect();
         let parameters: Vec<&Tensor> = learned.iter().collect();
         let state = State::new(options.optimizer, &parameters).map_err(outside("optimizer"))?;
@@ -146,6 +174,7 @@ impl Trainer {
             decay,
             state,
             device,
+            elastic: None,
         };
         trainer.try_once()?;
         Ok(trainer)
@@ -177,9 +206,17 @@ impl Trainer {
             true => Mode::Inference,
             false => Mode::Training(Box::new(RefCell::new(generator))),
         };
-        let logits = self.forward(batch, &mode)?;
+        let logits = self.forward(batch.shallow_clone(), &mode)?;
         let loss = self.loss(&logits, labels, self.options.label_smoothing)?;
-        self.descend(&loss, learning_rate).map_err(outside("training step"))
+        let value = finite(&loss).map_err(outside("training step"))?;
+        let mut gradients = self.backward(&loss).map_err(outside("training step"))?;
+        if self.elastic.is_some() {
+            self.add_subnets(&mut gradients, (&batch, &logits), &mode)?;
+        }
+        let rate = f64::from(learning_rate);
+        let stepped = self.state.step(&mut self.learned, &gradients, &self.decay, rate);
+        stepped.map_err(outside("training step"))?;
+        Ok(value)
     }
 
     /// Loss and accuracy with batch-norm in inference mode.
@@ -316,10 +353,21 @@ impl Trainer {
 
     /// `[n, classes]`.
     fn forward(&self, input: Tensor, mode: &Mode) -> Result<Tensor, Error> {
+        self.forward_by(&self.plan, &self.logits, (&self.weights, input), mode)
+    }
+
+    /// `[n, classes]` of a network with the same head.
+    fn forward_by(
+        &self,
+        plan: &Plan,
+        logits: &Program,
+        (weights, input): (&[Tensor], Tensor),
+        mode: &Mode,
+    ) -> Result<Tensor, Error> {
         let n = input.size()[0];
         let budget = Budget::new(&Limits::default());
-        let feed = Feed { weights: &self.weights, inputs: vec![input], mode, budget: &budget };
-        let outputs = self.plan.run(&self.logits, feed, &mut |_, _, _| Ok(()))?;
+        let feed = Feed { weights, inputs: vec![input], mode, budget: &budget };
+        let outputs = plan.run(logits, feed, &mut |_, _, _| Ok(()))?;
         let classes = self.options.classes as i64;
         let output = &outputs[0];
         if output.numel() as i64 != n * classes {
@@ -356,15 +404,9 @@ impl Trainer {
         loss().map_err(outside("loss"))
     }
 
-    fn descend(&mut self, loss: &Tensor, learning_rate: f32) -> Result<f32, Fault> {
-        let value = loss.f_double_value(&[])? as f32;
-        if !value.is_finite() {
-            return Err(diverged("loss", f64::from(value)));
-        }
-        let gradients = Tensor::f_run_backward(&[loss], &self.learned, false, false)?;
-        let rate = f64::from(learning_rate);
-        self.state.step(&mut self.learned, &gradients, &self.decay, rate)?;
-        Ok(value)
+    /// By each learned tensor; undefined for one that the loss does not depend on.
+    fn backward(&self, loss: &Tensor) -> Result<Vec<Tensor>, Fault> {
+        Ok(Tensor::f_run_backward(&[loss], &self.learned, false, false)?)
     }
 
     fn check_batch(&self, images: &[&Image], labels: &[u32]) -> Result<(), Error> {
@@ -383,6 +425,12 @@ impl Trainer {
             None => Ok(()),
         }
     }
+}
+
+/// The value of a loss.
+fn finite(loss: &Tensor) -> Result<f32, Fault> {
+    let value = loss.f_double_value(&[])? as f32;
+    if value.is_finite() { Ok(value) } else { Err(diverged("loss", f64::from(value))) }
 }
 
 fn check(graph: &Graph, options: &TrainerOptions) -> Result<HeadSite, Error> {

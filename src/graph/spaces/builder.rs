@@ -224,8 +224,25 @@ impl<'a> Builder<'a> {
         let transposed = [("transB", Attribute::Int(1))];
         let logits = self.node("Gemm", "logits", &[&rows, &weight, &bias], &transposed);
         let dims = vec![None, Some(classes)];
-        self.graph.outputs.push(ValueInfo { name: logits, dtype: Some(Dtype::F32), dims });
+        self.graph.outputs.insert(0, ValueInfo { name: logits, dtype: Some(Dtype::F32), dims });
         Ok(self.graph)
+    }
+
+    /// A square matrix `{name}.weight` of `side` rows, at identity, which belongs to the network without being used by it;
+    /// it is an output of its own, since a weight that nothing reads is no part of a graph.
+    pub(super) fn kept_matrix(&mut self, name: &str, side: usize) -> Result<(), Error> {
+        let shape = [side, side];
+        let identity = || {
+            let values: Vec<f32> = (0..side * side)
+                .map(|at| if at.is_multiple_of(side + 1) { 1.0 } else { 0.0 })
+                .collect();
+            Weight::from_f32(&shape, &values)
+        };
+        let weight = self.weight(&format!("{name}.weight"), &shape, identity)?;
+        let name = self.node("Identity", name, &[&weight], &[]);
+        let dims = vec![Some(side), Some(side)];
+        self.graph.outputs.push(ValueInfo { name, dtype: Some(Dtype::F32), dims });
+        Ok(())
     }
 
     fn biased_conv(&mut self, x: &Map, name: &str, out: usize) -> Result<Map, Error> {

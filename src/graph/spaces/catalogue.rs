@@ -1,6 +1,7 @@
 //! Which configurations a space offers to a search.
 
 use super::builder::SIDES;
+use super::mobilenetv3::Family;
 use super::{Error, NAMES, efficientnet_lite, mobilenetv3, resnet, small, split_side};
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
@@ -39,6 +40,7 @@ impl Selection {
         };
         let sides = match (space, side) {
             ("small", None) => small::SIDES.to_vec(),
+            ("mobilenetv3_tiny", None) => vec![32],
             ("small", Some(side)) if !small::SIDES.contains(&side) => {
                 return refuse("small, small@32 or small@64");
             }
@@ -62,13 +64,14 @@ impl Selection {
     /// At most `limit` (at least 2) different networks as `SPACE:CONFIG@SIDE`, each in the notation that `generate` gives
     /// back, sorted; the same for the same seed.
     ///
-    /// A space with more is sampled, its smallest and its largest network always among the sample. `mobilenetv3` is
-    /// sampled with one kernel and one expansion for each stage, `resnet` over its usual depths and widths up to 1.
+    /// A space with more is sampled, its smallest and its largest network always among the sample. `mobilenetv3` and
+    /// `mobilenetv3_tiny` are sampled with one kernel and one expansion for each stage, `resnet` over its usual depths and widths up to 1.
     pub fn members(&self, limit: usize, seed: u64) -> Vec<String> {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let (ends, mut others) = match self.space {
             "small" => (Vec::new(), small::configs().collect()),
-            "mobilenetv3" => mobile(limit, &mut random),
+            "mobilenetv3" => mobile(Family::Published, limit, &mut random),
+            "mobilenetv3_tiny" => mobile(Family::Tiny, limit, &mut random),
             "resnet" => (Vec::new(), resnets()),
             _ => return lites(limit),
         };
@@ -106,10 +109,11 @@ fn resnets() -> Vec<String> {
 }
 
 /// The smallest and the largest network, and others at random.
-fn mobile(limit: usize, random: &mut ChaCha8Rng) -> (Vec<String>, Vec<String>) {
-    let canonical = |text: &str| mobilenetv3::Config::parse(text).map(|it| it.to_string()).ok();
-    let ends: Vec<String> =
-        ["d2-k3-e3", "d4-k7-e6-w1.2"].into_iter().filter_map(canonical).collect();
+fn mobile(family: Family, limit: usize, random: &mut ChaCha8Rng) -> (Vec<String>, Vec<String>) {
+    let canonical =
+        |text: &str| mobilenetv3::Config::of(family, text).map(|it| it.to_string()).ok();
+    let largest = if family == Family::Tiny { "d4-k7-e6" } else { "d4-k7-e6-w1.2" };
+    let ends: Vec<String> = ["d2-k3-e3", largest].into_iter().filter_map(canonical).collect();
     let mut found = BTreeSet::new();
     while found.len() + ends.len() < limit {
         let mut five = |from: &[usize]| {
@@ -117,7 +121,7 @@ fn mobile(limit: usize, random: &mut ChaCha8Rng) -> (Vec<String>, Vec<String>) {
             drawn.collect::<Vec<_>>().join(".")
         };
         let (depths, kernels, expansions) = (five(&[2, 3, 4]), five(&[3, 5, 7]), five(&[3, 4, 6]));
-        let wide = if random.random() { "-w1.2" } else { "" };
+        let wide = if family != Family::Tiny && random.random() { "-w1.2" } else { "" };
         let drawn = canonical(&format!("d{depths}-k{kernels}-e{expansions}{wide}"));
         found.extend(drawn.filter(|config| !ends.contains(config)));
     }
@@ -137,6 +141,7 @@ mod tests {
             ("small@32", 23),
             ("resnet@32", 36),
             ("mobilenetv3@32", 40),
+            ("mobilenetv3_tiny", 40),
             ("efficientnet_lite", 5),
         ] {
             let selection = Selection::parse(text).unwrap();

@@ -5,47 +5,128 @@
 //! of the five stages; kernels and expansions one number, one for each stage, or one for each of
 //! the 20 possible blocks, joined by dots: `d2-k3-e4`, `d2.3.4.4.2-k3.5.3.7.7-e6-w1.2`. Blocks
 //! beyond a stage's depth are written 0.
+//!
+//! `supernet[-w1.2]` is the largest network together with the matrices that make its smaller kernels: all others of its
+//! width are cut from it (`elastic.rs`).
+//!
+//! `mobilenetv3_tiny` has the same blocks with fewer channels and strides, for images of 32 to 64 px.
 
 use super::builder::{Activation, Builder, Conv, Map, SIDES, Source};
 use crate::graph::{Error, Graph};
 use std::fmt;
 
 /// Stages whose depth is free.
-const STAGES: usize = 5;
+pub(super) const STAGES: usize = 5;
 /// Blocks of a stage at most.
-const BLOCKS: usize = 4;
+pub(super) const BLOCKS: usize = 4;
 
-const DEPTHS: [usize; 3] = [2, 3, 4];
-const KERNELS: [usize; 3] = [3, 5, 7];
-const EXPANSIONS: [usize; 3] = [3, 4, 6];
+pub(super) const DEPTHS: [usize; 3] = [2, 3, 4];
+pub(super) const KERNELS: [usize; 3] = [3, 5, 7];
+pub(super) const EXPANSIONS: [usize; 3] = [3, 4, 6];
 
-/// (channels, stride, activation, squeeze-excite) of the stages at width 1.
-const STAGE_SHAPES: [(usize, usize, Activation, bool); STAGES] = [
-    (24, 2, Activation::Relu, false),
-    (40, 2, Activation::Relu, true),
-    (80, 2, Activation::HardSwish, false),
-    (112, 1, Activation::HardSwish, true),
-    (160, 2, Activation::HardSwish, true),
-];
+/// How the configuration of a supernet begins.
+pub const SUPERNET: &str = "supernet";
 
-const STEM_CHANNELS: usize = 16;
-const FINAL_CHANNELS: usize = 960;
-const FEATURE_CHANNELS: usize = 1280;
+/// Which networks are built of these blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// `mobilenetv3`, as published, of width 1.
+    Published,
+    /// `mobilenetv3`, as published, of width 1.2.
+    Wide,
+    /// `mobilenetv3_tiny`.
+    Tiny,
+}
 
-const ALLOWED: &str = "mobilenetv3:dDEPTHS-kKERNELS-eEXPANSIONS[-w1.0|-w1.2]@SIDE with \
-    depths of 2, 3, 4 (1 or 5 numbers joined by dots), kernels of 3, 5, 7 and \
-    expansions of 3, 4, 6 (1, 5 or 20 numbers), SIDE 32 to 512, such as \
-    mobilenetv3:d2-k3-e4@224";
+/// Channels and strides of a family.
+struct Shapes {
+    stem: usize,
+    /// (channels, stride, activation, squeeze-excite).
+    stages: [(usize, usize, Activation, bool); STAGES],
+    last: usize,
+    features: usize,
+}
+
+const PUBLISHED: Shapes = Shapes {
+    stem: 16,
+    stages: [
+        (24, 2, Activation::Relu, false),
+        (40, 2, Activation::Relu, true),
+        (80, 2, Activation::HardSwish, false),
+        (112, 1, Activation::HardSwish, true),
+        (160, 2, Activation::HardSwish, true),
+    ],
+    last: 960,
+    features: 1280,
+};
+
+const TINY: Shapes = Shapes {
+    stem: 16,
+    stages: [
+        (16, 2, Activation::Relu, false),
+        (24, 2, Activation::Relu, true),
+        (40, 2, Activation::HardSwish, false),
+        (48, 1, Activation::HardSwish, true),
+        (64, 1, Activation::HardSwish, true),
+    ],
+    last: 256,
+    features: 320,
+};
+
+/// Largest side whose stem keeps the resolution, in the tiny family.
+const TINY_SIDE: usize = 32;
+
+const NUMBERS: &str = "depths of 2, 3, 4 (1 or 5 numbers joined by dots), kernels of 3, 5, 7 and \
+    expansions of 3, 4, 6 (1, 5 or 20 numbers)";
+
+impl Family {
+    /// Name of the space.
+    pub fn space(self) -> &'static str {
+        match self {
+            Self::Published | Self::Wide => "mobilenetv3",
+            Self::Tiny => "mobilenetv3_tiny",
+        }
+    }
+
+    fn shapes(self) -> &'static Shapes {
+        match self {
+            Self::Published | Self::Wide => &PUBLISHED,
+            Self::Tiny => &TINY,
+        }
+    }
+
+    fn scaled(self, channels: usize) -> usize {
+        let width = if self == Self::Wide { 1.2 } else { 1.0 };
+        nearest_eight((channels as f32 * width) as usize)
+    }
+
+    fn suffix(self) -> &'static str {
+        if self == Self::Wide { "-w1.2" } else { "" }
+    }
+
+    fn refused(self, found: &str) -> Error {
+        let (space, width, side) = match self {
+            Self::Published | Self::Wide => ("mobilenetv3", "[-w1.0|-w1.2]", 224),
+            Self::Tiny => ("mobilenetv3_tiny", "", 32),
+        };
+        Error::Contract(format!(
+            "expected {space}:dDEPTHS-kKERNELS-eEXPANSIONS{width}@SIDE with {NUMBERS}, SIDE 32 to 512, such as \
+            {space}:d2-k3-e4@{side}, or {space}:{SUPERNET}{width}@SIDE, from which those are cut; found {found:?}"
+        ))
+    }
+}
 
 /// One network of the space.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Config {
-    depths: [usize; STAGES],
+    pub(super) family: Family,
+    /// With the matrices of smaller kernels.
+    pub(super) is_supernet: bool,
+    pub(super) depths: [usize; STAGES],
     /// 0 beyond a stage's depth.
-    kernels: [usize; STAGES * BLOCKS],
+    pub(super) kernels: [usize; STAGES * BLOCKS],
     /// 0 beyond a stage's depth.
-    expansions: [usize; STAGES * BLOCKS],
-    wide: bool,
+    pub(super) expansions: [usize; STAGES * BLOCKS],
 }
 
 impl Config {
@@ -54,7 +135,36 @@ impl Config {
     /// # Errors
     /// `Error::Contract` with what is allowed.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        Self::parse_parts(text).ok_or_else(|| refused(text))
+        Self::of(Family::Published, text)
+    }
+
+    /// Parses the notation in a family; `-w1.2` turns `Published` into `Wide`.
+    ///
+    /// # Errors
+    /// `Error::Contract` with what is allowed.
+    pub fn of(family: Family, text: &str) -> Result<Self, Error> {
+        Self::parse_parts(family, text).ok_or_else(|| family.refused(text))
+    }
+
+    /// Takes the 45 topology numbers.
+    ///
+    /// # Errors
+    /// `Error::Contract` if they are not those of a network of the family.
+    pub fn from_numbers(family: Family, numbers: &[usize]) -> Result<Self, Error> {
+        let blocks = STAGES * BLOCKS;
+        let found = || format!("the numbers {numbers:?}");
+        let Some((depths, rest)) = numbers.split_at_checked(STAGES) else {
+            return Err(family.refused(&found()));
+        };
+        let all =
+            |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(".");
+        let (kernels, expansions) = rest.split_at(blocks.min(rest.len()));
+        if expansions.len() != blocks {
+            return Err(family.refused(&found()));
+        }
+        let (kernels, expansions) = (all(kernels), all(expansions));
+        let text = format!("d{}-k{kernels}-e{expansions}{}", all(depths), family.suffix());
+        Self::of(family, &text)
     }
 
     /// The 45 topology numbers: 5 depths, 20 kernels, 20 expansions; 0 for blocks that are not
@@ -64,22 +174,28 @@ impl Config {
         all.map(|&number| number as f32).collect()
     }
 
-    /// 1.0 or 1.2.
-    pub fn width(&self) -> f32 {
-        if self.wide { 1.2 } else { 1.0 }
+    /// The places (0 to 19) of the blocks that are there.
+    pub(super) fn present(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..STAGES * BLOCKS).filter(|&at| at % BLOCKS < self.depths[at / BLOCKS])
     }
 
-    fn parse_parts(text: &str) -> Option<Self> {
-        let mut parts = text.split('-');
-        let mut numbers = |prefix: char| -> Option<Vec<usize>> {
-            let list = parts.next()?.strip_prefix(prefix)?;
-            list.split('.').map(|number| number.parse().ok()).collect()
+    fn parse_parts(family: Family, text: &str) -> Option<Self> {
+        let mut parts = text.split('-').peekable();
+        let is_supernet = parts.next_if_eq(&SUPERNET).is_some();
+        let [depths, kernels, expansions] = if is_supernet {
+            [vec![DEPTHS[2]], vec![KERNELS[2]], vec![EXPANSIONS[2]]]
+        } else {
+            let mut numbers = |prefix: char| -> Option<Vec<usize>> {
+                let list = parts.next()?.strip_prefix(prefix)?;
+                list.split('.').map(|number| number.parse().ok()).collect()
+            };
+            [numbers('d')?, numbers('k')?, numbers('e')?]
         };
-        let (depths, kernels, expansions) = (numbers('d')?, numbers('k')?, numbers('e')?);
-        let wide = match parts.next() {
-            None | Some("w1.0" | "w1") => false,
-            Some("w1.2") => true,
-            Some(_) => return None,
+        let family = match (parts.next(), family) {
+            (None, family) => family,
+            (Some("w1.0" | "w1"), Family::Published) => Family::Published,
+            (Some("w1.2"), Family::Published | Family::Wide) => Family::Wide,
+            (Some(_), _) => return None,
         };
         let depths = match depths.as_slice() {
             &[depth] => [depth; STAGES],
@@ -89,15 +205,19 @@ impl Config {
         known.then_some(())?;
         let kernels = spread(&kernels, &depths, &KERNELS)?;
         let expansions = spread(&expansions, &depths, &EXPANSIONS)?;
-        Some(Self { depths, kernels, expansions, wide })
+        Some(Self { family, is_supernet, depths, kernels, expansions })
     }
 }
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { depths, kernels, expansions, wide } = self;
-        write!(f, "d{}-k{}-e{}", joined(depths), joined(kernels), joined(expansions))?;
-        if *wide { f.write_str("-w1.2") } else { Ok(()) }
+        let Self { family, is_supernet, depths, kernels, expansions } = self;
+        if *is_supernet {
+            f.write_str(SUPERNET)?;
+        } else {
+            write!(f, "d{}-k{}-e{}", joined(depths), joined(kernels), joined(expansions))?;
+        }
+        f.write_str(family.suffix())
     }
 }
 
@@ -112,32 +232,48 @@ pub(super) fn graph(
     classes: usize,
     source: Source<'_>,
 ) -> Result<Graph, Error> {
+    let family = config.family;
     if !SIDES.contains(&side) {
-        return Err(refused(&format!("{config}@{side}")));
+        return Err(family.refused(&format!("{config}@{side}")));
     }
-    let scale = |channels: usize| scaled(channels, config.width());
+    let Shapes { stem, stages: _, last, features } = family.shapes();
+    let stride = if family == Family::Tiny && side <= TINY_SIDE { 1 } else { 2 };
     let mut build = Builder::new(source);
     let x = build.input(side);
-    let stem = conv_bn(&mut build, &x, "first_conv", Conv::dense(scale(STEM_CHANNELS), 3, 2))?;
-    let mut x = build.activate(&stem, Activation::HardSwish);
+    let stem_conv = Conv::dense(family.scaled(*stem), 3, stride);
+    let x = conv_bn(&mut build, &x, "first_conv", stem_conv)?;
+    let mut x = build.activate(&x, Activation::HardSwish);
     let first = Block {
         kernel: 3,
         stride: 1,
         expansion: 1,
-        out: scale(STEM_CHANNELS),
+        out: family.scaled(*stem),
         activation: Activation::Relu,
         squeeze: false,
     };
     x = inverted_residual(&mut build, x, "blocks.0", first)?;
     for (index, block) in blocks(config).enumerate() {
-        x = inverted_residual(&mut build, x, &format!("blocks.{}", index + 1), block)?;
+        let name = format!("blocks.{}", index + 1);
+        x = inverted_residual(&mut build, x, &name, block)?;
+        if config.is_supernet {
+            transforms(&mut build, &name)?;
+        }
     }
-    x = conv_bn(&mut build, &x, "final_expand", Conv::dense(scale(FINAL_CHANNELS), 1, 1))?;
+    x = conv_bn(&mut build, &x, "final_expand", Conv::dense(family.scaled(*last), 1, 1))?;
     x = build.activate(&x, Activation::HardSwish);
     x = build.average(&x, "pool");
-    x = build.conv(&x, "feature_mix", Conv::dense(scale(FEATURE_CHANNELS), 1, 1))?;
+    x = build.conv(&x, "feature_mix", Conv::dense(family.scaled(*features), 1, 1))?;
     x = build.activate(&x, Activation::HardSwish);
     build.head(&x, "classifier", classes)
+}
+
+/// The matrices that turn the middle of a block's kernel into the next smaller one, at identity.
+fn transforms(build: &mut Builder, name: &str) -> Result<(), Error> {
+    for step in KERNELS.windows(2).rev() {
+        let (to, from) = (step[0], step[1]);
+        build.kept_matrix(&format!("{name}.depthwise.{from}to{to}"), to * to)?;
+    }
+    Ok(())
 }
 
 #[derive(Clone, Copy)]
@@ -151,13 +287,13 @@ struct Block {
 }
 
 fn blocks(config: &Config) -> impl Iterator<Item = Block> {
-    (0..STAGES * BLOCKS).filter(|&at| at % BLOCKS < config.depths[at / BLOCKS]).map(|at| {
-        let (channels, stride, activation, squeeze) = STAGE_SHAPES[at / BLOCKS];
+    config.present().map(|at| {
+        let (channels, stride, activation, squeeze) = config.family.shapes().stages[at / BLOCKS];
         Block {
             kernel: config.kernels[at],
             stride: if at.is_multiple_of(BLOCKS) { stride } else { 1 },
             expansion: config.expansions[at],
-            out: scaled(channels, config.width()),
+            out: config.family.scaled(channels),
             activation,
             squeeze,
         }
@@ -227,16 +363,8 @@ fn joined(numbers: &[usize]) -> String {
     all.join(".")
 }
 
-fn scaled(channels: usize, width: f32) -> usize {
-    nearest_eight((channels as f32 * width) as usize)
-}
-
 /// The nearest multiple of eight, never below 90 %.
 fn nearest_eight(channels: usize) -> usize {
     let rounded = ((channels + 4) / 8 * 8).max(8);
     if rounded * 10 < channels * 9 { rounded + 8 } else { rounded }
-}
-
-fn refused(found: &str) -> Error {
-    Error::Contract(format!("expected {ALLOWED}; found {found:?}"))
 }

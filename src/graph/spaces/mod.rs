@@ -4,6 +4,7 @@ mod builder;
 #[cfg(feature = "torch")]
 mod catalogue;
 mod efficientnet_lite;
+pub mod elastic;
 mod mobilenetv3;
 mod pretrained;
 mod resnet;
@@ -13,16 +14,20 @@ mod tests;
 
 #[cfg(feature = "torch")]
 pub use catalogue::{Selection, specification};
+#[cfg(feature = "torch")]
+pub use mobilenetv3::SUPERNET;
 pub use pretrained::{Pretrained, pretrained};
 
 use self::builder::Source;
+use self::mobilenetv3::Family;
 #[cfg(feature = "torch")]
 use super::Weight;
 use super::input::{ChannelOrder, InputContract, Layout};
 use super::{Error, Graph};
 
 /// The spaces that `generate` knows.
-pub const NAMES: [&str; 4] = ["small", "mobilenetv3", "resnet", "efficientnet_lite"];
+pub const NAMES: [&str; 5] =
+    ["small", "mobilenetv3", "mobilenetv3_tiny", "resnet", "efficientnet_lite"];
 
 /// Largest number of classes that a generated head may have.
 const CLASSES_MAX: usize = 100_000;
@@ -40,7 +45,7 @@ pub struct Generated {
     pub space: String,
     /// Configuration in the space's own notation, such as `resnet8-w16`.
     pub config: String,
-    /// The 45 topology numbers for `mobilenetv3`, else empty.
+    /// The 45 topology numbers for `mobilenetv3` and `mobilenetv3_tiny`, else empty.
     pub numbers: Vec<f32>,
 }
 
@@ -87,6 +92,10 @@ impl Member {
                 let config = Box::new(mobilenetv3::Config::parse(config)?);
                 Ok(Self::MobileNetV3 { config, side: side.unwrap_or(224) })
             }
+            "mobilenetv3_tiny" => {
+                let config = Box::new(mobilenetv3::Config::of(Family::Tiny, config)?);
+                Ok(Self::MobileNetV3 { config, side: side.unwrap_or(32) })
+            }
             "resnet" => {
                 let config = resnet::Config::parse(config)?;
                 Ok(Self::ResNet { config, side: side.unwrap_or(224) })
@@ -97,6 +106,11 @@ impl Member {
                 NAMES.join(", ")
             ))),
         }
+    }
+
+    /// Whether networks are cut from it.
+    fn is_supernet(&self) -> bool {
+        matches!(self, Self::MobileNetV3 { config, .. } if config.is_supernet)
     }
 
     fn graph(&self, classes: usize, source: Source<'_>) -> Result<Graph, Error> {
@@ -120,7 +134,7 @@ impl Member {
         let (space, config, numbers, side) = match self {
             Self::Small(config) => ("small", config.to_string(), Vec::new(), config.side),
             Self::MobileNetV3 { config, side } => {
-                ("mobilenetv3", config.to_string(), config.numbers(), *side)
+                (config.family.space(), config.to_string(), config.numbers(), *side)
             }
             Self::ResNet { config, side } => ("resnet", config.to_string(), Vec::new(), *side),
             Self::Lite(variant) => {

@@ -1,9 +1,9 @@
 //! Weights without a graph find their places in a generated architecture: by name, else by shape and order.
 
 use super::builder::Source;
-use super::{Generated, Member};
+use super::{Generated, Member, elastic};
 use crate::graph::formats::StateDict;
-use crate::graph::{Dtype, Error, Weight};
+use crate::graph::{Dtype, Error, Graph, Weight};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
@@ -32,14 +32,17 @@ pub fn pretrained(spec: &str, state: StateDict) -> Result<Pretrained, Error> {
     let mut entries: Vec<(String, Weight)> =
         entries.into_iter().filter(|(name, _)| leaf(name) != "num_batches_tracked").collect();
     strip_common_prefix(&mut entries);
-    let Blueprint { places, constants } = blueprint(&member, 1)?;
+    let renamed = member.is_supernet() && rename_published(&mut entries);
+    let Blueprint { places, constants, .. } = blueprint(&member, 1)?;
     let classes = classes(&places, &entries, is_ordered)
         .map_err(|what| Error::Contract(format!("the weights do not fit {spec}: {what}")))?;
-    let Blueprint { places, .. } = blueprint(&member, classes)?;
+    let Blueprint { mut places, .. } = blueprint(&member, classes)?;
+    let has_matrices = entries.iter().any(|(name, _)| elastic::is_matrix(name));
+    places.retain(|place| has_matrices || !elastic::is_matrix(&place.name));
     entries.retain(|(name, _)| !constants.contains(name));
     let by_name = by_name(&places, &entries);
     let (order, note) = match by_name {
-        Ok(order) => (order, None),
+        Ok(order) => (order, renamed.then(|| published_note(has_matrices))),
         Err(names) if is_ordered => match by_order(&places, &entries) {
             Ok(order) => {
                 let note = placed_by_order(&places, &entries, &order);
@@ -65,19 +68,21 @@ pub fn pretrained(spec: &str, state: StateDict) -> Result<Pretrained, Error> {
 }
 
 /// Where a weight belongs.
-struct Place {
-    name: String,
-    shape: Vec<usize>,
+pub(super) struct Place {
+    pub(super) name: String,
+    pub(super) shape: Vec<usize>,
 }
 
 /// The places of an architecture in the order of its layers, and the weights that every network of it has alike.
-struct Blueprint {
-    places: Vec<Place>,
+pub(super) struct Blueprint {
+    pub(super) places: Vec<Place>,
     constants: HashSet<String>,
+    /// Its weights hold no bytes.
+    pub(super) graph: Graph,
 }
 
 /// Builds a graph of shapes alone.
-fn blueprint(member: &Member, classes: usize) -> Result<Blueprint, Error> {
+pub(super) fn blueprint(member: &Member, classes: usize) -> Result<Blueprint, Error> {
     let places = RefCell::new(Vec::new());
     let supply = |name: &str, shape: &[usize]| {
         places.borrow_mut().push(Place { name: name.to_owned(), shape: shape.to_vec() });
@@ -85,11 +90,27 @@ fn blueprint(member: &Member, classes: usize) -> Result<Blueprint, Error> {
     };
     let graph = member.graph(classes, Source { seed: 0, supply: &supply })?;
     let places = places.into_inner();
-    let mut constants: HashSet<String> = graph.weights.into_keys().collect();
+    let mut constants: HashSet<String> = graph.weights.keys().cloned().collect();
     for place in &places {
         constants.remove(&place.name);
     }
-    Ok(Blueprint { places, constants })
+    Ok(Blueprint { places, constants, graph })
+}
+
+/// Gives the weights of a published Once-for-all checkpoint their names here; whether it is one.
+fn rename_published(entries: &mut [(String, Weight)]) -> bool {
+    let named = entries.iter().map(|(name, _)| elastic::from_published(name));
+    let Some(names) = named.collect::<Option<Vec<String>>>() else { return false };
+    entries.iter_mut().zip(names).for_each(|((name, _), own)| *name = own);
+    true
+}
+
+fn published_note(has_matrices: bool) -> String {
+    let matrices = match has_matrices {
+        true => "",
+        false => "; it has no kernel transforms: smaller kernels are centres of larger ones",
+    };
+    format!("its weights were placed by their Once-for-all names{matrices}")
 }
 
 fn leaf(name: &str) -> &str {

@@ -251,7 +251,7 @@ fn refusals_say_what_is_allowed() {
         ("resnet:18-d2.2.2", "each of the four stages"),
         ("resnet:18-w1-d2.2.2.2", "-dA.B.C.D"),
         ("resnet:18@16", "@SIDE (32 to 512)"),
-        ("vgg", "small, mobilenetv3, resnet"),
+        ("vgg", "small, mobilenetv3, mobilenetv3_tiny, resnet"),
         ("", "small, mobilenetv3"),
     ];
     for (spec, expected) in refused {
