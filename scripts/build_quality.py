@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes docs/QUALITY.md: how good the first pick is, measured on this machine.
 
-  build_quality.py [--tans PATH] [--records FILE.csv] [--folds N]      default: target/release/tans
+  build_quality.py [--tans PATH] [--records FILE.csv] [--folds N]      default: target/release/tans, 10
 
 The five query examples, which no network and no encoder has seen (`tans measure --all` is the
 truth); `tans evaluate` on the starter zoo and, where assets/corpus is there, on the corpus with its
@@ -121,10 +121,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tans", default=os.path.join(ROOT, "target/release/tans"))
     parser.add_argument("--records")
-    parser.add_argument("--folds")
+    parser.add_argument("--folds", default="10")
     flags = parser.parse_args()
     binary = os.path.abspath(flags.tans)
-    folds = ["--folds", flags.folds] if flags.folds else []
+    folds = ["--folds", flags.folds]
     with tempfile.TemporaryDirectory() as folder:
         text = HEAD + "\n".join(held_out(binary, folder)) + "\n"
         starter = os.path.join(ROOT, "assets", "starter.tar")
@@ -134,7 +134,7 @@ def main():
             scores = ["--scores", os.path.join(corpus, "scores.csv")]
             table, seconds = evaluate(binary, folder, os.path.join(corpus, "zoo.tar"), *scores, *folds)
             plot(table, os.path.join(ROOT, "docs", "loss-probes.svg"))
-            text += section("The corpus", CORPUS, table, seconds)
+            text += section(f"The corpus, in {flags.folds} folds over families", CORPUS, table, seconds)
             text += "\n![First pick's loss against probes spent](loss-probes.svg)\n"
         if flags.records:
             table = run(binary, "evaluate", os.path.join(folder, "starter.tar.zoo"), "--quiet", "--records", flags.records)
