@@ -31,6 +31,9 @@ pub(super) struct Learned {
     pub(super) points: Vec<Point>,
 }
 
+/// Whether a task is held out.
+pub(super) type Held<'a> = dyn Fn(&[u8; 32]) -> bool + 'a;
+
 /// A standing that was predicted without its task's family: task, model, standing.
 pub(super) type Foretold = ([u8; 32], usize, f32);
 
@@ -209,7 +212,7 @@ pub(super) fn half_width(
     form: &ClosedForm,
     set: &TrainingSet,
     points: &[Point],
-    without: &dyn Fn(&dyn Fn(&[u8; 32]) -> bool) -> Vec<Foretold>,
+    without: &dyn Fn(&Held<'_>) -> Vec<Foretold>,
 ) -> Result<f32, Error> {
     let known = points.iter().filter(|point| point.level.is_some()).count();
     if known <= CONFORMAL_TASKS_MIN {

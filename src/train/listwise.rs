@@ -6,7 +6,7 @@
 //! the closed form does; at 0.5 plain descent at 0.1 (kept: 4.38) and Adam at 3e-4, which ordered them worse than that.
 
 use super::adam::{Adam, Pace, failed, matrix, values};
-use super::closed_form::{self, Foretold, Learned, evidence};
+use super::closed_form::{self, Foretold, Held, Learned, evidence};
 use super::{FitOptions, TrainingSet, basis, kinship};
 use crate::encoder::Error;
 use crate::encoder::basis::Basis;
@@ -73,7 +73,7 @@ pub(super) fn fit(
     });
     recipe.radius = closed_form::radius(vectors);
     let slope = recipe.slope;
-    let standings = |held: &dyn Fn(&[u8; 32]) -> bool| -> Vec<Foretold> {
+    let standings = |held: &Held<'_>| -> Vec<Foretold> {
         let those = foretold.iter().filter(|one| held(&one.task));
         those.map(|one| (one.task, one.model, slope * one.score)).collect()
     };
