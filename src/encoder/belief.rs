@@ -91,16 +91,12 @@ impl<'a> Belief<'a> {
 
     /// Learns a candidate's leave-one-out accuracy.
     pub fn observe(&mut self, index: usize, accuracy: f32) {
-        self.learn(&[(index, 1.0)], accuracy);
-        self.probed.push(index);
-        self.open[index] = false;
+        self.learn(index, &[(index, 1.0)], accuracy);
     }
 
     /// Learns a candidate's test accuracy.
     pub fn observe_test(&mut self, index: usize, accuracy: f32) {
-        self.learn(&self.test_accuracy(index), accuracy);
-        self.probed.push(index);
-        self.open[index] = false;
+        self.learn(index, &self.test_accuracy(index), accuracy);
     }
 
     /// What is believed of a candidate's test accuracy now.
@@ -132,8 +128,8 @@ impl<'a> Belief<'a> {
         self.weighted(parts, |part| self.covariance(part, other))
     }
 
-    /// Learns a weighted sum of what the belief is about.
-    fn learn(&mut self, parts: &[(usize, f64)], observed: f32) {
+    /// Learns a weighted sum of what the belief is about, which a measurement of a candidate showed.
+    fn learn(&mut self, index: usize, parts: &[(usize, f64)], observed: f32) {
         let column: Vec<f64> =
             (0..self.mean.len()).map(|other| self.covariance_with(parts, other)).collect();
         let scale = (self.weighted(parts, |part| column[part]) + PROBE_SD.powi(2)).sqrt();
@@ -144,6 +140,8 @@ impl<'a> Belief<'a> {
             *mean += part * surprise;
         }
         self.explained.push(explained);
+        self.probed.push(index);
+        self.open[index] = false;
     }
 
     /// Covariance of two of what the belief is about, given what was observed.
@@ -169,8 +167,8 @@ impl<'a> Belief<'a> {
     /// E max(0, accuracy - accuracy of `best`).
     fn gain(&self, index: usize, best: usize) -> f64 {
         let ahead = self.mean[index] - self.mean[best];
-        let ahead_of = [(index, 1.0), (best, -1.0)];
-        let variance = self.weighted(&ahead_of, |part| self.covariance_with(&ahead_of, part));
+        let own = self.covariance(index, index) + self.covariance(best, best);
+        let variance = own - 2.0 * self.covariance(index, best);
         normal::excess(ahead, variance.max(1e-12).sqrt())
     }
 }
