@@ -50,7 +50,7 @@ TUNED_SHARE, TUNE_EPOCHS, TUNE_SECONDS = 0.05, 6, 60
 AUDIT_NETWORKS, AUDIT_CELLS = 3, 30
 
 Net = collections.namedtuple("Net", "name config file epochs seed seen union")
-Score = collections.namedtuple("Score", "accuracy loo logme seconds")
+Score = collections.namedtuple("Score", "accuracy held_out loo logme seconds")
 
 
 class Tans(build_starter_zoo.Tans):
@@ -80,8 +80,8 @@ class Tans(build_starter_zoo.Tans):
         named = {row["task"] for row in rows} - {task.name}
         if named:
             packages.fail(f"{task.file}: expected the data of task {task.name}, found {named}")
-        numbers = lambda row: (row["accuracy"], row["loo_accuracy"], row["logme"], row["seconds"])
-        return {row["model"]: Score(*numbers(row)) for row in rows}
+        fields = ("accuracy", "held_out_accuracy", "loo_accuracy", "logme", "seconds")
+        return {row["model"]: Score(*(row[field] for field in fields)) for row in rows}
 
     def tune(self, zoo, model, file):
         """Accuracy after a real fine-tune; the tuned weights are thrown away."""
@@ -104,8 +104,10 @@ class Table:
         for path in (os.path.join(packages.root(), ASSETS, name), self.local):
             if os.path.exists(path):
                 with open(path, encoding="utf-8", newline="") as file:
-                    for task, model, *numbers in list(csv.reader(file))[1:]:
-                        self.rows[task, model] = tuple(map(float, numbers))
+                    header, *rows = csv.reader(file)
+                if tuple(header[2:]) != columns:
+                    packages.fail(f"{path}: expected columns {columns}, found {header[2:]}: remove it to measure anew")
+                self.rows.update({(task, model): tuple(map(float, row)) for task, model, *row in rows})
 
     def add(self, task, found):
         self.rows.update({(task, model): tuple(numbers) for model, numbers in found.items()})

@@ -36,6 +36,14 @@ impl Rows {
     pub fn values(&self) -> &[f32] {
         &self.values
     }
+    /// These rows, then others; `None` where they have another dimension.
+    pub fn followed_by(mut self, others: &Self) -> Option<Self> {
+        if others.dim != self.dim {
+            return None;
+        }
+        self.values.extend_from_slice(&others.values);
+        Some(self)
+    }
     /// The rows at `indices`, in that order.
     pub fn select(&self, indices: &[usize]) -> Self {
         let values = indices.iter().flat_map(|&index| self.row(index)).copied().collect();

@@ -13,8 +13,8 @@ pub struct Evaluate {
     /// Hold out this many folds of families; default: one family at a time
     #[arg(long, value_parser = units::whole_from::<usize>(2))]
     folds: Option<usize>,
-    /// What each network's probe says of each task from its training part, as `measure --json` prints it: a CSV file
-    /// with columns task, model, loo, logme and perhaps seconds
+    /// What each network's probe says of each task, as `measure --json` prints it: a CSV file with columns task, model,
+    /// loo and logme (from the training part), and perhaps held_out (accuracy on the test part) and seconds
     #[arg(long, value_name = "FILE.csv")]
     scores: Option<PathBuf>,
     /// Judge by results alone instead, one dataset of this CSV file left out at a time: columns model, dataset,

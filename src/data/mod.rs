@@ -16,7 +16,7 @@ mod tests;
 
 pub use error::Error;
 pub use rowfile::write_rows;
-pub use split::{SplitOptions, split};
+pub use split::{Split, SplitOptions, split};
 
 use crate::rows::Rows;
 use crate::sample::Image;

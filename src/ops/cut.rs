@@ -218,9 +218,8 @@ fn measure(
 ) -> Result<()> {
     let device = state.options.device;
     let network = Network::new(&made.graph, &made.input, device)?;
-    let classes = samples.class_names.len();
-    let probed = probe::probe(&network, classes, &samples.train, &samples.test)?;
-    measured.probe = Some(probed.test_accuracy);
+    // Its statistics, and perhaps its parent, come from the training part.
+    measured.probe = Some(probe::probe(&network, samples, &[])?.held_out);
     if parent.class_names == samples.class_names {
         measured.own = Some(cutting::own_accuracy(&made.graph, &made.input, samples, device)?);
     }

@@ -19,8 +19,8 @@ pub struct EvaluateOptions {
     /// Folds over families; `None` holds out one family at a time.
     pub folds: Option<usize>,
     /// A CSV file of what each network's probe says of each task from its training part (columns `task`, `model`,
-    /// `loo`, `logme` and perhaps `seconds`): it adds the rows for LogME and the probe of the whole zoo, and for the
-    /// default recipe with some probes.
+    /// `loo`, `logme`, and perhaps `held_out`, its accuracy on the test part, and `seconds`): it adds the rows for
+    /// LogME and the probe of the whole zoo, and for the default recipe with some probes.
     pub scores: Option<PathBuf>,
     /// Leave nothing else out than one dataset at a time of this CSV file of results (columns `model`, `dataset`,
     /// `accuracy`, and as far as known `params`, `architecture`, `source_dataset` and `logme`); nothing of the zoo
@@ -111,22 +111,27 @@ fn scores(store: &Store, path: &Path) -> Result<Scores> {
     let table = Table::read(path)?;
     let [task, model, loo, logme] =
         table.columns([&["task", "dataset"], &["model"], &["loo"], &["logme"]])?;
-    let seconds = table.column(&["seconds"])?;
+    let (held_out, seconds) = (table.column(&["held_out"])?, table.column(&["seconds"])?);
     let names = training_set::Names::load(store)?;
     let rows = table.map(|record| {
         let place = (names.task(&record[task])?, names.model(&record[model])?);
+        let optional = |column: Option<usize>, name| {
+            let text = column.map(|column| &record[column]).filter(|text| !text.is_empty());
+            text.map(|text| table::number(text, name)).transpose()
+        };
         let estimates = Estimates {
             loo: table::number(&record[loo], "loo")?,
             logme: table::number(&record[logme], "logme")?,
-            seconds: seconds
-                .map(|column| &record[column])
-                .filter(|text| !text.is_empty())
-                .map(|text| table::number(text, "seconds"))
-                .transpose()?,
+            held_out: optional(held_out, "held_out")?,
+            seconds: optional(seconds, "seconds")?,
         };
-        if !(0.0..=1.0).contains(&estimates.loo) {
-            let found = estimates.loo;
-            return Err(Error::input(format!("loo: expected an accuracy in 0..1, found {found}")));
+        let accuracies = [("loo", Some(estimates.loo)), ("held_out", estimates.held_out)];
+        for (name, found) in accuracies.into_iter().filter_map(|(name, it)| Some((name, it?))) {
+            if !(0.0..=1.0).contains(&found) {
+                return Err(Error::input(format!(
+                    "{name}: expected an accuracy in 0..1, found {found}"
+                )));
+            }
         }
         Ok((place, estimates))
     })?;

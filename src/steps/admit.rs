@@ -310,9 +310,8 @@ fn probe_all(
     for (done, (task, samples)) in bench.tasks.iter().enumerate() {
         let total = bench.tasks.len();
         crate::progress::report(observer, "benchmark tasks", &samples.name, done, total)?;
-        let classes = samples.class_names.len();
-        let probed = probe::probe(network, classes, &samples.train, &samples.test)?;
-        probes.push((*task, PairKind::Probe, probed.test_accuracy));
+        let probed = probe::probe(network, samples, &samples.resplits)?;
+        probes.push((*task, PairKind::Probe, probed.accuracy));
     }
     Ok(probes)
 }

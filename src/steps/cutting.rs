@@ -179,8 +179,7 @@ impl Workshop<'_> {
         let (made, _) = self.make(subnet)?;
         let network = Network::new(&made.graph, &made.input, self.device)?;
         let classes = samples.class_names.len();
-        let probed = probe::probe(&network, classes, &samples.train, &Part::default())?;
-        Ok(probed.estimate.loo_accuracy)
+        Ok(probe::estimate(&network, classes, &samples.train)?.loo_accuracy)
     }
 }
 

@@ -1,6 +1,6 @@
 //! From what the user names as a dataset to samples, a split and a task.
 
-use crate::data::{self, Dataset, ImageDataset, SplitOptions};
+use crate::data::{self, Dataset, ImageDataset, Split, SplitOptions};
 use crate::encoder::TaskSample;
 use crate::sample::Image;
 use crate::state::State;
@@ -73,6 +73,9 @@ pub struct Part {
     pub labels: Vec<u32>,
 }
 
+/// Further splits of the same images that a probe is averaged over: with the first one, nearly every image is tested.
+const RESPLITS: u64 = 4;
+
 /// Decoded, sampled and split images.
 pub struct Samples {
     /// What to call the dataset: its file or folder name.
@@ -83,6 +86,8 @@ pub struct Samples {
     pub train: Part,
     /// Test part.
     pub test: Part,
+    /// Further splits of the same images, as wide and with groups kept together, by position in train then test.
+    pub resplits: Vec<Split>,
     /// Identity of the sampled dataset as a task.
     pub task: TaskId,
     /// Hashes of all images, in the order train then test.
@@ -140,8 +145,9 @@ pub fn load_samples(
     check_options(options)?;
     let loaded = dataset.load(&dataset.sample(options.per_class, options.seed));
     dataset.check_loaded(&loaded)?;
-    let split_options = SplitOptions { train_share: options.train_share, seed: options.seed };
-    let split = data::split(&loaded.labels, loaded.groups.as_deref(), &split_options);
+    let SampleOptions { train_share, seed, .. } = *options;
+    let groups = loaded.groups.as_deref();
+    let split = data::split(&loaded.labels, groups, &SplitOptions { train_share, seed });
     let part = |indices: &[usize]| Part {
         images: indices.iter().map(|&index| loaded.images[index].clone()).collect(),
         labels: indices.iter().map(|&index| loaded.labels[index]).collect(),
@@ -150,10 +156,22 @@ pub fn load_samples(
     let image_hashes: Vec<[u8; 32]> =
         train.images.iter().chain(&test.images).map(Image::hash).collect();
     let labels: Vec<u32> = train.labels.iter().chain(&test.labels).copied().collect();
-    let task = TaskId::of_images(&image_hashes, &labels);
-    let class_names = dataset.class_names.clone();
-    let skipped = loaded.skipped;
-    Ok(Samples { name, class_names, train, test, task, image_hashes, skipped })
+    let in_order = |groups: &[u32]| -> Vec<u32> {
+        split.train.iter().chain(&split.test).map(|&index| groups[index]).collect()
+    };
+    let groups = groups.filter(|groups| groups.len() == labels.len()).map(in_order);
+    let resplit =
+        |seed| data::split(&labels, groups.as_deref(), &SplitOptions { train_share, seed });
+    Ok(Samples {
+        name,
+        class_names: dataset.class_names.clone(),
+        train,
+        test,
+        resplits: (1..=RESPLITS).map(|further| resplit(seed.wrapping_add(further))).collect(),
+        task: TaskId::of_images(&image_hashes, &labels),
+        image_hashes,
+        skipped: loaded.skipped,
+    })
 }
 
 fn check_options(options: &SampleOptions) -> Result<()> {

@@ -1,10 +1,12 @@
 //! Ridge probe: how well a linear classifier does on a network's penultimate features.
 
-use super::dataset::Part;
-use crate::Result;
+use super::dataset::{Part, Samples};
+use crate::data::Split;
 use crate::encoder::logme::logme;
 use crate::encoder::ridge::RidgeProbe;
 use crate::graph::exec::Network;
+use crate::rows::Rows;
+use crate::{Error, Result};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -12,7 +14,9 @@ use std::time::Instant;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Probed {
     /// Top-1 accuracy on the test part.
-    pub test_accuracy: f32,
+    pub held_out: f32,
+    /// Mean top-1 accuracy over this split and the further ones: what the test part says, with less noise.
+    pub accuracy: f32,
     /// What the training part alone tells.
     pub estimate: Estimate,
 }
@@ -28,8 +32,38 @@ pub struct Estimate {
     pub seconds: f64,
 }
 
-/// Fits on the training part, scores the test part; images pass through the network's own preprocessing.
-pub fn probe(network: &Network, classes: usize, train: &Part, test: &Part) -> Result<Probed> {
+/// Fits on the training part, scores the test part, and repeats both on further splits of the same features; images
+/// pass through the network's own preprocessing.
+///
+/// `resplits`: the samples' own, or none for a network that learned from the training part: it knows images that they
+/// would test.
+pub fn probe(network: &Network, samples: &Samples, resplits: &[Split]) -> Result<Probed> {
+    let classes = samples.class_names.len();
+    let Samples { train, test, .. } = samples;
+    let (features, fitted, estimate) = fit(network, classes, train)?;
+    let test_features = network.features(&test.images)?;
+    let held_out = fitted.accuracy(&test_features, &test.labels);
+    let features = features.followed_by(&test_features).ok_or_else(|| {
+        Error::input("expected features of one dimension, found another for the test part")
+    })?;
+    let labels = [&train.labels[..], &test.labels].concat();
+    let mut sum = held_out;
+    for split in resplits {
+        let part = |indices: &[usize]| -> (Rows, Vec<u32>) {
+            (features.select(indices), indices.iter().map(|&index| labels[index]).collect())
+        };
+        let ((rows, known), (unseen, truth)) = (part(&split.train), part(&split.test));
+        sum += RidgeProbe::fit(&rows, &known, classes)?.accuracy(&unseen, &truth);
+    }
+    Ok(Probed { held_out, accuracy: sum / (1 + resplits.len()) as f32, estimate })
+}
+
+/// What the training part alone tells.
+pub fn estimate(network: &Network, classes: usize, train: &Part) -> Result<Estimate> {
+    fit(network, classes, train).map(|(_, _, estimate)| estimate)
+}
+
+fn fit(network: &Network, classes: usize, train: &Part) -> Result<(Rows, RidgeProbe, Estimate)> {
     let start = Instant::now();
     let features = network.features(&train.images)?;
     let seconds = start.elapsed().as_secs_f64();
@@ -39,6 +73,5 @@ pub fn probe(network: &Network, classes: usize, train: &Part, test: &Part) -> Re
         logme: logme(&features, &train.labels, classes)?,
         seconds,
     };
-    let test_accuracy = fitted.accuracy(&network.features(&test.images)?, &test.labels);
-    Ok(Probed { test_accuracy, estimate })
+    Ok((features, fitted, estimate))
 }

@@ -2,15 +2,17 @@
 
 mod cold;
 mod fixed;
+mod probed;
 pub mod records;
 mod score;
 
+pub use probed::{Estimates, Scores};
 pub use score::MethodRow;
 
 use super::{FitOptions, Recipe, TrainingSet, closed_form};
-use crate::encoder::belief::{Belief, Candidate};
 use crate::encoder::{Encoders, Error, Kind, Prediction, TaskEncoding, TaskSample};
 use fixed::{Fixed, STATIC_SHRINK};
+use probed::Probed;
 use score::Scored;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -18,33 +20,16 @@ use std::ops::ControlFlow;
 /// Tasks with fewer candidates say nothing about picking.
 const CANDIDATES_MIN: usize = 3;
 /// Methods that need no recipe, in the order of their rows.
-const BASELINES: [&str; 4] = ["random", "params", "static", "nearest"];
-/// Methods that run every network on the query.
-const WHOLE: [&str; 2] = ["logme", "probe"];
-/// Probes that the first contestant is granted.
-const PROBES: [usize; 3] = [3, 5, 10];
-
-/// What the training part of a task alone tells of a network.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Estimates {
-    /// Leave-one-out accuracy of a ridge probe, 0..=1.
-    pub loo: f32,
-    /// LogME.
-    pub logme: f32,
-    /// What the probe took.
-    pub seconds: Option<f32>,
-}
-
-/// Estimates by (task, model).
-pub type Scores = HashMap<(usize, usize), Estimates>;
-
+const BASELINES: [&str; 4] = ["random", "params", STATIC, "nearest"];
+/// The static list's row.
+const STATIC: &str = "static";
 /// What is held out, and what a query may look at.
 #[derive(Clone, Copy)]
 pub struct Protocol<'a> {
     /// Folds over families; `None` holds out one family at a time.
     pub folds: Option<usize>,
-    /// Estimates from the queries' own training parts: rows for LogME, the probe of the whole zoo, and the first
-    /// contestant with some probes.
+    /// What the networks' probes say of the queries: rows for LogME, the probe of the whole zoo, and the first
+    /// contestant with some probes, judged on images that no probe saw where those accuracies are known.
     pub scores: Option<&'a Scores>,
     /// Rows for networks that the first contestant's encoders know nothing of.
     pub cold: bool,
@@ -197,29 +182,6 @@ impl Query {
     }
 }
 
-impl Query {
-    fn estimates(&self, scores: &Scores) -> Vec<Option<Estimates>> {
-        self.models.iter().map(|&model| scores.get(&(self.task, model)).copied()).collect()
-    }
-
-    /// LogME and the probe of every candidate; `None` where not one was probed. Those that were not rank last.
-    fn whole_zoo(&self, estimates: &[Option<Estimates>]) -> [Option<Scored>; 2] {
-        let known = estimates.iter().flatten();
-        let seconds = known.clone().map(|one| one.seconds).sum::<Option<f32>>();
-        if known.count() == 0 {
-            return [None; 2];
-        }
-        let scored = |take: fn(Estimates) -> f32| {
-            let scores: Vec<f32> =
-                estimates.iter().map(|one| one.map_or(f32::NEG_INFINITY, take)).collect();
-            Scored::new(&scores, &self.truth).taking(seconds.map(|seconds| 1e3 * seconds))
-        };
-        let probed: Vec<f32> = estimates.iter().map(|one| one.map_or(0.0, |one| one.loo)).collect();
-        let probe = scored(|one| one.loo).with_accuracies(&probed, &self.truth);
-        [Some(scored(|one| one.logme)), Some(probe)]
-    }
-}
-
 /// What was learned without the tasks of one group.
 struct Fold {
     set: TrainingSet,
@@ -296,19 +258,16 @@ impl Fold {
         scores.push(self.fixed.nearest(&self.set, (&self.reference, &located), &query.models));
         let mut methods = vec![Some(Scored::random(&query.truth))];
         methods.extend(scores.iter().map(|scores| Some(Scored::new(scores, &query.truth))));
-        let estimates = protocol.scores.map(|scores| query.estimates(scores));
-        if let Some(estimates) = &estimates {
-            methods.extend(query.whole_zoo(estimates));
-        }
-        let mut probed = Vec::new();
+        let mut rows = Vec::new();
         for (index, learned) in self.learned.iter().enumerate() {
             let answer = self.answer(learned, sample, query, protocol.clock)?;
             methods.push(Some(answer.scored(&query.truth)));
-            if let (0, Some(estimates)) = (index, &estimates) {
-                probed = answer.sequential(estimates, &query.truth, protocol.clock);
+            if let (0, Some(all)) = (index, protocol.scores) {
+                let probed = Probed::new(all, query);
+                rows = probed.judge(&answer, &scores[1], protocol.clock);
             }
         }
-        methods.extend(probed);
+        methods.extend(rows);
         let best = query.truth.iter().copied().fold(0.0, f32::max);
         let mean = query.truth.iter().sum::<f32>() / query.truth.len() as f32;
         Ok(Outcome { task: query.task, best, mean, methods })
@@ -355,45 +314,6 @@ impl Answer {
         let ranked = Scored::new(&self.cosines, truth);
         ranked.with_predictions(&self.predictions, truth).taking(Some(self.ms as f32))
     }
-
-    /// The same after some probes of the query's own training part, in the order in which `query` would make them.
-    fn sequential(
-        &self,
-        estimates: &[Option<Estimates>],
-        truth: &[f32],
-        clock: fn() -> f64,
-    ) -> Vec<Option<Scored>> {
-        let known = self.predictions.iter().zip(&self.vectors).zip(estimates);
-        let candidates: Vec<Candidate<'_>> = known
-            .map(|((&prediction, vector), estimate)| Candidate {
-                prediction,
-                vector,
-                runnable: estimate.is_some(),
-            })
-            .collect();
-        if estimates.iter().all(Option::is_none) {
-            return vec![None; PROBES.len()];
-        }
-        let start = clock();
-        let mut belief = Belief::new(&self.task, &candidates);
-        let (mut probes, mut seconds) = (0, Some(0.0));
-        let mut out = Vec::with_capacity(PROBES.len());
-        for count in PROBES {
-            while let Some(next) = belief.next().filter(|_| probes < count) {
-                probes += 1;
-                let Some(found) = estimates[next] else { break };
-                belief.observe(next, found.loo);
-                seconds = seconds.and_then(|sum: f32| Some(sum + found.seconds?));
-            }
-            let predictions: Vec<Prediction> =
-                (0..truth.len()).map(|at| belief.prediction(at)).collect();
-            let passed = (self.ms + clock() - start) as f32;
-            let ranked = Scored::new(&belief.standings(), truth);
-            let scored = ranked.with_predictions(&predictions, truth);
-            out.push(Some(scored.taking(seconds.map(|seconds| passed + 1e3 * seconds))));
-        }
-        out
-    }
 }
 
 /// Tasks with rows that are not among the known ones.
@@ -435,12 +355,10 @@ struct Outcome {
 
 /// The methods in the order of their rows.
 fn names(contestants: &[Contestant<'_>], protocol: &Protocol<'_>) -> Vec<String> {
-    let first = contestants.first().filter(|_| protocol.scores.is_some());
-    let whole = WHOLE.iter().filter(|_| protocol.scores.is_some());
-    let fixed = BASELINES.iter().chain(whole).map(|&name| name.to_owned());
+    let fixed = BASELINES.iter().map(|&name| name.to_owned());
     let learned = contestants.iter().map(|contestant| contestant.name.to_owned());
-    let probed =
-        first.iter().flat_map(|first| PROBES.map(|count| format!("{}+{count}", first.name)));
+    let first = contestants.first().zip(protocol.scores);
+    let probed = first.map_or_else(Vec::new, |(first, all)| probed::names(first.name, all));
     let cold = cold::MEASURED.iter().filter(|_| protocol.cold).map(|count| match count {
         0 => "cold".to_owned(),
         _ => format!("cold+{count}"),
@@ -457,11 +375,14 @@ fn summary(
     let of = |index: usize| -> Vec<Option<Scored>> {
         outcomes.iter().map(|outcome| outcome.methods[index]).collect()
     };
-    let fixed: Vec<Option<f32>> = of(2).iter().map(|one| one.map(|one| one.loss)).collect();
     let names = names(contestants, protocol);
     // Networks without results are ranked among themselves, which is another question than the static list's.
     let cold = names.len() - if protocol.cold { cold::MEASURED.len() } else { 0 };
+    let own_static = names.iter().position(|name| *name == probed::held_out(STATIC));
     let row = |(index, method)| {
+        // Rows after the probed group's own static list belong to that group.
+        let fixed = own_static.filter(|&at| index >= at).unwrap_or(2);
+        let fixed: Vec<Option<f32>> = of(fixed).iter().map(|it| it.map(|it| it.loss)).collect();
         let row = score::row(method, &of(index), &fixed, seed);
         MethodRow { against_static: row.against_static.filter(|_| index < cold), ..row }
     };
@@ -481,10 +402,13 @@ fn summary(
 fn verdict(rows: &[MethodRow], first: &str, seed: u64) -> Vec<Comparison> {
     let row = |name: &str| rows.iter().find(|row| row.method == name);
     let Some(own) = row(first) else { return Vec::new() };
-    let others =
-        ["static", WHOLE[0], Recipe::Tans2021.name()].into_iter().filter(|&name| name != first);
+    let logme = probed::WHOLE[0];
+    let others = [STATIC, logme, Recipe::Tans2021.name()].into_iter().filter(|&name| name != first);
     let compared = |name: &str| {
-        let (difference, interval) = score::difference(&own.losses, &row(name)?.losses, seed)?;
+        // LogME ran on images that count among those of the other rows.
+        let unseen = row(&probed::held_out(first)).filter(|_| name == logme);
+        let losses = &unseen.unwrap_or(own).losses;
+        let (difference, interval) = score::difference(losses, &row(name)?.losses, seed)?;
         Some(Comparison { method: name.to_owned(), difference, interval })
     };
     others.filter_map(compared).collect()

@@ -129,26 +129,52 @@ fn default_beats_static_beats_random_on_unseen_families() {
     assert!(random.best5 < random.loss && learned.best5 <= learned.loss);
 }
 
+/// What a probe would say of each network: its accuracy with little noise, in half a second.
+fn scores_of(set: &TrainingSet, held_out: fn(f32) -> Option<f32>) -> Scores {
+    let mut random = ChaCha8Rng::seed_from_u64(3);
+    let estimates = |pair: &TrainingPair| {
+        let loo = (pair.accuracy + 0.01 * normal(&mut random)).clamp(0.0, 1.0);
+        let (held_out, seconds) = (held_out(pair.accuracy), Some(0.5));
+        ((pair.task, pair.model), Estimates { loo, logme: 3.0 * loo - 1.0, held_out, seconds })
+    };
+    set.pairs.iter().map(estimates).collect()
+}
+
+fn with_scores(set: &TrainingSet, scores: &Scores) -> Evaluation {
+    let contestants = [Contestant::new(FitOptions::default())];
+    let go_on = &mut |_, _| ControlFlow::Continue(());
+    leave_tasks_out(set, &contestants, &protocol(Some(scores)), go_on).unwrap()
+}
+
+/// Here the test part says the opposite of the training part: who was probed is judged by the test part, and so is who
+/// is compared with it.
+#[test]
+fn probes_are_judged_on_images_that_they_did_not_see() {
+    let set = world(60, 30, (60, 12));
+    let plain = with_scores(&set, &scores_of(&set, |_| None));
+    let split = with_scores(&set, &scores_of(&set, |accuracy| Some(1.0 - accuracy)));
+    let row = |result: &Evaluation, name: &str| -> MethodRow {
+        result.rows.iter().find(|row| row.method == name).unwrap().clone()
+    };
+    assert_eq!(row(&split, "default").losses, row(&plain, "default").losses);
+    let (probe, own) = (row(&split, "probe"), row(&split, "default held-out"));
+    assert!(probe.spearman < -0.9 && own.spearman < -0.5, "{} {}", probe.spearman, own.spearman);
+    let (difference, _) = probe.against_static.unwrap();
+    let fixed = row(&split, "static held-out");
+    assert!((difference - (probe.loss - fixed.loss)).abs() < 1e-3, "{difference}");
+    let logme = &split.verdict[1];
+    let expected = own.loss - row(&split, "logme").loss;
+    assert!((logme.difference - expected).abs() < 1e-3, "{} {expected}", logme.difference);
+}
+
 /// With what a probe says of each network, a few probes in a good order are worth almost as much as all of them.
 #[test]
 fn some_probes_close_most_of_the_gap() {
     let set = world(60, 30, (60, 12));
-    let mut random = ChaCha8Rng::seed_from_u64(3);
-    let scores: Scores = set
-        .pairs
-        .iter()
-        .map(|pair| {
-            let loo = (pair.accuracy + 0.01 * normal(&mut random)).clamp(0.0, 1.0);
-            let seconds = Some(0.5);
-            ((pair.task, pair.model), Estimates { loo, logme: 3.0 * loo - 1.0, seconds })
-        })
-        .collect();
-    let contestants = [Contestant::new(FitOptions::default())];
-    let go_on = &mut |_, _| ControlFlow::Continue(());
-    let result = leave_tasks_out(&set, &contestants, &protocol(Some(&scores)), go_on).unwrap();
+    let result = with_scores(&set, &scores_of(&set, |_| None));
     let row = |name: &str| result.rows.iter().find(|row| row.method == name).unwrap();
     let names: Vec<&str> = result.rows.iter().map(|row| row.method.as_str()).collect();
-    assert_eq!(names[4..], ["logme", "probe", "default", "default+3", "default+5", "default+10"]);
+    assert_eq!(names[4..], ["default", "logme", "probe", "default+3", "default+5", "default+10"]);
     let (bare, five, all) = (row("default"), row("default+5"), row("probe"));
     assert!(five.loss < 0.6 * bare.loss, "{} {}", five.loss, bare.loss);
     assert!(all.loss < 1.0 && row("logme").losses == all.losses, "{}", all.loss);

@@ -13,8 +13,9 @@ const RESAMPLES: usize = 1000;
 /// errors are in accuracy points (0..100), `cover` is a fraction.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct MethodRow {
-    /// random, params, static, nearest, logme, probe, the contestant's name with perhaps its number of probes, or
-    /// `cold` with perhaps the number of tasks that the networks were measured on.
+    /// random, params, static, nearest, logme, probe, the contestant's name with perhaps its number of probes, `cold`
+    /// with perhaps the number of tasks that the networks were measured on; `held-out` is added to a name that is judged
+    /// once more on the images that no probe saw.
     pub method: String,
     /// Tasks on which the method could answer.
     pub tasks: usize,
