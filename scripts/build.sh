@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets this machine up and leaves the release binary at target/release/tans.
 set -euo pipefail
+export LC_ALL=C
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 cd "$root"

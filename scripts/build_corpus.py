@@ -392,8 +392,9 @@ Written by `scripts/build_corpus.py` (`make corpus`) on {date}, {machine}, Pytho
 - `zoo.tar`: {tasks} tasks, {networks} networks ({unions} of them trained on unions of tasks) and
   {accuracies} ridge-probe accuracies; feature rows, class means, image hashes and signatures, no
   image and no weight. `tans init ZOO --starter assets/corpus/zoo.tar` makes a zoo of it.
-- `scores.csv`: {scores} cells: test accuracy of the probe, its leave-one-out accuracy and LogME on
-  the training part, seconds of the training part's features on the machine that measured it.
+- `scores.csv`: {scores} cells: accuracy of the probe over five splits, and on the test part of the first
+  (`held_out`); leave-one-out accuracy and LogME on the training part of the first, and seconds of that part's
+  features on the machine that measured it.
 - `finetunes.csv`, where it is there: {tuned} accuracies after a real fine-tune of {epochs} epochs
   and at most {seconds} s.
 - `../corpus.toml`: tasks, families, folds and digests.

@@ -7,6 +7,7 @@
 # DEMO_EPOCHS (default 10), DEMO_SEED (0, picks the random rival), DEMO_MAX_MACS (50M, the largest
 # network that is trained here) and DEMO_OFFLINE=1 (without the networks from packages) change the course.
 set -euo pipefail
+export LC_ALL=C
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 epochs="${DEMO_EPOCHS:-10}" seed="${DEMO_SEED:-0}" macs_max="${DEMO_MAX_MACS:-50M}"

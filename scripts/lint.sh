@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Formatting, lints as errors, and the syntax of every script.
 set -euo pipefail
+export LC_ALL=C
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 cd "$root"

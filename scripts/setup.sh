@@ -5,6 +5,7 @@
 # the git-ignored .cargo/config.toml that points cargo at them; plain `cargo` works afterwards. Says
 # nothing when there is nothing to do. TANS_CACHE names another cache folder (default: ~/.cache/tans).
 set -euo pipefail
+export LC_ALL=C
 
 TORCH_VERSION=2.11.0
 CUDA_RUNTIME_VERSION=13.0.96
@@ -141,6 +142,9 @@ setup_target() {
             continue
         elif [ -f "$(cat "$folder/.clone")/scripts/setup.sh" ]; then
             living="$(fuller "$living" "$folder")"
+        elif [ -d "$folder/release" ] && ! flock --nonblock "$folder/release/.cargo-lock" true; then
+            # In use by a clone that cannot be seen from here.
+            continue
         elif [ -d "$target/release" ]; then
             rm -rf "$folder"
         else

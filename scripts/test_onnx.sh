@@ -3,6 +3,7 @@
 # TANS_FUZZ_SECONDS (default 60) is how long damaged models are fed to the reader and the executor.
 # TANS_TORCH_PYTHON names a Python with torch, onnx and onnxscript, whose ResNet-18 is then compared too.
 set -euo pipefail
+export LC_ALL=C
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 cache="${TANS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tans}"

@@ -3,6 +3,7 @@
 # With --install it is installed as a user would, through pip, and tested then. Numpy and pytest lie in the cache; pip
 # alone is needed, no venv module.
 set -euo pipefail
+export LC_ALL=C
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 cache="${TANS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tans}"

@@ -635,28 +635,6 @@ fn an_explanation_adds_up_and_tells_measured_from_estimated() {
     }
 }
 
-/// A probe is repeated on further splits, but not where those would test images that the network learned from.
-#[test]
-fn a_probe_is_averaged_over_splits_unless_the_network_learned_from_the_dataset() {
-    let folder = zoo_of_one();
-    let at = folder.path();
-    let digits = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/queries/char_digits");
-    let measured = |model: &str| {
-        let line = format!("measure zoo {model} {digits} --json");
-        let row = objects(&done(at, &line).out).remove(0);
-        let number = |field: &str| row[field].as_f64().expect("a number");
-        (number("accuracy"), number("held_out_accuracy"), number("test_images"))
-    };
-    let (accuracy, held_out, images) = measured("base");
-    let right = |accuracy: f64| (accuracy * images - (accuracy * images).round()).abs() < 1e-3;
-    assert!(right(held_out) && accuracy != held_out, "{accuracy} {held_out}");
-    assert!((accuracy - held_out).abs() < 0.2, "{accuracy} {held_out}");
-    assert_eq!(measured("base"), (accuracy, held_out, images));
-    done(at, &format!("finetune zoo base {digits} --name tuned --epochs 1"));
-    let (accuracy, held_out, _) = measured("tuned");
-    assert_eq!(accuracy, held_out);
-}
-
 #[test]
 fn measuring_all_counts_what_it_could_not_measure() {
     let folder = zoo_of_one();

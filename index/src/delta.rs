@@ -89,6 +89,12 @@ impl Delta {
         !self.slots.is_empty() && self.slots.contains_key(&key)
     }
 
+    /// The unit vector of a live key.
+    pub fn vector(&self, key: u64) -> Option<&[f32]> {
+        let slot = (*self.slots.get(&key)?)?;
+        Some(&self.vectors[slot * self.stride()..][..self.dim])
+    }
+
     /// Live keys, in the order of `rows` and `attributes`.
     pub(crate) fn keys(&self) -> &[u64] {
         &self.keys

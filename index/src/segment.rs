@@ -5,6 +5,7 @@ use crate::format::{self, Extent, HEADER_LEN, Header, NO_LINK, SECTIONS, Section
 use crate::map::{Map, Plain, view};
 use crate::walk::Graph;
 use crate::{Attributes, BuildOptions, Embedding, Entry, Result};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -84,6 +85,21 @@ impl Segment {
     /// Bytes of the file.
     pub fn file_bytes(&self) -> u64 {
         self.map.bytes().len() as u64
+    }
+
+    /// The vectors of those of these keys that it holds, in one pass over all keys.
+    ///
+    /// # Errors
+    /// `Error::Corrupt` if a vector is not of length 1.
+    pub fn find(&self, keys: &[u64]) -> Result<HashMap<u64, Embedding>> {
+        let wanted: HashSet<u64> = keys.iter().copied().collect();
+        let mut found = HashMap::new();
+        for (position, key) in self.keys().iter().enumerate() {
+            if wanted.contains(key) {
+                found.extend(self.entry(position)?.map(|entry| (*key, entry.vector)));
+            }
+        }
+        Ok(found)
     }
 
     /// The attributes at a position below `len()`, `None` elsewhere.

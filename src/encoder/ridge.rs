@@ -8,6 +8,9 @@ use faer::{Mat, MatRef};
 /// Candidates of the penalty, in units of a hundredth of the number of rows.
 const PENALTIES: [f64; 6] = [0.01, 0.1, 1.0, 10.0, 100.0, 1000.0];
 
+/// Candidates of the factor that makes logits of scores.
+const LOGIT_SCALES: [f64; 6] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0];
+
 /// A fitted probe.
 pub struct RidgeProbe {
     /// Mean of each feature.
@@ -17,6 +20,16 @@ pub struct RidgeProbe {
     /// Score of each class at the mean.
     intercept: Vec<f64>,
     loo_accuracy: f32,
+    logit_scale: f64,
+}
+
+/// A linear layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Linear {
+    /// Row-major `[classes, dim]`.
+    pub weights: Vec<f32>,
+    /// One per class.
+    pub bias: Vec<f32>,
 }
 
 impl RidgeProbe {
@@ -34,6 +47,7 @@ impl RidgeProbe {
         let coefficients = product(vectors.transpose(), targets.as_ref());
         let problem = Problem { vectors, values, coefficients, targets, intercept };
         let best = problem.choose(labels);
+        let logit_scale = problem.logit_scale(best.penalty, labels);
         let dual = problem.dual(best.penalty);
         let mut weights = product(features.transpose(), dual.as_ref());
         for (row, scale) in scale.iter().enumerate() {
@@ -41,7 +55,22 @@ impl RidgeProbe {
                 weights[(row, class)] *= scale;
             }
         }
-        Ok(Self { mean, weights, intercept: problem.intercept, loo_accuracy: best.accuracy })
+        let (intercept, loo_accuracy) = (problem.intercept, best.accuracy);
+        Ok(Self { mean, weights, intercept, loo_accuracy, logit_scale })
+    }
+
+    /// The probe as a layer that gives logits: its scores times the factor that makes the left-out rows' cross-entropy
+    /// least.
+    pub fn logits(&self) -> Linear {
+        let scale = self.logit_scale;
+        let (dim, classes) = (self.weights.nrows(), self.weights.ncols());
+        let column = |class: usize| (0..dim).map(move |row| self.weights[(row, class)]);
+        let at_mean = |class| -> f64 { column(class).zip(&self.mean).map(|(w, m)| w * m).sum() };
+        let bias = (0..classes).map(|class| scale * (self.intercept[class] - at_mean(class)));
+        Linear {
+            weights: (0..classes).flat_map(column).map(|weight| (scale * weight) as f32).collect(),
+            bias: bias.map(|bias| bias as f32).collect(),
+        }
     }
 
     /// Leave-one-out top-1 accuracy on the training rows.
@@ -104,27 +133,54 @@ impl Problem {
         best.expect("the list of penalties is not empty")
     }
 
-    /// Error and accuracy when each row is predicted by the fit without it: with hat diagonal h, the
-    /// left-out residual is the residual over 1 - h.
+    /// Error and accuracy when each row is predicted by the fit without it.
     fn leave_one_out(&self, penalty: f64, labels: &[u32]) -> Choice {
+        let scores = self.left_out_scores(penalty);
+        let (mut error, mut right) = (0.0, 0);
+        for (row, &label) in labels.iter().enumerate() {
+            let residual = |class: usize| {
+                self.targets[(row, class)] + self.intercept[class] - scores[(row, class)]
+            };
+            error += (0..self.intercept.len()).map(|class| residual(class).powi(2)).sum::<f64>();
+            right += usize::from(largest(scores.ncols(), |class| scores[(row, class)]) == label);
+        }
+        Choice { penalty, error, accuracy: right as f32 / labels.len() as f32 }
+    }
+
+    /// Scores `[n, classes]` of each row by the fit without it: with hat diagonal h, the left-out residual is the residual
+    /// over 1 - h.
+    fn left_out_scores(&self, penalty: f64) -> Mat<f64> {
         let (count, classes) = (self.targets.nrows(), self.targets.ncols());
         let shrink: Vec<f64> = self.values.iter().map(|value| value / (value + penalty)).collect();
         let shrunk = scaled_rows(&self.coefficients, &shrink);
         let fitted = product(self.vectors.as_ref(), shrunk.as_ref());
-        let (mut error, mut right) = (0.0, 0);
-        for row in 0..count {
-            let hat: f64 = (0..shrink.len())
-                .map(|index| self.vectors[(row, index)].powi(2) * shrink[index])
-                .sum();
-            let rest = (1.0 - hat - 1.0 / count as f64).max(1e-9);
-            let residual =
-                |class: usize| (self.targets[(row, class)] - fitted[(row, class)]) / rest;
-            error += (0..classes).map(|class| residual(class).powi(2)).sum::<f64>();
-            let score =
-                |class: usize| self.targets[(row, class)] - residual(class) + self.intercept[class];
-            right += usize::from(largest(classes, score) == labels[row]);
-        }
-        Choice { penalty, error, accuracy: right as f32 / count as f32 }
+        let rest: Vec<f64> = (0..count)
+            .map(|row| {
+                let own = |(at, share): (usize, &f64)| self.vectors[(row, at)].powi(2) * share;
+                let hat: f64 = shrink.iter().enumerate().map(own).sum();
+                (1.0 - hat - 1.0 / count as f64).max(1e-9)
+            })
+            .collect();
+        Mat::from_fn(count, classes, |row, class| {
+            let target = self.targets[(row, class)];
+            target - (target - fitted[(row, class)]) / rest[row] + self.intercept[class]
+        })
+    }
+
+    /// The factor by which left-out scores are the best logits.
+    fn logit_scale(&self, penalty: f64, labels: &[u32]) -> f64 {
+        let scores = self.left_out_scores(penalty);
+        let cross_entropy = |scale: f64| -> f64 {
+            let of_row = |(row, &label): (usize, &u32)| {
+                let logit = |class: usize| scale * scores[(row, class)];
+                let most = (0..scores.ncols()).map(logit).fold(f64::NEG_INFINITY, f64::max);
+                let sum: f64 = (0..scores.ncols()).map(|class| (logit(class) - most).exp()).sum();
+                most + sum.ln() - logit(label as usize)
+            };
+            labels.iter().enumerate().map(of_row).sum()
+        };
+        let found = LOGIT_SCALES.into_iter().map(|scale| (scale, cross_entropy(scale)));
+        found.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(1.0, |(scale, _)| scale)
     }
 
     /// `U (s^2 + penalty)^-1 U' Y`: the weights are the features' transpose times this.
@@ -286,6 +342,30 @@ mod tests {
         let (noise, labels) = blobs(90, 200, 0.0);
         let probe = RidgeProbe::fit(&noise, &labels, 3).unwrap();
         assert!(probe.loo_accuracy() < 0.55, "{}", probe.loo_accuracy());
+    }
+
+    /// As a layer it decides as before, and says how sure it is: noise is not worth large logits.
+    #[test]
+    fn a_probe_is_a_layer_of_calibrated_logits() {
+        let largest_logit = |gap: f32| {
+            let (rows, labels) = blobs(90, 20, gap);
+            let probe = RidgeProbe::fit(&rows, &labels, 3).unwrap();
+            let Linear { weights, bias } = probe.logits();
+            let logits: Vec<Vec<f32>> = rows
+                .iter()
+                .map(|row| {
+                    let dot = |class: usize| -> f32 {
+                        row.iter().zip(&weights[20 * class..]).map(|(a, b)| a * b).sum()
+                    };
+                    (0..3).map(|class| dot(class) + bias[class]).collect()
+                })
+                .collect();
+            let top = |row: &Vec<f32>| super::largest(3, |class| f64::from(row[class]));
+            assert_eq!(logits.iter().map(top).collect::<Vec<_>>(), probe.predict(&rows));
+            logits.iter().flatten().fold(0.0_f32, |most, logit| most.max(logit.abs()))
+        };
+        assert!(largest_logit(4.0) > 3.0, "{}", largest_logit(4.0));
+        assert!(largest_logit(0.0) < 3.0, "{}", largest_logit(0.0));
     }
 
     #[test]

@@ -112,7 +112,7 @@ pub(crate) fn run(
     let model = steps::model(&state.store, name)?;
     let query = dataset::query(state, source, &options.sample, observer)?;
     let task = generation.encoders.encode_task(&query.sample)?;
-    let vector = state.store.embedding(generation.record.encoder, model.row)?.ok_or_else(|| {
+    let vector = search::vectors(state, &generation, &[model.row])?.remove(0).ok_or_else(|| {
         Error::input(format!("{name} has no vector of the running encoders: run `tans reindex`"))
     })?;
     let cosine = search::cosine(&vector, &task);

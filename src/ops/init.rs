@@ -44,11 +44,10 @@ pub(crate) fn run(
     match filled {
         Ok((current, report)) => Ok((State::new(store, current, open)?, report)),
         Err(error) => {
-            // Everything in the directory is ours, and what cannot be removed makes way for the next init.
-            drop(store);
-            let _ = std::fs::remove_dir_all(path);
-            if existed {
-                let _ = std::fs::create_dir(path);
+            store.abandon();
+            if !existed {
+                // Empty now, unless something there is not ours.
+                let _ = std::fs::remove_dir(path);
             }
             Err(error)
         }

@@ -1,10 +1,12 @@
 //! The import format of a starter zoo: one tar of a manifest, f16 weights, task rows and pairs. No database files.
 
-use super::{stored_graph, stored_weight};
+use super::{bundle_check, stored_graph, stored_weight};
+use crate::encoder::TaskSample;
 use crate::encoder::signature::SIGNATURE_VERSION;
 use crate::graph::formats::{onnx, safetensors};
 use crate::graph::input::InputContract;
-use crate::graph::{Dtype, Weight};
+use crate::graph::{Dtype, Weight, cost};
+use crate::rows::Rows;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -35,48 +37,48 @@ const MANIFEST: &str = "manifest.json";
 const MEMBER_BYTES_MAX: u64 = 1 << 30;
 
 #[derive(Serialize, Deserialize)]
-struct Manifest {
-    version: u32,
+pub(super) struct Manifest {
+    pub(super) version: u32,
     /// Version of the signatures: those of another version than the program's do not count.
     #[serde(default = "first_signature_version")]
-    signature_version: u16,
-    backbone: [u8; 32],
-    tasks: Vec<TaskEntry>,
-    models: Vec<ModelEntry>,
+    pub(super) signature_version: u16,
+    pub(super) backbone: [u8; 32],
+    pub(super) tasks: Vec<TaskEntry>,
+    pub(super) models: Vec<ModelEntry>,
     /// (index of task, index of model, kind, accuracy)
-    pairs: Vec<(usize, usize, PairKind, f32)>,
+    pub(super) pairs: Vec<(usize, usize, PairKind, f32)>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct TaskEntry {
-    id: [u8; 32],
-    name: String,
-    family: Option<String>,
-    class_names: Vec<String>,
-    benchmark: bool,
-    labels: Option<Vec<u32>>,
-    scalars: [Option<f32>; 10],
+pub(super) struct TaskEntry {
+    pub(super) id: [u8; 32],
+    pub(super) name: String,
+    pub(super) family: Option<String>,
+    pub(super) class_names: Vec<String>,
+    pub(super) benchmark: bool,
+    pub(super) labels: Option<Vec<u32>>,
+    pub(super) scalars: [Option<f32>; 10],
 }
 
 #[derive(Serialize, Deserialize)]
-struct ModelEntry {
-    name: String,
-    uri: Option<String>,
-    license: Option<String>,
-    tags: BTreeMap<String, String>,
+pub(super) struct ModelEntry {
+    pub(super) name: String,
+    pub(super) uri: Option<String>,
+    pub(super) license: Option<String>,
+    pub(super) tags: BTreeMap<String, String>,
     /// Index of the parent among the models, which comes before this one.
-    parent: Option<usize>,
+    pub(super) parent: Option<usize>,
     /// Indices of tasks.
-    seen: Vec<usize>,
+    pub(super) seen: Vec<usize>,
     /// A network that every build carries: its weights are not repeated here.
-    built_in: bool,
-    weight_names: Vec<String>,
-    input: Vec<u8>,
-    cost: Cost,
-    not_runnable: Option<String>,
-    architecture: Option<Architecture>,
-    topology: Vec<f32>,
-    class_names: Vec<String>,
+    pub(super) built_in: bool,
+    pub(super) weight_names: Vec<String>,
+    pub(super) input: Vec<u8>,
+    pub(super) cost: Cost,
+    pub(super) not_runnable: Option<String>,
+    pub(super) architecture: Option<Architecture>,
+    pub(super) topology: Vec<f32>,
+    pub(super) class_names: Vec<String>,
 }
 
 /// Bundles of before there were two versions name none.
@@ -363,6 +365,12 @@ impl Members {
         self.0.remove(name).ok_or_else(|| truncated(origin, &format!("no member {name}")))
     }
 
+    fn manifest(&mut self, origin: &Path) -> Result<Manifest> {
+        serde_json::from_slice(&self.take(MANIFEST, origin)?).map_err(|error| {
+            Error::input(format!("{}: not a starter bundle: {MANIFEST}: {error}", origin.display()))
+        })
+    }
+
     fn tensors(&mut self, name: &str, origin: &Path) -> Result<HashMap<String, Weight>> {
         let tensors = safetensors::read(&self.take(name, origin)?)?.0.entries;
         Ok(tensors.into_iter().collect())
@@ -375,10 +383,7 @@ impl Members {
 /// Models arrive without embeddings: the caller installs a generation afterwards.
 pub fn import(store: &Store, bytes: impl Read, origin: &Path) -> Result<Counts> {
     let mut members = Members::read(bytes, origin)?;
-    let manifest: Manifest =
-        serde_json::from_slice(&members.take(MANIFEST, origin)?).map_err(|error| {
-            Error::input(format!("{}: not a starter bundle: {MANIFEST}: {error}", origin.display()))
-        })?;
+    let manifest = members.manifest(origin)?;
     if manifest.version != VERSION {
         return Err(Error::input(format!(
             "{}: expected bundle version {VERSION}, found {}: update tans",
@@ -392,25 +397,50 @@ pub fn import(store: &Store, bytes: impl Read, origin: &Path) -> Result<Counts> 
             origin.display()
         )));
     }
+    bundle_check::manifest(&manifest, origin)?;
     let mut batch = Batch::new();
     let mut tensors = members.tensors("tasks.safetensors", origin)?;
     for (index, task) in manifest.tasks.iter().enumerate() {
         if store.task(TaskId(task.id))?.is_none() {
+            if store.task_by_name(&task.name)?.is_some() {
+                let taken = "has another dataset of that name";
+                return Err(conflict(origin, &format!("task {:?}", task.name), taken));
+            }
             batch.put_task(&import_task(store, index, task, &mut tensors)?);
         }
     }
     let (rows, models) = import_models(store, &manifest, &mut members, origin, &mut batch)?;
     for &(task, model, kind, accuracy) in &manifest.pairs {
-        let task = manifest.tasks.get(task).ok_or_else(|| bad_index(origin, "task", task))?;
-        let row = rows.get(model).ok_or_else(|| bad_index(origin, "model", model))?;
-        batch.put_pair(TaskId(task.id), *row, kind, accuracy);
+        batch.put_pair(TaskId(manifest.tasks[task].id), rows[model], kind, accuracy);
     }
     store.commit(batch)?;
     Ok(Counts { models, tasks: manifest.tasks.len(), pairs: manifest.pairs.len() })
 }
 
-fn bad_index(origin: &Path, what: &str, index: usize) -> Error {
-    Error::input(format!("{}: a pair names {what} {index}, which is not there", origin.display()))
+/// The rows that a bundle holds of its tasks, without a zoo.
+pub fn samples(bytes: impl Read, origin: &Path) -> Result<HashMap<TaskId, TaskSample>> {
+    let mut members = Members::read(bytes, origin)?;
+    let manifest = members.manifest(origin)?;
+    let mut tensors = members.tensors("tasks.safetensors", origin)?;
+    let mut found = HashMap::new();
+    for (index, task) in manifest.tasks.into_iter().enumerate() {
+        let mut rows = |part: &str| {
+            let matrix = tensors.remove(&format!("{index}.{part}"))?;
+            Rows::new(*matrix.shape.get(1)?, matrix.floats()?)
+        };
+        let (Some(rows), Some(class_means), Some(labels)) =
+            (rows("rows"), rows("means"), task.labels)
+        else {
+            continue;
+        };
+        let scalars = task.scalars;
+        found.insert(TaskId(task.id), TaskSample { rows, labels, class_means, scalars });
+    }
+    Ok(found)
+}
+
+fn conflict(origin: &Path, what: &str, taken: &str) -> Error {
+    Error::input(format!("{}: {what}: the zoo {taken}; nothing was taken in", origin.display()))
 }
 
 fn put(store: &Store, weight: &Weight) -> Result<TensorId> {
@@ -443,6 +473,9 @@ fn import_task(
                 weight.dtype,
                 weight.shape
             )));
+        }
+        if weight.dtype == Dtype::F16 {
+            bundle_check::finite_f16(&format!("task {}: {part}", task.name), &weight)?;
         }
         put(store, &weight).map(Some)
     };
@@ -495,6 +528,10 @@ fn import_models(
             rows.push(stored.row);
             continue;
         }
+        if store.model_by_name(&entry.name)?.is_some() {
+            let taken = "has another model of that name";
+            return Err(conflict(origin, &format!("model {:?}", entry.name), taken));
+        }
         new += 1;
         let row = store.next_row()?;
         let seen = entry.seen.iter().filter_map(|&task| manifest.tasks.get(task));
@@ -522,6 +559,9 @@ fn import_models(
             created: super::unix_seconds(),
         });
         if let Some(signature) = signatures.remove(&index.to_string()) {
+            if manifest.signature_version == SIGNATURE_VERSION {
+                bundle_check::signature(&entry.name, &signature)?;
+            }
             let bytes: &[u8] = (*signature.bytes).as_ref();
             let numbers = bytes.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]]));
             let bits: Vec<u16> =
@@ -551,8 +591,19 @@ fn import_network(
         (false, true) => return Ok((None, Vec::new())),
         (false, false) => bundled_network(index, entry, members, origin)?,
     };
-    onnx::from_canonical(&graph, weights.clone())?;
-    let contract: InputContract = tans_storage::decode("input contract", &entry.input)?;
+    let built = onnx::from_canonical(&graph, weights.clone())?;
+    built.check_finite()?;
+    let params = cost::params(&built);
+    if params != entry.cost.params {
+        let found = entry.cost.params;
+        return Err(Error::input(format!(
+            "{}: model {:?}: expected a cost of {params} parameters, found {found}",
+            origin.display(),
+            entry.name
+        )));
+    }
+    let contract: InputContract = tans_storage::decode("input contract", &entry.input)
+        .map_err(|error| truncated(origin, &format!("for {:?} {error}", entry.name)))?;
     contract.check()?;
     let (tensor, ids) = super::store_network(store, &graph, weights.iter())?;
     let names = entry.weight_names.iter().zip(ids);

@@ -9,6 +9,8 @@ use crate::{Error, Observer, OpenOptions, Progress, Result};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
+/// To be raised with every change of what a network makes of an image: of resizing, of preprocessing, of an operator.
+const ROWS_VERSION: u8 = 1;
 const BLOCK: usize = 64;
 const CACHE_BYTES_MAX: u64 = 1 << 30;
 
@@ -86,6 +88,7 @@ fn cached<N>(
 
 fn block_path(folder: &Path, key: &[u8; 32], images: &[Image]) -> PathBuf {
     let mut hasher = blake3::Hasher::new();
+    hasher.update(&[ROWS_VERSION]);
     hasher.update(key);
     for image in images {
         hasher.update(&image.hash());

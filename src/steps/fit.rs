@@ -197,6 +197,11 @@ fn check(images: &[Image], labels: &[u32], options: &FitOptions) -> Result<(), E
     Ok(())
 }
 
+/// Indices of the images that are trained on: the others judge.
+pub fn trained_on(labels: &[u32], options: &FitOptions) -> Vec<usize> {
+    Split::new(labels, options).train
+}
+
 /// Indices of the images that train and of those that judge.
 struct Split {
     train: Vec<usize>,

@@ -27,8 +27,8 @@ const OBSERVED_MAX: usize = 200;
 
 /// The models to be answered, best first: the `k` that the search finds, and every one that was measured on the task.
 ///
-/// Results on the task enter the predictions of all, for what one network shows tells what others will; the predictions
-/// decide the order where there are any. A benchmark task has a result of nearly every model, and their vectors were
+/// Probes on the task enter the predictions of all, for what one network shows tells what others will; other results
+/// enter that of their model alone. The predictions decide the order where there are any results. A benchmark task has a result of nearly every model, and their vectors were
 /// learned from it: there only what the search finds is looked at.
 pub fn answers(
     state: &State,
@@ -87,7 +87,7 @@ fn with_results(
 }
 
 /// Results of the found models on a task.
-fn of_found(state: &State, task: TaskId, found: &[Found]) -> Result<BTreeMap<u64, Measured>> {
+fn of_found(state: &State, task: TaskId, found: &[Found]) -> Result<BTreeMap<u64, Results>> {
     let mut pairs = Vec::new();
     for hit in found {
         let of_model = state.store.pairs_of_model(hit.model.row)?;
@@ -96,17 +96,29 @@ fn of_found(state: &State, task: TaskId, found: &[Found]) -> Result<BTreeMap<u64
     Ok(latest(pairs))
 }
 
-/// By row, the result that says most.
-fn latest(pairs: Vec<Pair>) -> BTreeMap<u64, Measured> {
-    let mut measured: BTreeMap<u64, Measured> = BTreeMap::new();
+/// A model's results on the task.
+#[derive(Clone, Copy)]
+struct Results {
+    /// The one that says most of this model.
+    measured: Measured,
+    /// The one that tells what probes of other models would say.
+    probe: Option<f32>,
+}
+
+/// By row.
+fn latest(pairs: Vec<Pair>) -> BTreeMap<u64, Results> {
+    let mut results: BTreeMap<u64, Results> = BTreeMap::new();
     for pair in pairs {
         let new = Measured { accuracy: pair.accuracy, kind: pair.kind };
-        let known = measured.entry(pair.model).or_insert(new);
-        if precedence(new.kind) < precedence(known.kind) {
-            *known = new;
+        let known = results.entry(pair.model).or_insert(Results { measured: new, probe: None });
+        if precedence(new.kind) < precedence(known.measured.kind) {
+            known.measured = new;
+        }
+        if new.kind == PairKind::Probe {
+            known.probe = Some(new.accuracy);
         }
     }
-    measured
+    results
 }
 
 /// Moves what is predicted of all by what was measured of some.
@@ -115,9 +127,9 @@ fn observe(
     generation: &Generation,
     task: &TaskEncoding,
     found: &mut [Found],
-    measured: &BTreeMap<u64, Measured>,
+    measured: &BTreeMap<u64, Results>,
 ) -> Result<()> {
-    let vectors = search::vectors(state, generation, found)?;
+    let vectors = search::vectors_of(state, generation, found)?;
     let candidates: Vec<Candidate<'_>> = found
         .iter()
         .zip(&vectors)
@@ -125,16 +137,17 @@ fn observe(
         .collect();
     let mut belief = Belief::new(task, &candidates);
     let known = |hit: &Found| measured.get(&hit.model.row).copied();
-    let with_result = found.iter().enumerate().filter_map(|(at, hit)| Some((at, known(hit)?)));
-    let observed: Vec<(usize, Measured)> = with_result.take(OBSERVED_MAX).collect();
-    observed.iter().for_each(|(at, known)| belief.observe_test(*at, known.accuracy));
+    let probes = found.iter().enumerate().filter_map(|(at, hit)| Some((at, known(hit)?.probe?)));
+    let observed: Vec<(usize, f32)> = probes.take(OBSERVED_MAX).collect();
+    observed.iter().for_each(|&(at, accuracy)| belief.observe_test(at, accuracy));
     let moved: Vec<Prediction> = (0..found.len()).map(|index| belief.prediction(index)).collect();
     for (at, (hit, prediction)) in found.iter_mut().zip(moved).enumerate() {
         hit.prediction = prediction;
-        hit.measured = known(hit);
-        match hit.measured {
-            Some(known) if !observed.iter().any(|(seen, _)| *seen == at) => fuse(hit, known),
-            Some(_) | None => {}
+        let Some(Results { measured, .. }) = known(hit) else { continue };
+        hit.measured = Some(measured);
+        let entered = observed.iter().any(|(seen, _)| *seen == at);
+        if !entered || measured.kind != PairKind::Probe {
+            fuse(hit, measured);
         }
     }
     Ok(())

@@ -5,6 +5,7 @@ pub mod admit;
 pub mod admit_name;
 pub mod benchmark;
 pub mod bundle;
+mod bundle_check;
 #[cfg(feature = "torch")]
 pub mod cutting;
 pub mod dataset;

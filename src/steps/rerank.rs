@@ -38,7 +38,7 @@ pub fn rerank(
     found: &mut Vec<Found>,
     (allowance, observer): (Allowance, Observer<'_>),
 ) -> Result<Vec<(String, String)>> {
-    let vectors = search::vectors(state, generation, found)?;
+    let vectors = search::vectors_of(state, generation, found)?;
     let candidates: Vec<Candidate<'_>> = found
         .iter()
         .zip(&vectors)

@@ -100,9 +100,10 @@ pub fn one(
     filter: &Filter,
     row: u64,
 ) -> Result<Option<Found>> {
-    let Some(model) = state.store.model(row)? else { return Ok(None) };
-    let vector = state.store.embedding(generation.record.encoder, row)?;
-    let vector = vector.filter(|_| permits(filter, &model));
+    let Some(model) = state.store.model(row)?.filter(|model| permits(filter, model)) else {
+        return Ok(None);
+    };
+    let vector = vectors(state, generation, &[row])?.remove(0);
     Ok(vector.map(|vector| {
         let cosine = cosine(&vector, task);
         let prediction = generation.encoders.predict(task, cosine);
@@ -116,14 +117,51 @@ pub fn cosine(vector: &[f32], task: &TaskEncoding) -> f32 {
     cosine.clamp(-1.0, 1.0)
 }
 
-/// The vectors of what was found.
-pub fn vectors(state: &State, generation: &Generation, found: &[Found]) -> Result<Vec<Vec<f32>>> {
-    let vector = |hit: &Found| {
-        let stored = state.store.embedding(generation.record.encoder, hit.model.row)?;
-        // What is embedded in memory alone counts as a stranger to all others.
-        Ok(stored.unwrap_or_else(|| vec![0.0; generation.encoders.dim()]))
-    };
-    found.iter().map(vector).collect()
+/// The vectors of these rows as this generation knows them; `None` of a model that is gone.
+///
+/// The store is asked before the segment, whose keys are in no order; it forgets the vectors of encoders that were
+/// replaced while a query goes on with them.
+pub fn vectors(
+    state: &State,
+    generation: &Generation,
+    rows: &[u64],
+) -> Result<Vec<Option<Vec<f32>>>> {
+    let mut vectors = Vec::with_capacity(rows.len());
+    let mut missing = Vec::new();
+    {
+        let delta = generation.delta.read().unwrap_or_else(PoisonError::into_inner);
+        for &row in rows {
+            let vector = match delta.vector(row) {
+                Some(vector) => Some(vector.to_vec()),
+                None if delta.shadows(row) => None,
+                None => {
+                    let stored = state.store.embedding(generation.record.encoder, row)?;
+                    missing.extend(stored.is_none().then_some(row));
+                    stored
+                }
+            };
+            vectors.push(vector);
+        }
+    }
+    if let (Some(segment), false) = (&generation.segment, missing.is_empty()) {
+        let found = segment.find(&missing)?;
+        for (vector, row) in vectors.iter_mut().zip(rows).filter(|(vector, _)| vector.is_none()) {
+            *vector = found.get(row).map(|vector| vector.as_slice().to_vec());
+        }
+    }
+    Ok(vectors)
+}
+
+/// The vectors of what was found; a model that was removed meanwhile counts as a stranger to all others.
+pub fn vectors_of(
+    state: &State,
+    generation: &Generation,
+    found: &[Found],
+) -> Result<Vec<Vec<f32>>> {
+    let rows: Vec<u64> = found.iter().map(|hit| hit.model.row).collect();
+    let stranger = || vec![0.0; generation.encoders.dim()];
+    let vectors = vectors(state, generation, &rows)?.into_iter();
+    Ok(vectors.map(|vector| vector.unwrap_or_else(stranger)).collect())
 }
 
 /// Moves a model's vector in the current generation's delta after its record or history changed.

@@ -1,14 +1,34 @@
 //! Everything in the zoo that encoders can learn from.
 
 use super::embed::evidence_kind;
-use super::{benchmark, family, stored_signature, task_sample};
+use super::{benchmark, bundle, family, stored_signature, task_sample};
+use crate::encoder::TaskSample;
 use crate::train::{TrainingModel, TrainingPair, TrainingSet, TrainingTask};
 use crate::{Error, Result};
 use std::collections::HashMap;
-use tans_storage::{Store, TaskId};
+use std::path::Path;
+use tans_storage::{Store, TaskId, TaskRecord};
 
 /// Reads tasks, models and the latest pairs.
 pub fn load(store: &Store) -> Result<TrainingSet> {
+    load_with(store, &|task| task_sample(store, task))
+}
+
+/// As `load`, for a store whose tensors are damaged: rows that cannot be read are those that every build carries, or none.
+pub fn load_readable(store: &Store) -> Result<TrainingSet> {
+    let carried = bundle::samples(benchmark::TASKS, Path::new(benchmark::PREFIX))?;
+    load_with(store, &|task| match task_sample(store, task) {
+        Err(Error::Storage(damage @ tans_storage::Error::Corrupt { .. })) => {
+            tracing::error!("{damage}; nothing is learned from the rows of task {:?}", task.name);
+            Ok(carried.get(&task.id).cloned())
+        }
+        read => read,
+    })
+}
+
+type Sampled<'a> = &'a dyn Fn(&TaskRecord) -> Result<Option<TaskSample>>;
+
+fn load_with(store: &Store, sample_of: Sampled<'_>) -> Result<TrainingSet> {
     let mut set = TrainingSet::default();
     let mut task_index: HashMap<TaskId, usize> = HashMap::new();
     for task in store.tasks()? {
@@ -16,7 +36,7 @@ pub fn load(store: &Store) -> Result<TrainingSet> {
         set.tasks.push(TrainingTask {
             id: task.id.0,
             family: family(&task),
-            sample: task_sample(store, &task)?,
+            sample: sample_of(&task)?,
             prior: benchmark::prior(&task.name)
                 .filter(|_| task.benchmark)
                 .map(|prior| (prior.mean, prior.sd)),

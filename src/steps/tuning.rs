@@ -4,10 +4,12 @@ use super::cutting::{self, own_accuracy};
 use super::dataset::Samples;
 use super::fit::{self, EpochReport, FitOptions, FitState, Fitted};
 use super::paused::{Next, Paused};
-use crate::graph::exec::{Device, Elastic, Optimizer, Trainer, TrainerOptions};
+use crate::encoder::ridge::{Linear, RidgeProbe};
+use crate::graph::exec::{Device, Elastic, Network, Optimizer, Trainer, TrainerOptions};
 use crate::graph::input::InputContract;
 use crate::graph::spaces::elastic::Supernet;
 use crate::graph::{Error as GraphError, Graph};
+use crate::sample::Image;
 use crate::{Error, Observer, OpenOptions, Progress, Result};
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -231,7 +233,10 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let name = &self.candidate.name;
-        let trainer = course.trainer(self.candidate)?;
+        let mut trainer = course.trainer(self.candidate)?;
+        if self.paused.is_none() {
+            course.start_head(&mut trainer, self.candidate)?;
+        }
         let (mut paused, mut cancelled) = (None, false);
         let (clock, total) = (Instant::now(), course.options.epochs);
         let mut after_epoch = |state: &FitState| {
@@ -344,6 +349,26 @@ impl Course<'_> {
         };
         let is_progressive = self.options.from_scratch || !is_trained;
         Ok(trainer.elastic(Elastic { space, random, is_progressive })?)
+    }
+
+    /// Starts the new head of a trained network from a ridge probe of its features: first the linear probe, then
+    /// fine-tuning (Kumar et al. 2022, LP-FT), which keeps the features from being bent to a random head.
+    fn start_head(&self, trainer: &mut Trainer, candidate: &Candidate) -> Result<()> {
+        if self.options.from_scratch || self.options.elastic.is_some() {
+            return Ok(());
+        }
+        let network = Network::new(&candidate.graph, &candidate.input, self.device)?;
+        let train = &self.samples.train;
+        let chosen = fit::trained_on(&train.labels, &self.fit_options());
+        let images: Vec<Image> = chosen.iter().map(|&at| train.images[at].clone()).collect();
+        let labels: Vec<u32> = chosen.iter().map(|&at| train.labels[at]).collect();
+        let features = network.features(&images)?;
+        // Too few images to fit anything on are too few to start from.
+        let classes = self.samples.class_names.len();
+        let Ok(probe) = RidgeProbe::fit(&features, &labels, classes) else { return Ok(()) };
+        let Linear { weights, bias } = probe.logits();
+        trainer.start_head(&weights, &bias)?;
+        Ok(())
     }
 
     /// A step of a supernet moves weights by the gradients of several networks, and the running statistics lag behind.

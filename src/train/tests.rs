@@ -153,7 +153,7 @@ fn probes_are_judged_on_images_that_they_did_not_see() {
     let set = world(60, 30, (60, 12));
     let plain = with_scores(&set, &scores_of(&set, |_| None));
     let split = with_scores(&set, &scores_of(&set, |accuracy| Some(1.0 - accuracy)));
-    let row = |result: &Evaluation, name: &str| -> MethodRow {
+    let row = |result: &Evaluation, name: &str| {
         result.rows.iter().find(|row| row.method == name).unwrap().clone()
     };
     assert_eq!(row(&split, "default").losses, row(&plain, "default").losses);

@@ -71,6 +71,15 @@ fn is_unfinished(zoo: &Path) -> bool {
             .all(|entry| entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(is_ours)))
 }
 
+/// Removes all that a making left, under its lock; what cannot be removed makes way for the next one.
+pub(crate) fn remove_unfinished(zoo: &Path) {
+    let _ = clear_unfinished(zoo);
+    // Last of all, because it says that the rest is ours.
+    for part in [MARKER, LOCK, UNFINISHED] {
+        let _ = fs::remove_file(zoo.join(part));
+    }
+}
+
 /// Removes what an interrupted making left, apart from `UNFINISHED` and the lock that is held.
 pub(crate) fn clear_unfinished(zoo: &Path) -> Result<()> {
     for part in PARTS {

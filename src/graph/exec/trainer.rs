@@ -180,6 +180,39 @@ impl Trainer {
         Ok(trainer)
     }
 
+    /// Gives the new head its first weights: row-major `[classes, feature_dim]`, and one number a class. Says whether
+    /// it could: a head without a bias or of another shape keeps those that were drawn.
+    ///
+    /// # Errors
+    /// `Error::Execution` if libtorch fails.
+    pub fn start_head(&mut self, weights: &[f32], bias: &[f32]) -> Result<bool, Error> {
+        let site = find_head(&self.graph).ok_or_else(|| Error::Contract(NO_HEAD.to_string()))?;
+        let Some(bias_name) = &site.bias else { return Ok(false) };
+        let (classes, dim) = (site.classes, site.feature_dim);
+        if weights.len() != classes * dim || bias.len() != classes {
+            return Ok(false);
+        }
+        let in_order: Vec<f32> = match site.transposed {
+            true => weights.to_vec(),
+            false => {
+                (0..classes * dim).map(|at| weights[at % classes * dim + at / classes]).collect()
+            }
+        };
+        let _guard = tch::no_grad_guard();
+        for (name, values) in [(&site.weight, &in_order[..]), (bias_name, bias)] {
+            let place = self.plan.weight_names().iter().position(|known| known == name);
+            let place = place.ok_or_else(|| Error::Contract(format!("no weight {name:?}")))?;
+            let mut target = self.weights[place].shallow_clone();
+            let mut copy = || -> Result<(), Fault> {
+                let source = Tensor::f_from_slice(values)?.f_reshape(target.size())?;
+                target.f_copy_(&source)?;
+                Ok(())
+            };
+            copy().map_err(outside("head"))?;
+        }
+        Ok(true)
+    }
+
     /// One optimiser step on a batch at the given learning rate; returns the loss.
     ///
     /// # Errors

@@ -66,7 +66,7 @@ pub struct Store {
     /// cannot be written to.
     registration: Option<Registration>,
     // Declared last, so that the lock outlives the database.
-    _lock: Option<WriterLock>,
+    lock: Option<WriterLock>,
 }
 
 struct Writer {
@@ -105,13 +105,20 @@ impl Store {
         match lay_out(path, backbone) {
             Ok(db) => Self::assemble(path, Mode::Write, db, Some(lock)),
             Err(error) => {
-                // What cannot be removed now makes way for the next `begin`.
-                let _ = schema::clear_unfinished(path);
-                let _ = fs::remove_file(path.join(schema::LOCK));
-                let _ = fs::remove_file(path.join(schema::UNFINISHED));
+                schema::remove_unfinished(path);
                 Err(error)
             }
         }
+    }
+
+    /// Removes what `begin` laid out, and nothing else: the directory stays, and what cannot be removed makes way for the
+    /// next `begin`.
+    pub fn abandon(mut self) {
+        let lock = self.lock.take();
+        let path = std::mem::take(&mut self.path);
+        drop(self);
+        schema::remove_unfinished(&path);
+        drop(lock);
     }
 
     /// Makes what `begin` laid out a zoo, with its records in table files instead of the log.
@@ -248,7 +255,7 @@ impl Store {
             failed: OnceLock::new(),
             maintenance: Mutex::default(),
             registration: None,
-            _lock: lock,
+            lock,
         })
     }
 }

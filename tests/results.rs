@@ -1,0 +1,63 @@
+//! Results on a dataset: how they are measured, and what they tell of other models.
+
+#![cfg(all(feature = "cli", feature = "torch"))]
+
+#[path = "common/command.rs"]
+mod command;
+#[path = "common/images.rs"]
+mod images;
+#[path = "common/zoo.rs"]
+mod zoo;
+
+use command::{done, objects};
+use std::collections::BTreeMap;
+use std::path::Path;
+use zoo::zoo_of_one;
+
+/// A probe is repeated on further splits, but not where those would test images that the network learned from.
+#[test]
+fn a_probe_is_averaged_over_splits_unless_the_network_learned_from_the_dataset() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    let digits = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/queries/char_digits");
+    let measured = |model: &str| {
+        let line = format!("measure zoo {model} {digits} --json");
+        let row = objects(&done(at, &line).out).remove(0);
+        let number = |field: &str| row[field].as_f64().expect("a number");
+        (number("accuracy"), number("held_out_accuracy"), number("test_images"))
+    };
+    let (accuracy, held_out, images) = measured("base");
+    let right = |accuracy: f64| (accuracy * images - (accuracy * images).round()).abs() < 1e-3;
+    assert!(right(held_out) && accuracy != held_out, "{accuracy} {held_out}");
+    assert!((accuracy - held_out).abs() < 0.2, "{accuracy} {held_out}");
+    assert_eq!(measured("base"), (accuracy, held_out, images));
+    done(at, &format!("finetune zoo base {digits} --name tuned --epochs 1"));
+    let (accuracy, held_out, _) = measured("tuned");
+    assert_eq!(accuracy, held_out);
+}
+
+/// Predicted accuracies of every model but one.
+fn predicted(at: &Path, without: &str) -> BTreeMap<String, f64> {
+    let hits = objects(&done(at, "query zoo colours -k 100 --json").out);
+    hits.iter()
+        .map(|hit| (hit["model"].as_str().expect("a name"), &hit["predicted_accuracy"]))
+        .filter(|(model, _)| *model != without)
+        .map(|(model, accuracy)| (model.to_owned(), accuracy.as_f64().expect("a number")))
+        .collect()
+}
+
+/// Fine-tuned and reported accuracies are no probes: they say nothing of what a probe of another model would.
+#[test]
+fn only_probes_tell_what_probes_of_other_models_would() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    done(at, "task add zoo colours");
+    done(at, "ingest zoo small:cnn-w18@32 --name other");
+    let before = predicted(at, "base");
+    done(at, "record zoo base colours 0.99");
+    assert_eq!(predicted(at, "base"), before);
+    let hits = objects(&done(at, "query zoo colours --json").out);
+    assert_eq!(hits[0]["model"], "base", "its own result counts");
+    done(at, "measure zoo base colours");
+    assert_ne!(predicted(at, "base"), before);
+}
