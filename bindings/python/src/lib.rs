@@ -3,6 +3,7 @@
 
 mod convert;
 mod errors;
+mod warnings;
 mod weight;
 
 use convert::{Exported, dataset, datasets, to_python};
@@ -21,6 +22,9 @@ use tans::{
 };
 
 /// A zoo, open in this process; any number of threads may use it.
+///
+/// What an operation left out although it succeeded (images that cannot be read, networks that cannot be probed or
+/// measured) is a `UserWarning` that counts them and gives the first reason.
 #[pyclass(frozen)]
 struct Zoo {
     database: Database,
@@ -66,6 +70,8 @@ impl Zoo {
         let options = QueryOptions { k, filter, rerank, budget, ..QueryOptions::default() };
         let report =
             interruptible(py, |observer| self.database.query(&source, &options, observer))?;
+        warnings::skipped(py, &report.skipped)?;
+        warnings::unprobed(py, &report.unprobed)?;
         to_python(py, &report.hits)
     }
 
@@ -83,6 +89,7 @@ impl Zoo {
         let report = interruptible(py, |observer| {
             self.database.explain(&source, model, &options, observer)
         })?;
+        warnings::skipped(py, &report.skipped)?;
         to_python(py, &report)
     }
 
@@ -158,6 +165,7 @@ impl Zoo {
         let report = interruptible(py, |observer| {
             self.database.finetune(model, &source, &options, observer)
         })?;
+        warnings::skipped(py, &report.skipped)?;
         to_python(py, &report)
     }
 
@@ -199,6 +207,7 @@ impl Zoo {
         };
         let report =
             interruptible(py, |observer| self.database.cut(model, &choice, &options, observer))?;
+        warnings::skipped(py, &report.skipped)?;
         to_python(py, &report)
     }
 
@@ -228,6 +237,7 @@ impl Zoo {
         let options = GrowOptions { space, budget, random, tuning, ..GrowOptions::default() };
         let report =
             interruptible(py, |observer| self.database.grow(&sources, &options, observer))?;
+        warnings::skipped(py, &report.skipped)?;
         to_python(py, &report)
     }
 
@@ -246,6 +256,8 @@ impl Zoo {
         let report = interruptible(py, |observer| {
             self.database.measure(&models, &source, &options, observer)
         })?;
+        warnings::skipped(py, &report.skipped)?;
+        warnings::unmeasured(py, &report.unmeasured)?;
         to_python(py, &report.measurements)
     }
 
@@ -305,6 +317,7 @@ impl Zoo {
         let report = interruptible(py, |observer| {
             self.database.encode(&source, &output, &options, observer)
         })?;
+        warnings::skipped(py, &report.skipped)?;
         to_python(py, &report)
     }
 
@@ -323,6 +336,7 @@ impl Zoo {
         let report = interruptible(py, |observer| {
             self.database.add_task(name, &source, &options, observer)
         })?;
+        warnings::skipped(py, &report.skipped)?;
         to_python(py, &report)
     }
 

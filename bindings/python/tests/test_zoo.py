@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import threading
 
 import numpy as np
@@ -35,6 +36,15 @@ def dataset():
 
 def models(hits):
     return [hit["model"] for hit in hits]
+
+
+def few_signs(folder):
+    """An image folder of two classes."""
+    for name in ["clocks", "flags"]:
+        (folder / name).mkdir(parents=True)
+        for image in sorted((ROOT / "assets" / "queries" / "clipart_signs" / name).iterdir())[:6]:
+            shutil.copy(image, folder / name)
+    return folder
 
 
 def test_a_hit_has_the_fields_of_the_command_line(zoo, dataset):
@@ -89,6 +99,30 @@ def test_a_filter_keeps_only_what_matches(zoo, dataset):
     limit = 60_000
     hits = zoo.query(*dataset, k=5, max_params=limit)
     assert hits and all(hit["params"] <= limit for hit in hits)
+
+
+def test_what_is_left_out_is_a_warning(zoo, tmp_path):
+    signs = few_signs(tmp_path / "signs")
+    for folder in signs.iterdir():
+        (folder / "broken.png").write_text("no image")
+    expected = "unreadable images skipped in all: 2; the first, .*broken.png: "
+    with pytest.warns(UserWarning, match=expected):
+        hits = zoo.query(signs, k=1)
+    with pytest.warns(UserWarning, match=expected):
+        assert zoo.measure(hits[0]["model"], signs)
+    with pytest.warns(UserWarning, match=expected):
+        assert len(zoo.explain(hits[0]["model"], signs)["skipped"]) == 2
+
+
+def test_a_network_that_cannot_be_measured_is_a_warning(dataset, folder, tmp_path):
+    small = tans.init(tmp_path / "zoo", cache_dir=folder / "cache")
+    small.ingest("small:cnn-w16@32", name="plain")
+    odd = tmp_path / "odd.onnx"
+    small.export("plain", odd)
+    odd.write_bytes(odd.read_bytes().replace(b"Relu", b"Rely"))
+    small.ingest(odd)
+    with pytest.warns(UserWarning, match="could not be measured: 1; the first, odd: .*Rely"):
+        assert models(small.measure(None, *dataset)) == ["plain"]
 
 
 def test_arrays_and_stored_task_rank_alike(zoo, dataset):
