@@ -3,17 +3,18 @@
 
 mod convert;
 mod errors;
+mod options;
 mod warnings;
 mod weight;
 
 use convert::{Exported, dataset, datasets, to_python};
 use errors::{CancelledError, DamagedError, InputError, LockedError};
 use errors::{RefusedError, TansError, ZooError, interruptible, raise};
+use options::{seconds, shape, whole, whole_if};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 use tans::{
     CheckOptions, Choice, CutOptions, Database, Device, EditOptions, EvaluateOptions,
     ExplainOptions, Filter, FinetuneOptions, FitOptions, GraphError, GrowBudget, GrowOptions,
@@ -44,30 +45,34 @@ impl Zoo {
         py: Python<'py>,
         dataset: &Bound<'py, PyAny>,
         labels: Option<&Bound<'py, PyAny>>,
-        k: i64,
-        max_params: Option<u64>,
-        max_macs: Option<u64>,
+        k: i128,
+        max_params: Option<i128>,
+        max_macs: Option<i128>,
         max_latency_ms: Option<f32>,
         licenses: Option<Vec<String>>,
         tags: Option<BTreeMap<String, String>>,
         runnable: bool,
-        rerank: usize,
+        rerank: i128,
         budget: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let source = self::dataset(dataset, labels)?;
-        let k = usize::try_from(k)
-            .map_err(|_| InputError::new_err(format!("k: expected at least 1, found {k}")))?;
         let tags = tags.unwrap_or_default();
         let filter = Filter {
-            params_max: max_params,
-            macs_max: max_macs,
+            params_max: whole_if("max_params", max_params)?,
+            macs_max: whole_if("max_macs", max_macs)?,
             latency_ms_max: max_latency_ms,
             licenses: licenses.unwrap_or_default(),
             tags: tags.iter().map(|(key, value)| format!("{key}={value}")).collect(),
             runnable,
         };
         let budget = budget.map(|budget| seconds("budget", budget)).transpose()?;
-        let options = QueryOptions { k, filter, rerank, budget, ..QueryOptions::default() };
+        let options = QueryOptions {
+            k: whole("k", k)?,
+            filter,
+            rerank: whole("rerank", rerank)?,
+            budget,
+            ..QueryOptions::default()
+        };
         let report =
             interruptible(py, |observer| self.database.query(&source, &options, observer))?;
         warnings::skipped(py, &report.skipped)?;
@@ -113,12 +118,13 @@ impl Zoo {
         license: Option<String>,
         tags: Option<BTreeMap<String, String>>,
         space: Option<String>,
-        input: Option<(usize, usize, usize)>,
+        input: Option<(i128, i128, i128)>,
         mean: Option<Vec<f32>>,
         std: Option<Vec<f32>>,
-        jobs: usize,
+        jobs: i128,
     ) -> PyResult<Bound<'py, PyAny>> {
         let tags = tags.unwrap_or_default();
+        let input = input.map(shape).transpose()?;
         let exported = Exported::of(source, input)?;
         let input = InputHints { shape: input, mean, std, ..InputHints::default() };
         let options = IngestOptions {
@@ -129,7 +135,7 @@ impl Zoo {
             tags,
             space,
             input,
-            jobs,
+            jobs: whole("jobs", jobs)?,
             ..IngestOptions::default()
         };
         let report = interruptible(py, |observer| {
@@ -149,17 +155,21 @@ impl Zoo {
         model: &str,
         dataset: &Bound<'py, PyAny>,
         labels: Option<&Bound<'py, PyAny>>,
-        epochs: Option<usize>,
-        elastic: Option<usize>,
-        seed: u64,
+        epochs: Option<i128>,
+        elastic: Option<i128>,
+        seed: i128,
         name: Option<String>,
         license: Option<String>,
         output: Option<PathBuf>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let source = self::dataset(dataset, labels)?;
         let tuning = TuningOptions::default();
-        let epochs = epochs.unwrap_or(tuning.epochs);
-        let tuning = TuningOptions { epochs, elastic, seed, ..tuning };
+        let tuning = TuningOptions {
+            epochs: whole_if("epochs", epochs)?.unwrap_or(tuning.epochs),
+            elastic: whole_if("elastic", elastic)?,
+            seed: whole("seed", seed)?,
+            ..tuning
+        };
         let options =
             FinetuneOptions { tuning, name, license, output, ..FinetuneOptions::default() };
         let report = interruptible(py, |observer| {
@@ -171,7 +181,7 @@ impl Zoo {
 
     /// Cuts a smaller network out of a stored supernet and stores it as a new model.
     ///
-    /// Either `subnet` (such as "d2-k3-e4") or a bound: the best of `candidates` subnets within `max_params` and `max_macs`.
+    /// Either `subnet` (such as "d2-k3-e4") or a bound, not both: the best of `candidates` subnets within `max_params` and `max_macs`.
     /// With a dataset, its batch-norm statistics are estimated on at most `images` of its images, and it is measured there.
     #[pyo3(signature = (model, dataset=None, labels=None, *, subnet=None, max_params=None, max_macs=None, candidates=16, images=256, sort=false, seed=0, name=None, license=None, output=None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
@@ -182,24 +192,35 @@ impl Zoo {
         dataset: Option<&Bound<'py, PyAny>>,
         labels: Option<&Bound<'py, PyAny>>,
         subnet: Option<String>,
-        max_params: Option<u64>,
-        max_macs: Option<u64>,
-        candidates: usize,
-        images: usize,
+        max_params: Option<i128>,
+        max_macs: Option<i128>,
+        candidates: i128,
+        images: i128,
         sort: bool,
-        seed: u64,
+        seed: i128,
         name: Option<String>,
         license: Option<String>,
         output: Option<PathBuf>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let within = SubnetChoice::Within { params: max_params, macs: max_macs, candidates };
-        let choice = subnet.map_or(within, SubnetChoice::Code);
+        let choice = match (subnet, max_params, max_macs) {
+            (Some(code), None, None) => SubnetChoice::Code(code),
+            (Some(code), ..) => {
+                return Err(InputError::new_err(format!(
+                    "subnet: expected it without max_params and max_macs, which choose one, found {code:?} beside them"
+                )));
+            }
+            (None, ..) => SubnetChoice::Within {
+                params: whole_if("max_params", max_params)?,
+                macs: whole_if("max_macs", max_macs)?,
+                candidates: whole("candidates", candidates)?,
+            },
+        };
         let calibrate = dataset.map(|dataset| self::dataset(dataset, labels)).transpose()?;
         let options = CutOptions {
             calibrate,
-            images,
+            images: whole("images", images)?,
             sort,
-            seed,
+            seed: whole("seed", seed)?,
             name,
             license,
             output,
@@ -222,17 +243,22 @@ impl Zoo {
         py: Python<'py>,
         datasets: &Bound<'py, PyAny>,
         space: &str,
-        budget: usize,
+        budget: i128,
         time: Option<f64>,
-        epochs: Option<usize>,
-        seed: u64,
+        epochs: Option<i128>,
+        seed: i128,
         random: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let sources = self::datasets(datasets)?;
         let time = time.map(|time| seconds("time", time)).transpose()?;
-        let budget = time.map_or(GrowBudget::Trainings(budget), GrowBudget::Time);
+        let trainings = GrowBudget::Trainings(whole("budget", budget)?);
+        let budget = time.map_or(trainings, GrowBudget::Time);
         let tuning = TuningOptions::default();
-        let tuning = TuningOptions { epochs: epochs.unwrap_or(tuning.epochs), seed, ..tuning };
+        let tuning = TuningOptions {
+            epochs: whole_if("epochs", epochs)?.unwrap_or(tuning.epochs),
+            seed: whole("seed", seed)?,
+            ..tuning
+        };
         let space = space.to_owned();
         let options = GrowOptions { space, budget, random, tuning, ..GrowOptions::default() };
         let report =
@@ -269,14 +295,14 @@ impl Zoo {
         &self,
         py: Python<'py>,
         recipe: Option<&str>,
-        epochs: Option<usize>,
-        seed: u64,
+        epochs: Option<i128>,
+        seed: i128,
         force: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (recipe, choice) = Choice::parse(recipe).map_err(raise)?;
         let default = FitOptions::default();
-        let epochs = epochs.unwrap_or(default.epochs);
-        let fit = FitOptions { recipe, epochs, seed, ..default };
+        let epochs = whole_if("epochs", epochs)?.unwrap_or(default.epochs);
+        let fit = FitOptions { recipe, epochs, seed: whole("seed", seed)?, ..default };
         let options = TrainOptions { fit, choice, force };
         let report = interruptible(py, |observer| self.database.train(&options, observer))?;
         to_python(py, &report)
@@ -288,10 +314,11 @@ impl Zoo {
     fn evaluate<'py>(
         &self,
         py: Python<'py>,
-        folds: Option<usize>,
+        folds: Option<i128>,
         closed_form_only: bool,
         listwise: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let folds = whole_if("folds", folds)?;
         let options =
             EvaluateOptions { folds, closed_form_only, listwise, ..EvaluateOptions::default() };
         let evaluation = interruptible(py, |observer| self.database.evaluate(&options, observer))?;
@@ -437,11 +464,6 @@ impl Zoo {
     }
 }
 
-fn seconds(name: &str, seconds: f64) -> PyResult<Duration> {
-    Duration::try_from_secs_f64(seconds)
-        .map_err(|error| InputError::new_err(format!("{name}: {error}, found {seconds}")))
-}
-
 /// Options of a zoo; rows of images are cached where the command line caches them unless `cache_dir` says otherwise.
 fn options(
     read_only: bool,
@@ -469,7 +491,7 @@ fn open(
     cache_dir: Option<PathBuf>,
     device: &str,
     wait: f64,
-    retrain_after: Option<usize>,
+    retrain_after: Option<i128>,
 ) -> PyResult<Zoo> {
     let read_only = match mode {
         "r" => true,
@@ -479,6 +501,7 @@ fn open(
             return Err(InputError::new_err(message));
         }
     };
+    let retrain_after = whole_if("retrain_after", retrain_after)?;
     let options = OpenOptions { retrain_after, ..options(read_only, cache_dir, device, wait)? };
     let database = py.detach(|| Database::open(&path, options)).map_err(raise)?;
     Ok(Zoo { database })

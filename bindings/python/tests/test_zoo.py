@@ -276,8 +276,18 @@ def test_bad_input_is_named_with_both_sides(zoo, dataset, tmp_path):
     images, labels = dataset
     with pytest.raises(tans.InputError, match="k: expected at least 1, found 0"):
         zoo.query(images, labels, k=0)
-    with pytest.raises(tans.InputError, match="k: expected at least 1, found -1"):
-        zoo.query(images, labels, k=-1)
+    for call, name in [
+        (lambda: zoo.query(images, labels, k=-1), "k"),
+        (lambda: zoo.query(images, labels, max_params=-1), "max_params"),
+        (lambda: zoo.ingest("small:cnn-w16@32", jobs=-1), "jobs"),
+        (lambda: zoo.finetune("nobody", images, labels, seed=-1), "seed"),
+        (lambda: zoo.train(epochs=-1), "epochs"),
+    ]:
+        with pytest.raises(tans.InputError, match=f"^{name}: expected a whole number from 0 .*, found -1"):
+            call()
+    assert zoo.query(images, labels, k=np.int64(1), max_params=np.uint64(2**63))
+    with pytest.raises(tans.InputError, match="subnet: expected it without max_params"):
+        zoo.cut("nobody", subnet="d2-k3-e4", max_params=2_000_000)
     for wrong, message in [
         (np.full(len(labels), -1), "labels: expected integers from 0 .*found -1"),
         (labels.astype("float32"), r"labels: expected integers \[n\], found float32"),
