@@ -224,6 +224,63 @@ def test_weights_are_views_of_the_zoo(zoo, folder):
         zoo.weights("nobody")
 
 
+def test_the_input_is_stated_as_on_the_command_line(zoo, folder):
+    file = folder / "stated.onnx"
+    zoo.ingest("small:cnn-w18@32", name="source")
+    zoo.export("source", file)
+    contract = {"scale": 1.0, "mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0]}
+    zoo.ingest(file, channel_order="bgr", benchmark="none", **contract)
+    shown = zoo.show("stated")
+    assert shown["input"]["order"] == "Bgr"
+    assert {key: shown["input"][key] for key in contract} == contract
+    assert not any(it["kind"] == "probe" for it in shown["results"])
+    with pytest.raises(tans.InputError, match='channel_order: expected rgb or bgr or grey, found "cmyk"'):
+        zoo.ingest(file, channel_order="cmyk")
+    with pytest.raises(tans.InputError, match="more than the limit of 100"):
+        zoo.ingest(file, max_weight_bytes=100)
+    zoo.remove(["source", "stated"])
+
+
+def test_networks_are_tuned_with_the_options_of_the_command_line(zoo, dataset):
+    before = set(models(zoo.list()))
+    report = zoo.finetune(None, *dataset, top=2, max_params=60_000, epochs=2, batch_size=8, name="winner", tags={"for": "test"})
+    assert report["model"] == "winner" and len(report["candidates"]) == 2
+    assert zoo.show("winner")["params"] <= 60_000 and zoo.show("winner")["tags"] == {"for": "test"}
+    zoo.remove(["winner"])
+    model = min(before)
+    measured = zoo.measure(model, *dataset, by="finetune", epochs=1, head_only=True)
+    assert [it["kind"] for it in measured] == ["finetune"] and set(models(zoo.list())) == before
+    for call, message in [
+        (lambda: zoo.finetune(model, *dataset, top=2), "found both"),
+        (lambda: zoo.finetune(None, *dataset), "found neither"),
+        (lambda: zoo.finetune(model, *dataset, max_params=9), "expected top=N with them"),
+        (lambda: zoo.finetune(model, *dataset, optimizer="adam"), 'optimizer: expected adamw or sgd, found "adam"'),
+        (lambda: zoo.measure(model, *dataset, epochs=1), "by: expected \"finetune\""),
+    ]:
+        with pytest.raises(tans.InputError, match=message):
+            call()
+    with pytest.raises(TypeError, match="epoch_count"):
+        zoo.finetune(model, *dataset, epoch_count=1)
+
+
+def test_samples_are_drawn_as_asked(zoo, dataset):
+    few = zoo.add_task("few", *dataset, per_class=4, train_share=0.5, split_seed=3)
+    assert few["rows"] == 2 * few["classes"]
+    zoo.remove_task("few")
+    with pytest.raises(tans.InputError, match="samples per class: expected at least 2, found 1"):
+        zoo.query(*dataset, per_class=1)
+
+
+def test_a_list_is_filtered_and_sorted(zoo):
+    params = [it["params"] for it in zoo.list(sort="params")]
+    assert params == sorted(it["params"] for it in zoo.list())
+    limit = params[len(params) // 2]
+    assert {it["params"] for it in zoo.list(max_params=limit)} == {it for it in params if it <= limit}
+    assert zoo.list(tags={"nobody": "has"}) == [] and zoo.list(licenses=["Nobody"]) == []
+    with pytest.raises(tans.InputError, match="sort: expected added"):
+        zoo.list(sort="age")
+
+
 def test_files_of_networks_are_ingested(zoo, folder):
     zoo.ingest("small:cnn-w18@32", name="plain")
     for suffix in ["onnx", "safetensors"]:
