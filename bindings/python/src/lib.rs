@@ -7,7 +7,7 @@ mod options;
 mod warnings;
 mod weight;
 
-use convert::{Exported, dataset, datasets, to_python};
+use convert::{Exported, dataset, datasets, text, to_python};
 use errors::{CancelledError, DamagedError, InputError, LockedError};
 use errors::{RefusedError, TansError, ZooError, interruptible, raise};
 use options::{costs, sampling, seconds, set, shape, tagged, whole, whole_if, word};
@@ -195,7 +195,7 @@ impl Zoo {
             license,
             tags: tags.unwrap_or_default(),
             benchmark: options::benchmark(benchmark)?,
-            output,
+            output: output.map(|path| text("output", path)).transpose()?.map(PathBuf::from),
             sample: sampling(per_class, train_share, split_seed)?,
         };
         let filter = costs(max_params, max_macs, max_latency_ms)?;
@@ -273,7 +273,7 @@ impl Zoo {
             license,
             tags: tags.unwrap_or_default(),
             benchmark: options::benchmark(benchmark)?,
-            output,
+            output: output.map(|path| text("output", path)).transpose()?.map(PathBuf::from),
             sample: sampling(per_class, train_share, split_seed)?,
         };
         let report =
@@ -429,6 +429,7 @@ impl Zoo {
     ) -> PyResult<Bound<'py, PyAny>> {
         let source = self::dataset(dataset, labels)?;
         let options = sampling(per_class, train_share, split_seed)?;
+        let output = PathBuf::from(text("output", output)?);
         let report = interruptible(py, |observer| {
             self.database.encode(&source, &output, &options, observer)
         })?;
@@ -504,6 +505,7 @@ impl Zoo {
 
     /// Copies the zoo into a folder of backups, while others read and write.
     fn backup<'py>(&self, py: Python<'py>, folder: PathBuf) -> PyResult<Bound<'py, PyAny>> {
+        let folder = PathBuf::from(text("folder", folder)?);
         to_python(py, &interruptible(py, |observer| self.database.backup(&folder, observer))?)
     }
 
@@ -559,6 +561,7 @@ impl Zoo {
         model: &str,
         output: PathBuf,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let output = PathBuf::from(text("output", output)?);
         to_python(py, &py.detach(|| self.database.export(model, &output)).map_err(raise)?)
     }
 
@@ -630,6 +633,7 @@ fn init(
 /// Makes a zoo at `path` (new or empty) out of a backup, or of the newest one in a folder of them.
 #[pyfunction]
 fn restore(py: Python<'_>, backup: PathBuf, path: PathBuf) -> PyResult<Bound<'_, PyAny>> {
+    let backup = PathBuf::from(text("backup", backup)?);
     let report = interruptible(py, |observer| Database::restore(&backup, &path, observer))?;
     to_python(py, &report)
 }

@@ -1,6 +1,7 @@
 """The binding end to end: the starter zoo, queries from arrays, ingest, fine-tuning, errors as exceptions."""
 
 import json
+import os
 import pathlib
 import shutil
 import threading
@@ -372,6 +373,23 @@ def test_bad_input_is_named_with_both_sides(zoo, dataset, tmp_path):
     text.write_text("this is no network")
     with pytest.raises(tans.InputError, match="not.onnx"):
         zoo.ingest(str(text))
+
+
+def test_paths_need_not_be_text_unless_results_name_them(zoo, dataset, tmp_path):
+    odd = pathlib.Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    few_signs(odd)
+    assert zoo.query(odd, k=1)
+    model = models(zoo.list())[0]
+    for call, name in [
+        (lambda: zoo.ingest(odd / "network.onnx"), "source"),
+        (lambda: zoo.finetune(model, *dataset, epochs=1, output=odd / "tuned.onnx"), "output"),
+        (lambda: zoo.export(model, odd / "same.onnx"), "output"),
+        (lambda: zoo.encode(odd / "rows.npz", *dataset), "output"),
+        (lambda: zoo.backup(odd / "backups"), "folder"),
+        (lambda: tans.restore(odd, tmp_path / "again"), "backup"),
+    ]:
+        with pytest.raises(tans.InputError, match=f"^{name}: expected a path in UTF-8, found .*xFF"):
+            call()
 
 
 def test_every_kind_of_failure_has_its_exception(zoo, folder, tmp_path):
