@@ -81,11 +81,6 @@ impl Segment {
         self.section(Section::Keys)
     }
 
-    /// Bytes of the file.
-    pub fn file_bytes(&self) -> u64 {
-        self.map.bytes().len() as u64
-    }
-
     /// The attributes at a position below `len()`, `None` elsewhere.
     pub fn attributes(&self, position: usize) -> Option<Attributes> {
         (position < self.len()).then(|| self.columns().attributes(position))
