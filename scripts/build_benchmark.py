@@ -4,7 +4,7 @@
   assets/benchmark/NAME.npz     eight tasks of 100 images on which new networks are measured
   assets/probe.npz              128 varied images for the signature of a network
   assets/queries/SET/CLASS/     five sets that neither the tasks nor the starter zoo may contain
-  assets/CREDITS.md             whom to thank, for each set
+  assets/CREDITS.md             whom to thank, for each set and for the sources of assets/starter.tar
 
 Sets, classes and sources are in scripts/starter.json. No image of a query example occurs in a task
 or among the probe images; the script checks it.
@@ -12,11 +12,13 @@ or among the probe images; the script checks it.
 Needs Python 3.9 or newer, pip, npm, and apt-get (Debian or Ubuntu; no root).
 """
 
+import collections
 import io
 import os
 import random
 import shutil
 
+import build_starter_zoo
 import packages
 import starter_data
 
@@ -55,8 +57,10 @@ backbone/ have their own NOTICE.
 
 Licences: Apache-2.0, text in backbone/LICENSE. MIT, ISC and BSD-3-Clause, texts at the end of this
 file. CC-BY-4.0 and CC-BY-3.0, creativecommons.org/licenses/by/4.0 and /3.0. OFL-1.1,
-openfontlicense.org (images drawn with a font are not the font). CC0-1.0 and public domain ask for
-nothing.
+openfontlicense.org (images drawn with a font are not the font). CC0-1.0, the Unlicense and public
+domain ask for nothing. BSD-2-Clause is BSD-3-Clause without its third condition. Bitstream Vera and
+the M+ and Sazanami fonts, texts at the end of this file. Licences of fonts are spelled as in their
+packages: Expat is MIT, SIL and OFL are OFL-1.1 unless a version is named.
 """
     TEXTS = """
 ## Licence texts
@@ -98,17 +102,89 @@ LOSS OF USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND ON A
 LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY, OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE)
 ARISING IN ANY WAY OUT OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF SUCH
 DAMAGE.
+
+Bitstream Vera: Permission is hereby granted, free of charge, to any person obtaining a copy of the
+fonts accompanying this license ("Fonts") and associated documentation files (the "Font Software"),
+to reproduce and distribute the Font Software, including without limitation the rights to use, copy,
+merge, publish, distribute, and/or sell copies of the Font Software, and to permit persons to whom
+the Font Software is furnished to do so, subject to the following conditions: The above copyright
+and trademark notices and this permission notice shall be included in all copies of one or more of
+the Font Software typefaces. The Font Software may be modified, altered, or added to, and in
+particular the designs of glyphs or characters in the Fonts may be modified and additional glyphs or
+characters may be added to the Fonts, only if the fonts are renamed to names not containing either
+the words "Bitstream" or the word "Vera". This License becomes null and void to the extent
+applicable to Fonts or Font Software that has been modified and is distributed under the "Bitstream
+Vera" names. The Font Software may be sold as part of a larger software package but no copy of one
+or more of the Font Software typefaces may be sold by itself. THE FONT SOFTWARE IS PROVIDED "AS IS",
+WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO ANY WARRANTIES OF
+MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT OF COPYRIGHT, PATENT,
+TRADEMARK, OR OTHER RIGHT. IN NO EVENT SHALL BITSTREAM OR THE GNOME FOUNDATION BE LIABLE FOR ANY
+CLAIM, DAMAGES OR OTHER LIABILITY, INCLUDING ANY GENERAL, SPECIAL, INDIRECT, INCIDENTAL, OR
+CONSEQUENTIAL DAMAGES, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF THE
+USE OR INABILITY TO USE THE FONT SOFTWARE OR FROM OTHER DEALINGS IN THE FONT SOFTWARE. Except as
+contained in this notice, the names of Gnome, the Gnome Foundation, and Bitstream Inc., shall not be
+used in advertising or otherwise to promote the sale, use or other dealings in this Font Software
+without prior written authorization from the Gnome Foundation or Bitstream Inc., respectively.
+
+M+ fonts: These fonts are free software. Unlimited permission is granted to use, copy, and
+distribute it, with or without modification, either commercially and noncommercially. THESE FONTS
+ARE PROVIDED "AS IS" WITHOUT WARRANTY.
+
+Sazanami fonts: Binary data is handled equivalent to source code license. However, there is no
+limitation and the below description is not applied as for in order not to reuse as font (ex: font
+is embedded to documents).
+"""
+    STARTER = """
+## starter.tar
+
+It holds no image. It holds the weights of networks that were trained from random weights on the
+sets below, and of each set and benchmark task at most 64 feature rows, the means of its classes and
+hashes of its images. The networks are licensed as the project is, MIT OR Apache-2.0.
+
+| package | licence | sets |
+|---|---|---|
 """
 
     def __init__(self):
-        self.text = self.HEAD
+        self.text, self.named = self.HEAD, set()
 
     def section(self, title, spec, shelf, groups):
         self.text += f"\n## {title}\n\nPackage: {spec['packages']}. Licence: {spec['licence']}.\n"
         self.text += spec.get("credit", "")
-        for c in shelf.credits(spec, groups):
+        self.designs(shelf.credits(spec, groups))
+
+    def designs(self, credited):
+        for c in credited:
             link = f", {c.url}" if c.url else ""
             self.text += f"- {c.title}: {c.author}; {c.licence}{link}\n"
+            self.named.add(c.group)
+
+    def starter(self, specs, shelf):
+        """What the starter zoo was learned from: the designs that its sets may draw from, once each."""
+        sets = collections.defaultdict(list)
+        for name, spec in specs.items():
+            sets[spec["packages"], spec["licence"]].append(name)
+        self.text += self.STARTER
+        for (package, licence), names in sets.items():
+            self.text += f"| {package} | {licence} | {', '.join(names)} |\n"
+        known = {**shelf.fonts().credits, **shelf.icons().credits}
+        groups = set(shelf.fonts().credits) | icon_sets(specs.values(), shelf.icons())
+        self.text += "\nFonts and icon sets of these that no section above names:\n"
+        self.designs([known[group] for group in sorted(groups - self.named)])
+
+
+def icon_sets(specs, icons):
+    """The icon sets that these sets of images may draw from."""
+    found = set()
+    for spec in specs:
+        if spec["kind"] in ("icons", "icons_colour"):
+            shown = icons.shown[spec["kind"] == "icons_colour"]
+            found |= {group for name in starter_data.classes(spec) for group, _ in shown[name]}
+        elif spec["kind"] == "icon_sets":
+            found |= set(starter_data.classes(spec))
+        elif spec["kind"] == "icon_hues":
+            found |= set(spec["sets"].split())
+    return found
 
 
 def collect(shelf, spec, cap, seed, forbidden):
@@ -228,6 +304,8 @@ def main():
     forbidden = build_queries(wanted, shelf, credits)
     build_benchmark(wanted, shelf, credits, forbidden)
     build_probe(wanted, shelf, credits, forbidden)
+    starter = build_starter_zoo.STARTER_SETS
+    credits.starter({n: spec for n, spec in wanted["sets"].items() if n in starter}, shelf)
     path = os.path.join(packages.root(), "assets", "CREDITS.md")
     packages.install(path, (credits.text + credits.TEXTS).encode())
 

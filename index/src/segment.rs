@@ -82,11 +82,6 @@ impl Segment {
         self.section(Section::Keys)
     }
 
-    /// Bytes of the file.
-    pub fn file_bytes(&self) -> u64 {
-        self.map.bytes().len() as u64
-    }
-
     /// The vectors of those of these keys that it holds, in one pass over all keys.
     ///
     /// # Errors

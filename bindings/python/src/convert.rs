@@ -17,6 +17,13 @@ pub fn to_python<'py>(
     py.import("json")?.call_method1("loads", (json,))
 }
 
+/// A path that has to be text, as results are that name it.
+pub fn text(name: &str, path: PathBuf) -> PyResult<String> {
+    path.into_os_string().into_string().map_err(|found| {
+        InputError::new_err(format!("{name}: expected a path in UTF-8, found {found:?}: rename it"))
+    })
+}
+
 /// Where a network lies: a path of the caller's, or the folder of an export, which goes with it.
 pub struct Exported {
     path: String,
@@ -27,7 +34,7 @@ impl Exported {
     /// A path as it is; a `torch.nn.Module` as an ONNX file for images of `input`.
     pub fn of(source: &Bound<'_, PyAny>, input: Option<(usize, usize, usize)>) -> PyResult<Self> {
         if let Ok(path) = source.extract::<PathBuf>() {
-            return Ok(Self { path: path.to_string_lossy().into_owned(), _folder: None });
+            return Ok(Self { path: text("source", path)?, _folder: None });
         }
         let py = source.py();
         let wrong = |expected: &str| {
@@ -79,7 +86,10 @@ pub fn dataset(
                 let message = "dataset: expected a path, task:NAME, or images with labels";
                 InputError::new_err(message)
             })?;
-            Ok(DatasetSource::parse(&path.to_string_lossy()))
+            Ok(match path.to_str() {
+                Some(text) => DatasetSource::parse(text),
+                None => DatasetSource::Path(path),
+            })
         }
     }
 }

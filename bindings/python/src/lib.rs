@@ -3,24 +3,33 @@
 
 mod convert;
 mod errors;
+mod options;
+mod warnings;
 mod weight;
 
-use convert::{Exported, dataset, datasets, to_python};
+use convert::{Exported, dataset, datasets, text, to_python};
 use errors::{CancelledError, DamagedError, InputError, LockedError};
 use errors::{RefusedError, TansError, ZooError, interruptible, raise};
+use options::{costs, sampling, seconds, set, shape, tagged, whole, whole_if, word};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 use tans::{
     CheckOptions, Choice, CutOptions, Database, Device, EditOptions, EvaluateOptions,
     ExplainOptions, Filter, FinetuneOptions, FitOptions, GraphError, GrowBudget, GrowOptions,
-    IngestOptions, InitOptions, InputHints, ListOptions, MeasureOptions, OpenOptions, QueryOptions,
-    SampleOptions, SubnetChoice, TaskOptions, TrainOptions, TuningOptions,
+    IngestOptions, InitOptions, InputHints, Limits, ListOptions, MeasureBy, MeasureOptions,
+    OpenOptions, QueryOptions, SubnetChoice, TaskOptions, TopOptions, TrainOptions, TuningOptions,
 };
 
 /// A zoo, open in this process; any number of threads may use it.
+///
+/// A dataset is images [n, height, width] or [n, height, width, 1, 3 or 4], uint8 or numbers in 0..1 or 0..255, with n
+/// integer `labels`, or a path, or `task:NAME`. Methods that take one use at most `per_class` images of each class (100)
+/// and split them by `train_share` (0.6), both drawn with `split_seed`.
+///
+/// What an operation left out although it succeeded (images that cannot be read, networks that cannot be probed or
+/// measured) is a `UserWarning` that counts them and gives the first reason.
 #[pyclass(frozen)]
 struct Zoo {
     database: Database,
@@ -30,59 +39,69 @@ struct Zoo {
 impl Zoo {
     /// Which stored networks should be fine-tuned on this dataset?
     ///
-    /// `dataset`: images [n, height, width] or [n, height, width, 1, 3 or 4], uint8 or numbers in 0..1 or 0..255, with n
-    /// integer `labels`, or a path, or `task:NAME`. `runnable` leaves out references and networks that cannot be run here. Up to
-    /// `rerank` networks are probed on it, for about `budget` seconds. Returns a list of dictionaries, best first.
-    #[pyo3(signature = (dataset, labels=None, k=5, *, max_params=None, max_macs=None, max_latency_ms=None, licenses=None, tags=None, runnable=false, rerank=0, budget=None))]
+    /// `runnable` leaves out references and networks that cannot be run here. Up to `rerank` networks are probed on the
+    /// dataset, for about `budget` seconds. Returns a list of dictionaries, best first.
+    #[pyo3(signature = (dataset, labels=None, k=5, *, max_params=None, max_macs=None, max_latency_ms=None, licenses=None, tags=None, runnable=false, rerank=0, budget=None, per_class=None, train_share=None, split_seed=0))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn query<'py>(
         &self,
         py: Python<'py>,
         dataset: &Bound<'py, PyAny>,
         labels: Option<&Bound<'py, PyAny>>,
-        k: i64,
-        max_params: Option<u64>,
-        max_macs: Option<u64>,
+        k: i128,
+        max_params: Option<i128>,
+        max_macs: Option<i128>,
         max_latency_ms: Option<f32>,
         licenses: Option<Vec<String>>,
         tags: Option<BTreeMap<String, String>>,
         runnable: bool,
-        rerank: usize,
+        rerank: i128,
         budget: Option<f64>,
+        per_class: Option<i128>,
+        train_share: Option<f32>,
+        split_seed: i128,
     ) -> PyResult<Bound<'py, PyAny>> {
         let source = self::dataset(dataset, labels)?;
-        let k = usize::try_from(k)
-            .map_err(|_| InputError::new_err(format!("k: expected at least 1, found {k}")))?;
-        let tags = tags.unwrap_or_default();
         let filter = Filter {
-            params_max: max_params,
-            macs_max: max_macs,
-            latency_ms_max: max_latency_ms,
             licenses: licenses.unwrap_or_default(),
-            tags: tags.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+            tags: tagged(tags),
             runnable,
+            ..costs(max_params, max_macs, max_latency_ms)?
         };
         let budget = budget.map(|budget| seconds("budget", budget)).transpose()?;
-        let options = QueryOptions { k, filter, rerank, budget, ..QueryOptions::default() };
+        let options = QueryOptions {
+            k: whole("k", k)?,
+            filter,
+            rerank: whole("rerank", rerank)?,
+            budget,
+            sample: sampling(per_class, train_share, split_seed)?,
+        };
         let report =
             interruptible(py, |observer| self.database.query(&source, &options, observer))?;
+        warnings::skipped(py, &report.skipped)?;
+        warnings::unprobed(py, &report.unprobed)?;
         to_python(py, &report.hits)
     }
 
     /// Why a model stands where it does in the answer for this dataset.
-    #[pyo3(signature = (model, dataset, labels=None))]
+    #[pyo3(signature = (model, dataset, labels=None, *, per_class=None, train_share=None, split_seed=0))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn explain<'py>(
         &self,
         py: Python<'py>,
         model: &str,
         dataset: &Bound<'py, PyAny>,
         labels: Option<&Bound<'py, PyAny>>,
+        per_class: Option<i128>,
+        train_share: Option<f32>,
+        split_seed: i128,
     ) -> PyResult<Bound<'py, PyAny>> {
         let source = self::dataset(dataset, labels)?;
-        let options = ExplainOptions::default();
+        let options = ExplainOptions { sample: sampling(per_class, train_share, split_seed)? };
         let report = interruptible(py, |observer| {
             self.database.explain(&source, model, &options, observer)
         })?;
+        warnings::skipped(py, &report.skipped)?;
         to_python(py, &report)
     }
 
@@ -92,9 +111,11 @@ impl Zoo {
     /// `task` and `accuracy`: what it was trained on, and how well; an unknown name becomes a reference. `jobs`: how many
     /// networks of a folder or manifest are taken in side by side.
     /// `space` names the architecture of files that hold weights alone, such as "resnet:18". `input` is (channels, height,
-    /// width) of the images, `mean` and `std` are what they are normalised with, by channel. A module is exported to ONNX
-    /// by its own `torch.onnx.export`, which wants the package onnx, and needs `input`.
-    #[pyo3(signature = (source, *, name=None, task=None, accuracy=None, license=None, tags=None, space=None, input=None, mean=None, std=None, jobs=1))]
+    /// width) of the images; pixels of 0..255 are multiplied by `scale` (1/255), then `mean` is subtracted and `std`
+    /// divided by, by channel in `channel_order` (rgb, bgr or grey). A module is exported to ONNX by its own
+    /// `torch.onnx.export`, which wants the package onnx, and needs `input`. `benchmark`: quick, or none to measure it on
+    /// no benchmark task. `max_weight_bytes` and `max_constant_bytes` limit what a file may expand to.
+    #[pyo3(signature = (source, *, name=None, task=None, accuracy=None, license=None, tags=None, space=None, input=None, mean=None, std=None, scale=None, channel_order=None, jobs=1, benchmark="quick", max_weight_bytes=None, max_constant_bytes=None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn ingest<'py>(
         &self,
@@ -106,24 +127,33 @@ impl Zoo {
         license: Option<String>,
         tags: Option<BTreeMap<String, String>>,
         space: Option<String>,
-        input: Option<(usize, usize, usize)>,
+        input: Option<(i128, i128, i128)>,
         mean: Option<Vec<f32>>,
         std: Option<Vec<f32>>,
-        jobs: usize,
+        scale: Option<f32>,
+        channel_order: Option<&str>,
+        jobs: i128,
+        benchmark: &str,
+        max_weight_bytes: Option<i128>,
+        max_constant_bytes: Option<i128>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let tags = tags.unwrap_or_default();
+        let input = input.map(shape).transpose()?;
         let exported = Exported::of(source, input)?;
-        let input = InputHints { shape: input, mean, std, ..InputHints::default() };
+        let order = channel_order.map(options::channel_order).transpose()?;
+        let mut limits = Limits::default();
+        set(&mut limits.weight_bytes_max, whole_if("max_weight_bytes", max_weight_bytes)?);
+        set(&mut limits.constant_bytes_max, whole_if("max_constant_bytes", max_constant_bytes)?);
         let options = IngestOptions {
             name,
             task,
             accuracy,
             license,
-            tags,
+            tags: tags.unwrap_or_default(),
             space,
-            input,
-            jobs,
-            ..IngestOptions::default()
+            input: InputHints { shape: input, mean, std, scale, order },
+            benchmark: options::benchmark(benchmark)?,
+            limits,
+            jobs: whole("jobs", jobs)?,
         };
         let report = interruptible(py, |observer| {
             self.database.ingest(exported.path(), &options, observer)
@@ -133,39 +163,70 @@ impl Zoo {
 
     /// Fine-tunes a model on a dataset and stores the result as a new model.
     ///
-    /// `elastic`: trains the subnets of a supernet along with it, so many random ones a step.
-    #[pyo3(signature = (model, dataset, labels=None, *, epochs=None, elastic=None, seed=0, name=None, license=None, output=None))]
+    /// With `top=N` and `None` for the model, the query's first N answers within `max_params`, `max_macs` and
+    /// `max_latency_ms` race for it, and the winner is kept. `tuning`: epochs, batch_size, learning_rate, optimizer (adamw
+    /// or sgd), patience, seed, from_scratch, head_only, budget (seconds), and elastic=N, which trains the subnets of a
+    /// supernet along with it, N random ones a step.
+    #[pyo3(signature = (model, dataset, labels=None, *, top=None, max_params=None, max_macs=None, max_latency_ms=None, name=None, license=None, tags=None, benchmark="quick", output=None, per_class=None, train_share=None, split_seed=0, **tuning))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn finetune<'py>(
         &self,
         py: Python<'py>,
-        model: &str,
+        model: Option<&str>,
         dataset: &Bound<'py, PyAny>,
         labels: Option<&Bound<'py, PyAny>>,
-        epochs: Option<usize>,
-        elastic: Option<usize>,
-        seed: u64,
+        top: Option<i128>,
+        max_params: Option<i128>,
+        max_macs: Option<i128>,
+        max_latency_ms: Option<f32>,
         name: Option<String>,
         license: Option<String>,
+        tags: Option<BTreeMap<String, String>>,
+        benchmark: &str,
         output: Option<PathBuf>,
+        per_class: Option<i128>,
+        train_share: Option<f32>,
+        split_seed: i128,
+        tuning: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let options = FinetuneOptions {
+            tuning: options::tuning(tuning)?,
+            name,
+            license,
+            tags: tags.unwrap_or_default(),
+            benchmark: options::benchmark(benchmark)?,
+            output: output.map(|path| text("output", path)).transpose()?.map(PathBuf::from),
+            sample: sampling(per_class, train_share, split_seed)?,
+        };
+        let filter = costs(max_params, max_macs, max_latency_ms)?;
+        if top.is_none() && filter != Filter::default() {
+            return Err(InputError::new_err(
+                "max_params, max_macs and max_latency_ms choose among answers: expected top=N with them, found none",
+            ));
+        }
+        let count = whole_if("top", top)?;
         let source = self::dataset(dataset, labels)?;
-        let tuning = TuningOptions::default();
-        let epochs = epochs.unwrap_or(tuning.epochs);
-        let tuning = TuningOptions { epochs, elastic, seed, ..tuning };
-        let options =
-            FinetuneOptions { tuning, name, license, output, ..FinetuneOptions::default() };
-        let report = interruptible(py, |observer| {
-            self.database.finetune(model, &source, &options, observer)
+        let report = interruptible(py, |observer| match (model, count) {
+            (Some(model), None) => self.database.finetune(model, &source, &options, observer),
+            (None, Some(count)) => {
+                let top = TopOptions { count, filter };
+                self.database.finetune_top(&source, &top, &options, observer)
+            }
+            (model, _) => {
+                let found = if model.is_some() { "both" } else { "neither" };
+                let message = format!("expected a model, or None and top=N, found {found}");
+                Err(tans::Error::Input(message))
+            }
         })?;
+        warnings::skipped(py, &report.skipped)?;
         to_python(py, &report)
     }
 
     /// Cuts a smaller network out of a stored supernet and stores it as a new model.
     ///
-    /// Either `subnet` (such as "d2-k3-e4") or a bound: the best of `candidates` subnets within `max_params` and `max_macs`.
+    /// Either `subnet` (such as "d2-k3-e4") or a bound, not both: the best of `candidates` subnets within `max_params` and `max_macs`.
     /// With a dataset, its batch-norm statistics are estimated on at most `images` of its images, and it is measured there.
-    #[pyo3(signature = (model, dataset=None, labels=None, *, subnet=None, max_params=None, max_macs=None, candidates=16, images=256, sort=false, seed=0, name=None, license=None, output=None))]
+    #[pyo3(signature = (model, dataset=None, labels=None, *, subnet=None, max_params=None, max_macs=None, candidates=16, images=256, sort=false, seed=0, name=None, license=None, tags=None, benchmark="quick", output=None, per_class=None, train_share=None, split_seed=0))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn cut<'py>(
         &self,
@@ -174,31 +235,50 @@ impl Zoo {
         dataset: Option<&Bound<'py, PyAny>>,
         labels: Option<&Bound<'py, PyAny>>,
         subnet: Option<String>,
-        max_params: Option<u64>,
-        max_macs: Option<u64>,
-        candidates: usize,
-        images: usize,
+        max_params: Option<i128>,
+        max_macs: Option<i128>,
+        candidates: i128,
+        images: i128,
         sort: bool,
-        seed: u64,
+        seed: i128,
         name: Option<String>,
         license: Option<String>,
+        tags: Option<BTreeMap<String, String>>,
+        benchmark: &str,
         output: Option<PathBuf>,
+        per_class: Option<i128>,
+        train_share: Option<f32>,
+        split_seed: i128,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let within = SubnetChoice::Within { params: max_params, macs: max_macs, candidates };
-        let choice = subnet.map_or(within, SubnetChoice::Code);
+        let choice = match (subnet, max_params, max_macs) {
+            (Some(code), None, None) => SubnetChoice::Code(code),
+            (Some(code), ..) => {
+                return Err(InputError::new_err(format!(
+                    "subnet: expected it without max_params and max_macs, which choose one, found {code:?} beside them"
+                )));
+            }
+            (None, ..) => SubnetChoice::Within {
+                params: whole_if("max_params", max_params)?,
+                macs: whole_if("max_macs", max_macs)?,
+                candidates: whole("candidates", candidates)?,
+            },
+        };
         let calibrate = dataset.map(|dataset| self::dataset(dataset, labels)).transpose()?;
         let options = CutOptions {
             calibrate,
-            images,
+            images: whole("images", images)?,
             sort,
-            seed,
+            seed: whole("seed", seed)?,
             name,
             license,
-            output,
-            ..CutOptions::default()
+            tags: tags.unwrap_or_default(),
+            benchmark: options::benchmark(benchmark)?,
+            output: output.map(|path| text("output", path)).transpose()?.map(PathBuf::from),
+            sample: sampling(per_class, train_share, split_seed)?,
         };
         let report =
             interruptible(py, |observer| self.database.cut(model, &choice, &options, observer))?;
+        warnings::skipped(py, &report.skipped)?;
         to_python(py, &report)
     }
 
@@ -206,46 +286,88 @@ impl Zoo {
     ///
     /// `datasets`: a list of paths or (images, labels). It ends after `budget` trainings, or begins none after `time`
     /// seconds where they are given. What the zoo holds already is not trained again.
-    #[pyo3(signature = (datasets, *, space="small", budget=20, time=None, epochs=None, seed=0, random=false))]
+    #[pyo3(signature = (datasets, *, space="small", budget=20, time=None, epochs=None, seed=0, random=false, license=None, tags=None, benchmark="quick", per_class=None, train_share=None, split_seed=0))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn grow<'py>(
         &self,
         py: Python<'py>,
         datasets: &Bound<'py, PyAny>,
         space: &str,
-        budget: usize,
+        budget: i128,
         time: Option<f64>,
-        epochs: Option<usize>,
-        seed: u64,
+        epochs: Option<i128>,
+        seed: i128,
         random: bool,
+        license: Option<String>,
+        tags: Option<BTreeMap<String, String>>,
+        benchmark: &str,
+        per_class: Option<i128>,
+        train_share: Option<f32>,
+        split_seed: i128,
     ) -> PyResult<Bound<'py, PyAny>> {
         let sources = self::datasets(datasets)?;
         let time = time.map(|time| seconds("time", time)).transpose()?;
-        let budget = time.map_or(GrowBudget::Trainings(budget), GrowBudget::Time);
+        let trainings = GrowBudget::Trainings(whole("budget", budget)?);
+        let budget = time.map_or(trainings, GrowBudget::Time);
         let tuning = TuningOptions::default();
-        let tuning = TuningOptions { epochs: epochs.unwrap_or(tuning.epochs), seed, ..tuning };
-        let space = space.to_owned();
-        let options = GrowOptions { space, budget, random, tuning, ..GrowOptions::default() };
+        let tuning = TuningOptions {
+            epochs: whole_if("epochs", epochs)?.unwrap_or(tuning.epochs),
+            seed: whole("seed", seed)?,
+            ..tuning
+        };
+        let options = GrowOptions {
+            space: space.to_owned(),
+            budget,
+            random,
+            tuning,
+            license,
+            tags: tags.unwrap_or_default(),
+            benchmark: options::benchmark(benchmark)?,
+            sample: sampling(per_class, train_share, split_seed)?,
+        };
         let report =
             interruptible(py, |observer| self.database.grow(&sources, &options, observer))?;
+        warnings::skipped(py, &report.skipped)?;
         to_python(py, &report)
     }
 
-    /// Measures a model (`None`: every stored one) on a dataset by a ridge probe and records the results.
-    #[pyo3(signature = (model, dataset, labels=None))]
+    /// Measures a model (`None`: every stored one) on a dataset and records the results.
+    ///
+    /// `by`: "probe", a ridge probe, or "finetune", with the `tuning` that `finetune` takes. `missing`: of every stored
+    /// model only those without such a result on this dataset.
+    #[pyo3(signature = (model, dataset, labels=None, *, by="probe", missing=false, per_class=None, train_share=None, split_seed=0, **tuning))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn measure<'py>(
         &self,
         py: Python<'py>,
         model: Option<String>,
         dataset: &Bound<'py, PyAny>,
         labels: Option<&Bound<'py, PyAny>>,
+        by: &str,
+        missing: bool,
+        per_class: Option<i128>,
+        train_share: Option<f32>,
+        split_seed: i128,
+        tuning: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let by = match word("by", by, &[("probe", false), ("finetune", true)])? {
+            true => MeasureBy::Finetune(options::tuning(tuning)?),
+            false if tuning.is_none() => MeasureBy::Probe,
+            false => {
+                let message =
+                    "by: expected \"finetune\" with options of a fine-tuning, found \"probe\"";
+                return Err(InputError::new_err(message));
+            }
+        };
+        let sample = sampling(per_class, train_share, split_seed)?;
+        let options = MeasureOptions { by, sample, missing };
         let source = self::dataset(dataset, labels)?;
         let models: Vec<String> = model.into_iter().collect();
-        let options = MeasureOptions::default();
         let report = interruptible(py, |observer| {
             self.database.measure(&models, &source, &options, observer)
         })?;
+        warnings::skipped(py, &report.skipped)?;
+        warnings::unmeasured(py, &report.unmeasured)?;
         to_python(py, &report.measurements)
     }
 
@@ -257,14 +379,14 @@ impl Zoo {
         &self,
         py: Python<'py>,
         recipe: Option<&str>,
-        epochs: Option<usize>,
-        seed: u64,
+        epochs: Option<i128>,
+        seed: i128,
         force: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (recipe, choice) = Choice::parse(recipe).map_err(raise)?;
         let default = FitOptions::default();
-        let epochs = epochs.unwrap_or(default.epochs);
-        let fit = FitOptions { recipe, epochs, seed, ..default };
+        let epochs = whole_if("epochs", epochs)?.unwrap_or(default.epochs);
+        let fit = FitOptions { recipe, epochs, seed: whole("seed", seed)?, ..default };
         let options = TrainOptions { fit, choice, force };
         let report = interruptible(py, |observer| self.database.train(&options, observer))?;
         to_python(py, &report)
@@ -276,10 +398,11 @@ impl Zoo {
     fn evaluate<'py>(
         &self,
         py: Python<'py>,
-        folds: Option<usize>,
+        folds: Option<i128>,
         closed_form_only: bool,
         listwise: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let folds = whole_if("folds", folds)?;
         let options =
             EvaluateOptions { folds, closed_form_only, listwise, ..EvaluateOptions::default() };
         let evaluation = interruptible(py, |observer| self.database.evaluate(&options, observer))?;
@@ -292,24 +415,31 @@ impl Zoo {
     }
 
     /// Writes a dataset's feature rows into a file (.npz) that `query` takes instead of images.
-    #[pyo3(signature = (output, dataset, labels=None))]
+    #[pyo3(signature = (output, dataset, labels=None, *, per_class=None, train_share=None, split_seed=0))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn encode<'py>(
         &self,
         py: Python<'py>,
         output: PathBuf,
         dataset: &Bound<'py, PyAny>,
         labels: Option<&Bound<'py, PyAny>>,
+        per_class: Option<i128>,
+        train_share: Option<f32>,
+        split_seed: i128,
     ) -> PyResult<Bound<'py, PyAny>> {
         let source = self::dataset(dataset, labels)?;
-        let options = SampleOptions::default();
+        let options = sampling(per_class, train_share, split_seed)?;
+        let output = PathBuf::from(text("output", output)?);
         let report = interruptible(py, |observer| {
             self.database.encode(&source, &output, &options, observer)
         })?;
+        warnings::skipped(py, &report.skipped)?;
         to_python(py, &report)
     }
 
     /// Remembers a dataset as a task: feature rows, never images. Tasks of one `family` share images or sources.
-    #[pyo3(signature = (name, dataset, labels=None, *, family=None))]
+    #[pyo3(signature = (name, dataset, labels=None, *, family=None, per_class=None, train_share=None, split_seed=0))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn add_task<'py>(
         &self,
         py: Python<'py>,
@@ -317,12 +447,17 @@ impl Zoo {
         dataset: &Bound<'py, PyAny>,
         labels: Option<&Bound<'py, PyAny>>,
         family: Option<String>,
+        per_class: Option<i128>,
+        train_share: Option<f32>,
+        split_seed: i128,
     ) -> PyResult<Bound<'py, PyAny>> {
         let source = self::dataset(dataset, labels)?;
-        let options = TaskOptions { family, ..TaskOptions::default() };
+        let sample = sampling(per_class, train_share, split_seed)?;
+        let options = TaskOptions { family, sample, ..TaskOptions::default() };
         let report = interruptible(py, |observer| {
             self.database.add_task(name, &source, &options, observer)
         })?;
+        warnings::skipped(py, &report.skipped)?;
         to_python(py, &report)
     }
 
@@ -370,12 +505,31 @@ impl Zoo {
 
     /// Copies the zoo into a folder of backups, while others read and write.
     fn backup<'py>(&self, py: Python<'py>, folder: PathBuf) -> PyResult<Bound<'py, PyAny>> {
+        let folder = PathBuf::from(text("folder", folder)?);
         to_python(py, &interruptible(py, |observer| self.database.backup(&folder, observer))?)
     }
 
-    /// The models, one dictionary each.
-    fn list<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let options = ListOptions::default();
+    /// The models that meet the conditions of `query`, one dictionary each. `sort`: added, name, params or macs.
+    #[pyo3(signature = (*, max_params=None, max_macs=None, max_latency_ms=None, licenses=None, tags=None, runnable=false, sort="added"))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
+    fn list<'py>(
+        &self,
+        py: Python<'py>,
+        max_params: Option<i128>,
+        max_macs: Option<i128>,
+        max_latency_ms: Option<f32>,
+        licenses: Option<Vec<String>>,
+        tags: Option<BTreeMap<String, String>>,
+        runnable: bool,
+        sort: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let filter = Filter {
+            licenses: licenses.unwrap_or_default(),
+            tags: tagged(tags),
+            runnable,
+            ..costs(max_params, max_macs, max_latency_ms)?
+        };
+        let options = ListOptions { filter, sort: sort.parse().map_err(raise)? };
         to_python(py, &py.detach(|| self.database.list(&options)).map_err(raise)?)
     }
 
@@ -407,6 +561,7 @@ impl Zoo {
         model: &str,
         output: PathBuf,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let output = PathBuf::from(text("output", output)?);
         to_python(py, &py.detach(|| self.database.export(model, &output)).map_err(raise)?)
     }
 
@@ -421,11 +576,6 @@ impl Zoo {
         let options = CheckOptions { fast };
         to_python(py, &py.detach(|| self.database.check(options)).map_err(raise)?)
     }
-}
-
-fn seconds(name: &str, seconds: f64) -> PyResult<Duration> {
-    Duration::try_from_secs_f64(seconds)
-        .map_err(|error| InputError::new_err(format!("{name}: {error}, found {seconds}")))
 }
 
 /// Options of a zoo; rows of images are cached where the command line caches them unless `cache_dir` says otherwise.
@@ -455,16 +605,10 @@ fn open(
     cache_dir: Option<PathBuf>,
     device: &str,
     wait: f64,
-    retrain_after: Option<usize>,
+    retrain_after: Option<i128>,
 ) -> PyResult<Zoo> {
-    let read_only = match mode {
-        "r" => true,
-        "w" => false,
-        _ => {
-            let message = format!("mode: expected \"r\" or \"w\", found {mode:?}");
-            return Err(InputError::new_err(message));
-        }
-    };
+    let read_only = word("mode", mode, &[("r", true), ("w", false)])?;
+    let retrain_after = whole_if("retrain_after", retrain_after)?;
     let options = OpenOptions { retrain_after, ..options(read_only, cache_dir, device, wait)? };
     let database = py.detach(|| Database::open(&path, options)).map_err(raise)?;
     Ok(Zoo { database })
@@ -489,6 +633,7 @@ fn init(
 /// Makes a zoo at `path` (new or empty) out of a backup, or of the newest one in a folder of them.
 #[pyfunction]
 fn restore(py: Python<'_>, backup: PathBuf, path: PathBuf) -> PyResult<Bound<'_, PyAny>> {
+    let backup = PathBuf::from(text("backup", backup)?);
     let report = interruptible(py, |observer| Database::restore(&backup, &path, observer))?;
     to_python(py, &report)
 }

@@ -1,7 +1,9 @@
 """The binding end to end: the starter zoo, queries from arrays, ingest, fine-tuning, errors as exceptions."""
 
 import json
+import os
 import pathlib
+import shutil
 import threading
 
 import numpy as np
@@ -35,6 +37,15 @@ def dataset():
 
 def models(hits):
     return [hit["model"] for hit in hits]
+
+
+def few_signs(folder):
+    """An image folder of two classes."""
+    for name in ["clocks", "flags"]:
+        (folder / name).mkdir(parents=True)
+        for image in sorted((ROOT / "assets" / "queries" / "clipart_signs" / name).iterdir())[:6]:
+            shutil.copy(image, folder / name)
+    return folder
 
 
 def test_a_hit_has_the_fields_of_the_command_line(zoo, dataset):
@@ -89,6 +100,30 @@ def test_a_filter_keeps_only_what_matches(zoo, dataset):
     limit = 60_000
     hits = zoo.query(*dataset, k=5, max_params=limit)
     assert hits and all(hit["params"] <= limit for hit in hits)
+
+
+def test_what_is_left_out_is_a_warning(zoo, tmp_path):
+    signs = few_signs(tmp_path / "signs")
+    for folder in signs.iterdir():
+        (folder / "broken.png").write_text("no image")
+    expected = "unreadable images skipped in all: 2; the first, .*broken.png: "
+    with pytest.warns(UserWarning, match=expected):
+        hits = zoo.query(signs, k=1)
+    with pytest.warns(UserWarning, match=expected):
+        assert zoo.measure(hits[0]["model"], signs)
+    with pytest.warns(UserWarning, match=expected):
+        assert len(zoo.explain(hits[0]["model"], signs)["skipped"]) == 2
+
+
+def test_a_network_that_cannot_be_measured_is_a_warning(dataset, folder, tmp_path):
+    small = tans.init(tmp_path / "zoo", cache_dir=folder / "cache")
+    small.ingest("small:cnn-w16@32", name="plain")
+    odd = tmp_path / "odd.onnx"
+    small.export("plain", odd)
+    odd.write_bytes(odd.read_bytes().replace(b"Relu", b"Rely"))
+    small.ingest(odd)
+    with pytest.warns(UserWarning, match="could not be measured: 1; the first, odd: .*Rely"):
+        assert models(small.measure(None, *dataset)) == ["plain"]
 
 
 def test_arrays_and_stored_task_rank_alike(zoo, dataset):
@@ -190,6 +225,63 @@ def test_weights_are_views_of_the_zoo(zoo, folder):
         zoo.weights("nobody")
 
 
+def test_the_input_is_stated_as_on_the_command_line(zoo, folder):
+    file = folder / "stated.onnx"
+    zoo.ingest("small:cnn-w18@32", name="source")
+    zoo.export("source", file)
+    contract = {"scale": 1.0, "mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0]}
+    zoo.ingest(file, channel_order="bgr", benchmark="none", **contract)
+    shown = zoo.show("stated")
+    assert shown["input"]["order"] == "Bgr"
+    assert {key: shown["input"][key] for key in contract} == contract
+    assert not any(it["kind"] == "probe" for it in shown["results"])
+    with pytest.raises(tans.InputError, match='channel_order: expected rgb or bgr or grey, found "cmyk"'):
+        zoo.ingest(file, channel_order="cmyk")
+    with pytest.raises(tans.InputError, match="more than the limit of 100"):
+        zoo.ingest(file, max_weight_bytes=100)
+    zoo.remove(["source", "stated"])
+
+
+def test_networks_are_tuned_with_the_options_of_the_command_line(zoo, dataset):
+    before = set(models(zoo.list()))
+    report = zoo.finetune(None, *dataset, top=2, max_params=60_000, epochs=2, batch_size=8, name="winner", tags={"for": "test"})
+    assert report["model"] == "winner" and len(report["candidates"]) == 2
+    assert zoo.show("winner")["params"] <= 60_000 and zoo.show("winner")["tags"] == {"for": "test"}
+    zoo.remove(["winner"])
+    model = min(before)
+    measured = zoo.measure(model, *dataset, by="finetune", epochs=1, head_only=True)
+    assert [it["kind"] for it in measured] == ["finetune"] and set(models(zoo.list())) == before
+    for call, message in [
+        (lambda: zoo.finetune(model, *dataset, top=2), "found both"),
+        (lambda: zoo.finetune(None, *dataset), "found neither"),
+        (lambda: zoo.finetune(model, *dataset, max_params=9), "expected top=N with them"),
+        (lambda: zoo.finetune(model, *dataset, optimizer="adam"), 'optimizer: expected adamw or sgd, found "adam"'),
+        (lambda: zoo.measure(model, *dataset, epochs=1), "by: expected \"finetune\""),
+    ]:
+        with pytest.raises(tans.InputError, match=message):
+            call()
+    with pytest.raises(TypeError, match="epoch_count"):
+        zoo.finetune(model, *dataset, epoch_count=1)
+
+
+def test_samples_are_drawn_as_asked(zoo, dataset):
+    few = zoo.add_task("few", *dataset, per_class=4, train_share=0.5, split_seed=3)
+    assert few["rows"] == 2 * few["classes"]
+    zoo.remove_task("few")
+    with pytest.raises(tans.InputError, match="samples per class: expected at least 2, found 1"):
+        zoo.query(*dataset, per_class=1)
+
+
+def test_a_list_is_filtered_and_sorted(zoo):
+    params = [it["params"] for it in zoo.list(sort="params")]
+    assert params == sorted(it["params"] for it in zoo.list())
+    limit = params[len(params) // 2]
+    assert {it["params"] for it in zoo.list(max_params=limit)} == {it for it in params if it <= limit}
+    assert zoo.list(tags={"nobody": "has"}) == [] and zoo.list(licenses=["Nobody"]) == []
+    with pytest.raises(tans.InputError, match="sort: expected added"):
+        zoo.list(sort="age")
+
+
 def test_files_of_networks_are_ingested(zoo, folder):
     zoo.ingest("small:cnn-w18@32", name="plain")
     for suffix in ["onnx", "safetensors"]:
@@ -242,8 +334,18 @@ def test_bad_input_is_named_with_both_sides(zoo, dataset, tmp_path):
     images, labels = dataset
     with pytest.raises(tans.InputError, match="k: expected at least 1, found 0"):
         zoo.query(images, labels, k=0)
-    with pytest.raises(tans.InputError, match="k: expected at least 1, found -1"):
-        zoo.query(images, labels, k=-1)
+    for call, name in [
+        (lambda: zoo.query(images, labels, k=-1), "k"),
+        (lambda: zoo.query(images, labels, max_params=-1), "max_params"),
+        (lambda: zoo.ingest("small:cnn-w16@32", jobs=-1), "jobs"),
+        (lambda: zoo.finetune("nobody", images, labels, seed=-1), "seed"),
+        (lambda: zoo.train(epochs=-1), "epochs"),
+    ]:
+        with pytest.raises(tans.InputError, match=f"^{name}: expected a whole number from 0 .*, found -1"):
+            call()
+    assert zoo.query(images, labels, k=np.int64(1), max_params=np.uint64(2**63))
+    with pytest.raises(tans.InputError, match="subnet: expected it without max_params"):
+        zoo.cut("nobody", subnet="d2-k3-e4", max_params=2_000_000)
     for wrong, message in [
         (np.full(len(labels), -1), "labels: expected integers from 0 .*found -1"),
         (labels.astype("float32"), r"labels: expected integers \[n\], found float32"),
@@ -271,6 +373,23 @@ def test_bad_input_is_named_with_both_sides(zoo, dataset, tmp_path):
     text.write_text("this is no network")
     with pytest.raises(tans.InputError, match="not.onnx"):
         zoo.ingest(str(text))
+
+
+def test_paths_need_not_be_text_unless_results_name_them(zoo, dataset, tmp_path):
+    odd = pathlib.Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    few_signs(odd)
+    assert zoo.query(odd, k=1)
+    model = models(zoo.list())[0]
+    for call, name in [
+        (lambda: zoo.ingest(odd / "network.onnx"), "source"),
+        (lambda: zoo.finetune(model, *dataset, epochs=1, output=odd / "tuned.onnx"), "output"),
+        (lambda: zoo.export(model, odd / "same.onnx"), "output"),
+        (lambda: zoo.encode(odd / "rows.npz", *dataset), "output"),
+        (lambda: zoo.backup(odd / "backups"), "folder"),
+        (lambda: tans.restore(odd, tmp_path / "again"), "backup"),
+    ]:
+        with pytest.raises(tans.InputError, match=f"^{name}: expected a path in UTF-8, found .*xFF"):
+            call()
 
 
 def test_every_kind_of_failure_has_its_exception(zoo, folder, tmp_path):

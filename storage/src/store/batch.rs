@@ -23,7 +23,6 @@ pub(super) enum Change {
     RemoveEncoder(u32),
     InstallGeneration(GenerationRecord),
     PutJob(String, JobRecord),
-    RemoveJob(String),
 }
 
 impl Batch {
@@ -93,10 +92,5 @@ impl Batch {
     /// Stores a job's resumable state.
     pub fn put_job(&mut self, key: &str, job: &JobRecord) {
         self.changes.push(Change::PutJob(key.to_owned(), job.clone()));
-    }
-
-    /// Forgets a job.
-    pub fn remove_job(&mut self, key: &str) {
-        self.changes.push(Change::RemoveJob(key.to_owned()));
     }
 }

@@ -91,10 +91,6 @@ impl Planner<'_> {
             Change::RemoveEncoder(number) => self.remove_encoder(number),
             Change::InstallGeneration(generation) => self.install_generation(&generation),
             Change::PutJob(key, job) => self.put(Family::Job, key.into_bytes(), &job),
-            Change::RemoveJob(key) => {
-                self.delete(Family::Job, key.into_bytes());
-                Ok(())
-            }
         }
     }
 
