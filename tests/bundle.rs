@@ -50,10 +50,10 @@ fn write(path: &Path, members: &Members) {
 }
 
 /// What `init` says of a bundle that must be refused.
-fn refusal(at: &Path, members: &Members) -> String {
+fn refusal(at: &Path, members: &Members, lie: &str) -> String {
     write(&at.join("lie.tar"), members);
     let answer = tans(at, "init fresh --starter lie.tar");
-    assert_eq!(answer.code, Some(2), "{}", answer.err);
+    assert_eq!(answer.code, Some(2), "{lie}: {}", answer.err);
     assert!(!at.join("fresh").exists(), "{}", answer.err);
     answer.err
 }
@@ -103,7 +103,7 @@ fn what_a_manifest_says_is_proven() {
         let mut said: Value = serde_json::from_slice(manifest).expect("JSON");
         lie(&mut said);
         *manifest = serde_json::to_vec(&said).expect("JSON");
-        let told = refusal(folder.path(), &members);
+        let told = refusal(folder.path(), &members, name);
         assert!(told.contains(expected) && told.contains("lie.tar"), "{name}: {told}");
     }
     write(&folder.path().join("whole.tar"), &whole);
@@ -125,10 +125,12 @@ fn numbers_that_are_not_finite_are_refused() {
             let [from, to] = [ends[0].as_u64()? as usize, ends[1].as_u64()? as usize];
             (tensor["dtype"] == "F16" && to - from > 2).then_some(from)
         };
-        let place = tensors.as_object().expect("tensors").values().find_map(place);
-        let infinity = [0x00, 0x7c];
-        bytes[8 + header + place.expect("f16 numbers")..][..2].copy_from_slice(&infinity);
-        let told = refusal(folder.path(), &members);
+        // All of them, because the tasks that every zoo has are not read.
+        for place in tensors.as_object().expect("tensors").values().filter_map(place) {
+            let infinity = [0x00, 0x7c];
+            bytes[8 + header + place..][..2].copy_from_slice(&infinity);
+        }
+        let told = refusal(folder.path(), &members, name);
         assert!(told.contains("finite") || told.contains("infinit"), "{name}: {told}");
     }
 }

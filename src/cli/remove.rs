@@ -2,6 +2,7 @@
 
 use super::{Context, units};
 use anyhow::Result;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// Remove models: all of the named ones, or none if one is unknown
@@ -19,7 +20,11 @@ impl Remove {
         let zoo = context.write(&self.zoo)?;
         let children = zoo.children(&self.models)?;
         zoo.remove(&self.models)?;
+        let mut named = BTreeSet::new();
         for (model, children) in self.models.iter().zip(&children) {
+            if !named.insert(model) {
+                continue;
+            }
             context.output.changed("model", model, ("removed", ""))?;
             if !children.is_empty() {
                 context.output.note(&format!(

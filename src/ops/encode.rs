@@ -39,6 +39,15 @@ pub(crate) fn run(
         )));
     }
     steps::refuse_missing_folder(output)?;
+    if let DatasetSource::Path(path) = source
+        && let (Ok(from), Ok(to)) = (path.canonicalize(), output.canonicalize())
+        && from == to
+    {
+        return Err(Error::input(format!(
+            "{}: expected another file than the dataset, found the dataset itself",
+            output.display()
+        )));
+    }
     let samples = dataset::samples(source, options)?;
     let train = &samples.train;
     let (rows, backbone_ms) =

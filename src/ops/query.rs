@@ -253,9 +253,8 @@ fn nearest_tasks(
     let mut nearest = Vec::new();
     for &(index, similarity) in task.nearest.iter().take(3) {
         let Some(id) = basis.get(index) else { continue };
-        for name in summary::task_names(&state.store, &[TaskId(*id)])? {
-            nearest.push((name, similarity));
-        }
+        // One that was removed since the encoders were learned has no name any more.
+        nearest.extend(state.store.task(TaskId(*id))?.map(|task| (task.name, similarity)));
     }
     Ok(nearest)
 }

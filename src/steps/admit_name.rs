@@ -27,8 +27,8 @@ pub fn refuse_taken(store: &Store, name: &str) -> Result<()> {
     check("model", name)?;
     match store.model_by_name(name)? {
         Some(other) => Err(Error::input(format!(
-            "the name {name:?} belongs to another model ({}); choose another with --name, or take several networks in by \
-            a manifest or by the folder above them, which names them by their paths",
+            "the name {name:?} belongs to another model ({}); choose another name, or remove or rename that model \
+            (`tans remove`, `tans edit --name`)",
             other.id
         ))),
         None => Ok(()),

@@ -12,9 +12,10 @@ use errors::{CancelledError, DamagedError, InputError, LockedError};
 use errors::{RefusedError, TansError, ZooError, interruptible, raise};
 use options::{costs, sampling, seconds, set, shape, tagged, whole, whole_if, word};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use tans::{
     CheckOptions, Choice, CutOptions, Database, Device, EditOptions, EvaluateOptions,
     ExplainOptions, Filter, FinetuneOptions, FitOptions, GraphError, GrowBudget, GrowOptions,
@@ -32,11 +33,41 @@ use tans::{
 /// measured) is a `UserWarning` that counts them and gives the first reason.
 #[pyclass(frozen)]
 struct Zoo {
-    database: Database,
+    /// `None` after `close`.
+    open: Mutex<Option<Database>>,
+}
+
+impl Zoo {
+    fn new(database: Database) -> Self {
+        Self { open: Mutex::new(Some(database)) }
+    }
+
+    fn database(&self) -> tans::Result<Database> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let closed =
+            || tans::Error::Input("expected an open zoo, found one that was closed".into());
+        open.clone().ok_or_else(closed)
+    }
 }
 
 #[pymethods]
 impl Zoo {
+    /// Ends the use of the zoo, as the end of a `with` block does: another process may write to it. Operations of other
+    /// threads that are under way finish first.
+    fn close(&self, py: Python<'_>) {
+        let database = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        py.detach(|| drop(database));
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) {
+        self.close(py);
+    }
+
     /// Which stored networks should be fine-tuned on this dataset?
     ///
     /// `runnable` leaves out references and networks that cannot be run here. Up to `rerank` networks are probed on the
@@ -77,7 +108,7 @@ impl Zoo {
             sample: sampling(per_class, train_share, split_seed)?,
         };
         let report =
-            interruptible(py, |observer| self.database.query(&source, &options, observer))?;
+            interruptible(py, |observer| self.database()?.query(&source, &options, observer))?;
         warnings::skipped(py, &report.skipped)?;
         warnings::unprobed(py, &report.unprobed)?;
         to_python(py, &report.hits)
@@ -99,7 +130,7 @@ impl Zoo {
         let source = self::dataset(dataset, labels)?;
         let options = ExplainOptions { sample: sampling(per_class, train_share, split_seed)? };
         let report = interruptible(py, |observer| {
-            self.database.explain(&source, model, &options, observer)
+            self.database()?.explain(&source, model, &options, observer)
         })?;
         warnings::skipped(py, &report.skipped)?;
         to_python(py, &report)
@@ -156,7 +187,7 @@ impl Zoo {
             jobs: whole("jobs", jobs)?,
         };
         let report = interruptible(py, |observer| {
-            self.database.ingest(exported.path(), &options, observer)
+            self.database()?.ingest(exported.path(), &options, observer)
         })?;
         to_python(py, &report)
     }
@@ -207,10 +238,10 @@ impl Zoo {
         let count = whole_if("top", top)?;
         let source = self::dataset(dataset, labels)?;
         let report = interruptible(py, |observer| match (model, count) {
-            (Some(model), None) => self.database.finetune(model, &source, &options, observer),
+            (Some(model), None) => self.database()?.finetune(model, &source, &options, observer),
             (None, Some(count)) => {
                 let top = TopOptions { count, filter };
-                self.database.finetune_top(&source, &top, &options, observer)
+                self.database()?.finetune_top(&source, &top, &options, observer)
             }
             (model, _) => {
                 let found = if model.is_some() { "both" } else { "neither" };
@@ -277,7 +308,7 @@ impl Zoo {
             sample: sampling(per_class, train_share, split_seed)?,
         };
         let report =
-            interruptible(py, |observer| self.database.cut(model, &choice, &options, observer))?;
+            interruptible(py, |observer| self.database()?.cut(model, &choice, &options, observer))?;
         warnings::skipped(py, &report.skipped)?;
         to_python(py, &report)
     }
@@ -326,7 +357,7 @@ impl Zoo {
             sample: sampling(per_class, train_share, split_seed)?,
         };
         let report =
-            interruptible(py, |observer| self.database.grow(&sources, &options, observer))?;
+            interruptible(py, |observer| self.database()?.grow(&sources, &options, observer))?;
         warnings::skipped(py, &report.skipped)?;
         to_python(py, &report)
     }
@@ -364,7 +395,7 @@ impl Zoo {
         let source = self::dataset(dataset, labels)?;
         let models: Vec<String> = model.into_iter().collect();
         let report = interruptible(py, |observer| {
-            self.database.measure(&models, &source, &options, observer)
+            self.database()?.measure(&models, &source, &options, observer)
         })?;
         warnings::skipped(py, &report.skipped)?;
         warnings::unmeasured(py, &report.unmeasured)?;
@@ -388,7 +419,7 @@ impl Zoo {
         let epochs = whole_if("epochs", epochs)?.unwrap_or(default.epochs);
         let fit = FitOptions { recipe, epochs, seed: whole("seed", seed)?, ..default };
         let options = TrainOptions { fit, choice, force };
-        let report = interruptible(py, |observer| self.database.train(&options, observer))?;
+        let report = interruptible(py, |observer| self.database()?.train(&options, observer))?;
         to_python(py, &report)
     }
 
@@ -405,13 +436,14 @@ impl Zoo {
         let folds = whole_if("folds", folds)?;
         let options =
             EvaluateOptions { folds, closed_form_only, listwise, ..EvaluateOptions::default() };
-        let evaluation = interruptible(py, |observer| self.database.evaluate(&options, observer))?;
+        let evaluation =
+            interruptible(py, |observer| self.database()?.evaluate(&options, observer))?;
         to_python(py, &evaluation.rows)
     }
 
     /// Measures what is missing, embeds every model again and builds the index anew.
     fn reindex<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        to_python(py, &interruptible(py, |observer| self.database.reindex(observer))?)
+        to_python(py, &interruptible(py, |observer| self.database()?.reindex(observer))?)
     }
 
     /// Writes a dataset's feature rows into a file (.npz) that `query` takes instead of images.
@@ -431,7 +463,7 @@ impl Zoo {
         let options = sampling(per_class, train_share, split_seed)?;
         let output = PathBuf::from(text("output", output)?);
         let report = interruptible(py, |observer| {
-            self.database.encode(&source, &output, &options, observer)
+            self.database()?.encode(&source, &output, &options, observer)
         })?;
         warnings::skipped(py, &report.skipped)?;
         to_python(py, &report)
@@ -455,7 +487,7 @@ impl Zoo {
         let sample = sampling(per_class, train_share, split_seed)?;
         let options = TaskOptions { family, sample, ..TaskOptions::default() };
         let report = interruptible(py, |observer| {
-            self.database.add_task(name, &source, &options, observer)
+            self.database()?.add_task(name, &source, &options, observer)
         })?;
         warnings::skipped(py, &report.skipped)?;
         to_python(py, &report)
@@ -463,7 +495,7 @@ impl Zoo {
 
     /// Forgets a task and the results on it.
     fn remove_task(&self, py: Python<'_>, name: &str) -> PyResult<()> {
-        py.detach(|| self.database.remove_task(name)).map_err(raise)
+        py.detach(|| self.database()?.remove_task(name)).map_err(raise)
     }
 
     /// Records a result that was made elsewhere; unknown names become references.
@@ -474,13 +506,13 @@ impl Zoo {
         task: &str,
         accuracy: f32,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let recorded = py.detach(|| self.database.record(model, task, accuracy));
+        let recorded = py.detach(|| self.database()?.record(model, task, accuracy));
         to_python(py, &recorded.map_err(raise)?)
     }
 
     /// Records a CSV file with the columns model, dataset, accuracy and perhaps params.
     fn record_file<'py>(&self, py: Python<'py>, path: PathBuf) -> PyResult<Bound<'py, PyAny>> {
-        to_python(py, &interruptible(py, |observer| self.database.record_file(&path, observer))?)
+        to_python(py, &interruptible(py, |observer| self.database()?.record_file(&path, observer))?)
     }
 
     /// Changes a model's name, license or tags; an empty license or value removes it.
@@ -495,18 +527,18 @@ impl Zoo {
     ) -> PyResult<()> {
         let tags = tags.unwrap_or_default().into_iter().collect();
         let options = EditOptions { name, license, tags };
-        py.detach(|| self.database.edit(model, &options)).map_err(raise)
+        py.detach(|| self.database()?.edit(model, &options)).map_err(raise)
     }
 
     /// Gives the disk back what no record names.
     fn gc<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        to_python(py, &interruptible(py, |observer| self.database.gc(observer))?)
+        to_python(py, &interruptible(py, |observer| self.database()?.gc(observer))?)
     }
 
     /// Copies the zoo into a folder of backups, while others read and write.
     fn backup<'py>(&self, py: Python<'py>, folder: PathBuf) -> PyResult<Bound<'py, PyAny>> {
         let folder = PathBuf::from(text("folder", folder)?);
-        to_python(py, &interruptible(py, |observer| self.database.backup(&folder, observer))?)
+        to_python(py, &interruptible(py, |observer| self.database()?.backup(&folder, observer))?)
     }
 
     /// The models that meet the conditions of `query`, one dictionary each. `sort`: added, name, params or macs.
@@ -530,28 +562,28 @@ impl Zoo {
             ..costs(max_params, max_macs, max_latency_ms)?
         };
         let options = ListOptions { filter, sort: sort.parse().map_err(raise)? };
-        to_python(py, &py.detach(|| self.database.list(&options)).map_err(raise)?)
+        to_python(py, &py.detach(|| self.database()?.list(&options)).map_err(raise)?)
     }
 
     /// Everything that is known of one model.
     fn show<'py>(&self, py: Python<'py>, model: &str) -> PyResult<Bound<'py, PyAny>> {
-        to_python(py, &py.detach(|| self.database.show(model)).map_err(raise)?)
+        to_python(py, &py.detach(|| self.database()?.show(model)).map_err(raise)?)
     }
 
     /// A model's weights by name: read-only numpy arrays over the zoo's mapped files, nothing is copied. bfloat16, which
     /// numpy lacks, comes as its bits (uint16).
     fn weights<'py>(&self, py: Python<'py>, model: &str) -> PyResult<Bound<'py, PyDict>> {
-        weight::arrays(py, py.detach(|| self.database.weights(model)).map_err(raise)?)
+        weight::arrays(py, py.detach(|| self.database()?.weights(model)).map_err(raise)?)
     }
 
     /// The tasks, one dictionary each.
     fn tasks<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        to_python(py, &py.detach(|| self.database.tasks()).map_err(raise)?)
+        to_python(py, &py.detach(|| self.database()?.tasks()).map_err(raise)?)
     }
 
     /// Removes models.
     fn remove(&self, py: Python<'_>, models: Vec<String>) -> PyResult<()> {
-        py.detach(|| self.database.remove(&models)).map_err(raise)
+        py.detach(|| self.database()?.remove(&models)).map_err(raise)
     }
 
     /// Writes a model as ONNX or safetensors, by the suffix of `output`.
@@ -562,19 +594,19 @@ impl Zoo {
         output: PathBuf,
     ) -> PyResult<Bound<'py, PyAny>> {
         let output = PathBuf::from(text("output", output)?);
-        to_python(py, &py.detach(|| self.database.export(model, &output)).map_err(raise)?)
+        to_python(py, &py.detach(|| self.database()?.export(model, &output)).map_err(raise)?)
     }
 
     /// Counts and sizes.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        to_python(py, &py.detach(|| self.database.stats()).map_err(raise)?)
+        to_python(py, &py.detach(|| self.database()?.stats()).map_err(raise)?)
     }
 
     /// Proves every checksum, reference and tensor hash; `fast` leaves out what reads whole tensors.
     #[pyo3(signature = (*, fast=false))]
     fn check<'py>(&self, py: Python<'py>, fast: bool) -> PyResult<Bound<'py, PyAny>> {
         let options = CheckOptions { fast };
-        to_python(py, &py.detach(|| self.database.check(options)).map_err(raise)?)
+        to_python(py, &py.detach(|| self.database()?.check(options)).map_err(raise)?)
     }
 }
 
@@ -611,7 +643,7 @@ fn open(
     let retrain_after = whole_if("retrain_after", retrain_after)?;
     let options = OpenOptions { retrain_after, ..options(read_only, cache_dir, device, wait)? };
     let database = py.detach(|| Database::open(&path, options)).map_err(raise)?;
-    Ok(Zoo { database })
+    Ok(Zoo::new(database))
 }
 
 /// Makes a zoo in a new or empty directory, from a starter bundle where one is given, and opens it as its writer.
@@ -627,7 +659,7 @@ fn init(
     let options = options(false, cache_dir, device, 0.0)?;
     let starters = InitOptions { starters: starter.into_iter().collect() };
     let (database, _) = py.detach(|| Database::init(&path, &starters, options)).map_err(raise)?;
-    Ok(Zoo { database })
+    Ok(Zoo::new(database))
 }
 
 /// Makes a zoo at `path` (new or empty) out of a backup, or of the newest one in a folder of them.

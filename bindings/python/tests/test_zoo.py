@@ -413,3 +413,13 @@ def test_every_kind_of_failure_has_its_exception(zoo, folder, tmp_path):
 
 def test_the_zoo_is_sound(zoo):
     assert zoo.check()["sound"]
+
+
+def test_a_closed_zoo_is_free_for_the_next(tmp_path):
+    path = str(tmp_path / "zoo")
+    with tans.init(path) as zoo:
+        with pytest.raises(tans.LockedError):
+            tans.open(path)
+    with pytest.raises(tans.InputError, match="closed"):
+        zoo.list()
+    tans.open(path).close()
