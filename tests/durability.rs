@@ -4,8 +4,8 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use tans::{
-    CheckOptions, Database, DatasetSource, EditOptions, InitOptions, OpenOptions, QueryOptions,
-    unobserved,
+    CheckOptions, Database, DatasetSource, EditOptions, InitOptions, ListOptions, OpenOptions,
+    QueryOptions, unobserved,
 };
 use tempfile::TempDir;
 
@@ -105,6 +105,58 @@ fn damaged_encoders_are_made_again() {
     let found = hits(&zoo, 5);
     drop(zoo);
     assert_eq!(hits(&read(&path), 5), found, "what was made again is stored");
+}
+
+/// Records do not depend on packs: what they say can be read, changed and asked for.
+#[test]
+fn a_zoo_opens_without_its_packs() {
+    let (folder, path, zoo) = new_zoo();
+    record_references(folder.path(), &zoo, 5);
+    let known = names(&zoo);
+    drop(zoo);
+    for pack in fs::read_dir(path.join("packs")).expect("packs are there").flatten() {
+        fs::OpenOptions::new()
+            .write(true)
+            .open(pack.path())
+            .and_then(|pack| pack.set_len(100))
+            .expect("a file can be cut");
+    }
+    let reader = read(&path);
+    let list = |zoo: &Database| -> Vec<String> {
+        let mut models: Vec<String> = zoo
+            .list(&ListOptions::default())
+            .expect("models can be read")
+            .into_iter()
+            .map(|model| model.model)
+            .collect();
+        models.sort();
+        models
+    };
+    assert_eq!(list(&reader), known);
+    drop(reader);
+    let zoo = Database::open(&path, OpenOptions::default()).expect("the zoo opens");
+    zoo.remove(&["reference-0".into()]).expect("a model can be removed");
+    assert_eq!(list(&zoo), known[1..]);
+    assert!(!zoo.check(CheckOptions::default()).expect("the check runs").sound);
+}
+
+/// The encoders stay the same, and so must every answer, whichever generation gives it.
+#[test]
+fn a_query_beside_an_install_keeps_the_vectors_of_its_generation() {
+    let (folder, _path, zoo) = new_zoo();
+    record_references(folder.path(), &zoo, 60);
+    let answer = hits(&zoo, 100);
+    std::thread::scope(|threads| {
+        let installing = threads.spawn(|| {
+            for _ in 0..20 {
+                zoo.reindex(&mut unobserved).expect("new encoders are installed");
+            }
+        });
+        while !installing.is_finished() {
+            assert_eq!(hits(&zoo, 100), answer);
+        }
+        installing.join().expect("no panic");
+    });
 }
 
 #[test]

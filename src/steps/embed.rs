@@ -41,7 +41,7 @@ impl<'a> Context<'a> {
             None => {
                 let sample = match super::task_sample(store, task) {
                     Err(Error::Storage(damage @ tans_storage::Error::Corrupt { .. })) => {
-                        tracing::error!("{damage}; results on task {:?} do not count", task.name);
+                        tracing::warn!("{damage}; results on task {:?} do not count", task.name);
                         None
                     }
                     read => read?,

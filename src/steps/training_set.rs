@@ -19,7 +19,7 @@ pub fn load_readable(store: &Store) -> Result<TrainingSet> {
     let carried = bundle::samples(benchmark::TASKS, Path::new(benchmark::PREFIX))?;
     load_with(store, &|task| match task_sample(store, task) {
         Err(Error::Storage(damage @ tans_storage::Error::Corrupt { .. })) => {
-            tracing::error!("{damage}; nothing is learned from the rows of task {:?}", task.name);
+            tracing::warn!("{damage}; nothing is learned from the rows of task {:?}", task.name);
             Ok(carried.get(&task.id).cloned())
         }
         read => read,
