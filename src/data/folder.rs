@@ -7,6 +7,9 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+/// What folders of splits are called.
+const SPLITS: [&str; 7] = ["train", "training", "val", "valid", "validation", "test", "testing"];
+
 /// Suffixes of files that are taken for images without a look inside; damage shows at `load`.
 const SUFFIXES: [&str; 8] = ["png", "jpg", "jpeg", "jpe", "jfif", "gif", "webp", "bmp"];
 
@@ -23,6 +26,7 @@ pub(super) fn open(root: &Path) -> Result<ImageDataset, Error> {
     if top.folders.is_empty() {
         return Err(without_classes(root, loose_images));
     }
+    refuse_splits(root, &top.folders)?;
     let mut dataset = ImageDataset {
         class_names: Vec::new(),
         labels: Vec::new(),
@@ -56,6 +60,26 @@ fn without_classes(root: &Path, loose_images: usize) -> Error {
         found,
         "move the images of each class to a subfolder with the name of the class",
     )
+}
+
+/// Refuses a folder whose subfolders are splits, each with the classes in it: they would be taken for classes.
+fn refuse_splits(root: &Path, folders: &[PathBuf]) -> Result<(), Error> {
+    let is_split = |folder: &PathBuf| SPLITS.contains(&name_of(folder).to_lowercase().as_str());
+    if folders.len() < 2 || !folders.iter().all(is_split) {
+        return Ok(());
+    }
+    for folder in folders {
+        if list(folder)?.folders.is_empty() {
+            return Ok(());
+        }
+    }
+    let names: Vec<String> = folders.iter().map(|folder| name_of(folder)).collect();
+    Err(Error::unusable(
+        root,
+        "one subfolder per class",
+        format!("splits that hold the classes: {}", names.join(", ")),
+        "name one of them: it is split anew",
+    ))
 }
 
 fn name_of(path: &Path) -> String {

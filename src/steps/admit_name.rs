@@ -27,8 +27,9 @@ pub fn refuse_taken(store: &Store, name: &str) -> Result<()> {
     check("model", name)?;
     match store.model_by_name(name)? {
         Some(other) => Err(Error::input(format!(
-            "the name {name:?} belongs to another model ({}); choose another name, or remove or rename that model \
-            (`tans remove`, `tans edit --name`)",
+            "the name {name:?} belongs to another model ({}); choose another name, or free it by `tans remove` or \
+            `tans edit --name`; several networks at once are named by their paths if they come by a manifest or by the \
+            folder above them",
             other.id
         ))),
         None => Ok(()),

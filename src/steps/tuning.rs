@@ -154,6 +154,8 @@ fn alone(
 /// Successive halving (Jamieson & Talwalkar 2016): all candidates are trained for a few epochs, the better half on the
 /// validation split goes on, and so forth. The survivor has had the training that `tune` would have given it.
 ///
+/// When the budget is spent, candidates that have not begun are left out.
+///
 /// Returns its index, what became of it, and how far each came. A race of one is `tune`; one of several begins anew after it
 /// was stopped.
 ///
@@ -181,6 +183,10 @@ pub fn race(
         let rung = budget.map(|budget| budget.saturating_sub(start.elapsed()) / rungs_left);
         let rung_start = Instant::now();
         for (members_left, &index) in (1..=field.len() as u32).rev().zip(&field) {
+            let is_over = budget.is_some_and(|budget| start.elapsed() >= budget);
+            if is_over && runs.iter().any(|run| run.fitted.is_some()) {
+                break;
+            }
             let slice = rung.map(|rung| rung.saturating_sub(rung_start.elapsed()) / members_left);
             match runs[index].advance(course, (target, slice), &mut |_, _| {}, &mut *observer) {
                 Ok(()) => {}

@@ -60,6 +60,22 @@ fn formats_go_by_content_and_classes_by_folder() {
 }
 
 #[test]
+fn splits_are_not_taken_for_classes() {
+    let dir = tempfile::tempdir().unwrap();
+    plain(&dir.path().join("train"));
+    plain(&dir.path().join("Val"));
+    let told = open(dir.path()).unwrap_err().to_string();
+    assert!(told.contains("splits") && told.contains("Val, train"), "{told}");
+    assert_eq!(images(open(&dir.path().join("train"))).class_names, ["a", "b"]);
+    // Classes may be called so.
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["train/1.png", "train/2.png", "test/1.png", "test/2.png"] {
+        save(dir.path(), name, &red(), ImageFormat::Png);
+    }
+    assert_eq!(images(open(dir.path())).class_names, ["test", "train"]);
+}
+
+#[test]
 fn alpha_is_put_on_white_and_grey_stays_one_channel() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
