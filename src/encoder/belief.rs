@@ -17,6 +17,8 @@ const COMMON: [f64; 2] = [0.2, 0.9];
 /// are over the tasks of the corpus.
 const PROBE_SD: f64 = 0.045;
 const SHIFT_SD: f64 = 0.12;
+/// Standard deviation of what a test part of some hundred images shows around the accuracy.
+const TEST_SD: f64 = 0.03;
 /// Candidates' distances are compared with their median to this many others.
 const PARTNERS: usize = 64;
 /// A probe that is expected to gain less accuracy than this is not worth its time.
@@ -106,8 +108,9 @@ impl<'a> Belief<'a> {
         }
         let parts = self.test_accuracy(index);
         let variance = self.weighted(&parts, |part| self.covariance_with(&parts, part));
+        let variance = variance.max(0.0) + TEST_SD.powi(2);
         let mean = self.weighted(&parts, |part| self.mean[part]);
-        prediction(mean as f32, HALF_WIDTH * variance.max(0.0).sqrt() as f32)
+        prediction(mean as f32, HALF_WIDTH * variance.sqrt() as f32)
     }
 
     /// What the candidates rank by.
