@@ -47,13 +47,11 @@ const FOREIGN: [(&str, &[&str]); 8] = [
     ("comfy_table", &["src/cli/", "src/main.rs"]),
 ];
 
-const UNSAFE: [&str; 8] = [
+const UNSAFE: [&str; 6] = [
     "storage/src/map.rs",
     "index/src/map.rs",
     "index/src/simd.rs",
-    "index/src/search.rs",
     "src/graph/exec/device.rs",
-    "src/graph/exec/tensor.rs",
     "bindings/c/",
     "benches/peers/src/hannoy_peer.rs",
 ];

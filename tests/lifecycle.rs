@@ -222,7 +222,7 @@ fn a_race_starts_from_the_first_answers_of_the_query() {
     for task in ["font_style", "icons_colour", "fashion_mnist", "clipart_food"] {
         zoo.record("narrow", &format!("benchmark/{task}"), 1.0).expect("a result is recorded");
     }
-    zoo.record("wide", "colours", 0.85).expect("a result is recorded");
+    zoo.record("wide", "colours", 0.97).expect("a result is recorded");
     zoo.record("narrow", "colours", 0.8).expect("a result is recorded");
     let hits =
         zoo.query(&source, &QueryOptions::default(), &mut unobserved).expect("an answer").hits;

@@ -50,6 +50,9 @@ pub struct CheckReport {
     pub findings: Vec<Finding>,
 }
 
+/// How often a look that a writer has disturbed is repeated.
+const LOOKS_MAX: usize = 1_000;
+
 const REINDEX: &str = "the models are untouched: `tans reindex ZOO` writes it anew";
 const RESTORE: &str = "restore a backup; what is not named here can still be read";
 const MANY: &str = "restore a backup, or remove each model and task that it concerns, `tans gc ZOO`, and add them again";
@@ -192,13 +195,16 @@ fn check_generation(store: &Store, options: CheckOptions, report: &mut CheckRepo
 
 /// Looks at the store while nothing is committed to it; what is looked at beside writers is looked at again.
 fn while_still<T>(store: &Store, look: impl Fn() -> Result<T>) -> Result<T> {
-    loop {
+    for _ in 0..LOOKS_MAX {
         let before = store.sequence()?;
         let seen = look()?;
         if store.sequence()? == before {
             return Ok(seen);
         }
     }
+    Err(crate::Error::input(format!(
+        "expected a moment without a commit to check in, found none in {LOOKS_MAX} tries: check again when less is written"
+    )))
 }
 
 fn check_segment(

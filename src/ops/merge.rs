@@ -45,6 +45,11 @@ pub(crate) fn run(state: &State, observer: Observer<'_>) -> Result<Option<MergeR
     if !is_due(state) {
         return Ok(None);
     }
+    // A new checksum must not be put over old damage; a small segment was proven when it was opened.
+    let running = state.generation();
+    if let Some(segment) = running.segment.as_ref().filter(|it| !state::is_proven_at_open(it)) {
+        segment.verify()?;
+    }
     let Snapshot { record, fingerprint, sequence, entries } = snapshot(state)?;
     let number = record.number + 1;
     // Of its own name: encoders that are installed meanwhile take the same number.

@@ -211,7 +211,7 @@ pub fn cached_rows_are_those_of_the_task(zoo: &Zoo, written: &Written) {
     let sample = sample_of_colours(zoo);
     let hashes = zoo.bytes(&sample.image_hashes.expect("hashes")).expect("hashes");
     let block = &hashes[..32 * sample.labels.len()];
-    let name = hex(&hash(&[&zoo.backbone, block]));
+    let name = hex(&hash(&[&[1], &zoo.backbone, block]));
     let folder = written.cache.join("rows");
     assert!(entries(&folder).contains(&name), "{:?}, expected {name}", entries(&folder));
     let file = read_file(&folder.join(&name));
