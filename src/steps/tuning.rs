@@ -239,10 +239,10 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let name = &self.candidate.name;
-        let mut trainer = course.trainer(self.candidate)?;
-        if self.paused.is_none() {
-            course.start_head(&mut trainer, self.candidate)?;
-        }
+        let trainer = match self.paused {
+            Some(_) => course.trainer(self.candidate, &self.candidate.graph)?,
+            None => course.beginner(self.candidate)?,
+        };
         let (mut paused, mut cancelled) = (None, false);
         let (clock, total) = (Instant::now(), course.options.epochs);
         let mut after_epoch = |state: &FitState| {
@@ -343,8 +343,8 @@ impl<'a> Course<'a> {
 }
 
 impl Course<'_> {
-    fn trainer(&self, candidate: &Candidate) -> Result<Trainer> {
-        let Candidate { name, graph, input, supernet } = candidate;
+    fn trainer(&self, candidate: &Candidate, graph: &Graph) -> Result<Trainer> {
+        let Candidate { name, input, supernet, .. } = candidate;
         let trainer = Trainer::new(graph, input, &self.trainer_options())?;
         let Some(random) = self.options.elastic else { return Ok(trainer) };
         let Some((space, is_trained)) = *supernet else {
@@ -357,13 +357,32 @@ impl Course<'_> {
         Ok(trainer.elastic(Elastic { space, random, is_progressive })?)
     }
 
-    /// Starts the new head of a trained network from a ridge probe of its features: first the linear probe, then
-    /// fine-tuning (Kumar et al. 2022, LP-FT), which keeps the features from being bent to a random head.
-    fn start_head(&self, trainer: &mut Trainer, candidate: &Candidate) -> Result<()> {
-        if self.options.from_scratch || self.options.elastic.is_some() {
-            return Ok(());
+    /// At the first step: the new head of a trained network starts from a ridge probe of its features, first the linear
+    /// probe, then fine-tuning (Kumar et al. 2022, LP-FT), which keeps the features from being bent to a random head.
+    ///
+    /// Where batch norm is trained as well, features are those under statistics of these images, as its batches have
+    /// them: under its old ones a channel may be all but constant, and its weight in the probe huge.
+    fn beginner(&self, candidate: &Candidate) -> Result<Trainer> {
+        let TuningOptions { from_scratch, head_only, elastic, .. } = *self.options;
+        if from_scratch || elastic.is_some() {
+            return self.trainer(candidate, &candidate.graph);
         }
-        let network = Network::new(&candidate.graph, &candidate.input, self.device)?;
+        // Where there are too few images for statistics, a network starts with its own.
+        let own =
+            (!head_only).then(|| self.with_own_statistics(&candidate.graph, &candidate.input));
+        let graph = own.and_then(Result::ok).unwrap_or_else(|| candidate.graph.clone());
+        let mut trainer = self.trainer(candidate, &graph)?;
+        self.start_head(&mut trainer, &graph, &candidate.input)?;
+        Ok(trainer)
+    }
+
+    fn start_head(
+        &self,
+        trainer: &mut Trainer,
+        graph: &Graph,
+        input: &InputContract,
+    ) -> Result<()> {
+        let network = Network::new(graph, input, self.device)?;
         let train = &self.samples.train;
         let chosen = fit::trained_on(&train.labels, &self.fit_options());
         let images: Vec<Image> = chosen.iter().map(|&at| train.images[at].clone()).collect();
