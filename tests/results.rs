@@ -59,3 +59,19 @@ fn only_probes_tell_what_probes_of_other_models_would() {
     done(at, &format!("measure zoo base {DIGITS}"));
     assert_ne!(predicted(at)[1], other);
 }
+
+/// With steps too small to matter, what is left is the head that the training starts from.
+#[test]
+fn a_new_head_starts_from_the_probe() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    let measured = objects(&done(at, &format!("measure zoo base {DIGITS} --json")).out);
+    let probe = measured[0]["held_out_accuracy"].as_f64().expect("a number");
+    for how in ["", "--head-only"] {
+        let steps = format!("--epochs 1 --learning-rate 1e-9 --benchmark none {how} --json");
+        let line = format!("finetune zoo base {DIGITS} {steps}");
+        let printed = objects(&done(at, &line).out);
+        let tuned = printed.last().expect("a report")["accuracy"].as_f64().expect("a number");
+        assert!(probe > 0.3 && tuned > 0.6 * probe, "{how}: {tuned} beside {probe}");
+    }
+}
