@@ -91,7 +91,7 @@ impl Segment {
         let mut found = HashMap::new();
         for (position, key) in self.keys().iter().enumerate() {
             if wanted.contains(key) {
-                found.extend(self.entry(position)?.map(|entry| (*key, entry.vector)));
+                found.insert(*key, self.vector(position)?);
             }
         }
         Ok(found)
@@ -108,10 +108,15 @@ impl Segment {
     /// `Error::Corrupt` if the vector is not of length 1.
     pub fn entry(&self, position: usize) -> Result<Option<Entry>> {
         let Some(attributes) = self.attributes(position) else { return Ok(None) };
-        let values = self.vectors()[position * self.header.stride()..][..self.dim()].to_vec();
-        let vector = Embedding::from_unit(values)
-            .map_err(|error| self.damaged(Section::Vectors, &error.to_string()))?;
+        let vector = self.vector(position)?;
         Ok(Some(Entry { key: self.keys()[position], vector, attributes }))
+    }
+
+    /// The vector at a position below `len()`.
+    fn vector(&self, position: usize) -> Result<Embedding> {
+        let values = self.vectors()[position * self.header.stride()..][..self.dim()].to_vec();
+        Embedding::from_unit(values)
+            .map_err(|error| self.damaged(Section::Vectors, &error.to_string()))
     }
 
     /// Proves every checksum, and that the gaps between sections are zeros.

@@ -20,7 +20,6 @@ pub struct RidgeProbe {
     /// Score of each class at the mean.
     intercept: Vec<f64>,
     loo_accuracy: f32,
-    logit_scale: f64,
 }
 
 /// A linear layer.
@@ -40,6 +39,21 @@ impl RidgeProbe {
     /// # Errors
     /// `Error::Input` for fewer than two rows or classes, or rows that are not finite.
     pub fn fit(rows: &Rows, labels: &[u32], classes: usize) -> Result<Self, Error> {
+        Self::solve(rows, labels, classes).map(|(probe, ..)| probe)
+    }
+
+    /// The fitted probe as a layer that gives logits: its scores times the factor that makes the left-out rows'
+    /// cross-entropy least.
+    ///
+    /// # Errors
+    /// As `fit`.
+    pub fn fit_layer(rows: &Rows, labels: &[u32], classes: usize) -> Result<Linear, Error> {
+        let (probe, problem, penalty) = Self::solve(rows, labels, classes)?;
+        Ok(probe.layer(problem.logit_scale(penalty, labels)))
+    }
+
+    /// The probe, what it was fitted to, and the penalty that was chosen.
+    fn solve(rows: &Rows, labels: &[u32], classes: usize) -> Result<(Self, Problem, f64), Error> {
         check_rows(rows, labels, classes)?;
         let (features, mean, scale) = standardise(rows);
         let (targets, intercept) = centred_targets(labels, classes);
@@ -47,7 +61,6 @@ impl RidgeProbe {
         let coefficients = product(vectors.transpose(), targets.as_ref());
         let problem = Problem { vectors, values, coefficients, targets, intercept };
         let best = problem.choose(labels);
-        let logit_scale = problem.logit_scale(best.penalty, labels);
         let dual = problem.dual(best.penalty);
         let mut weights = product(features.transpose(), dual.as_ref());
         for (row, scale) in scale.iter().enumerate() {
@@ -55,14 +68,11 @@ impl RidgeProbe {
                 weights[(row, class)] *= scale;
             }
         }
-        let (intercept, loo_accuracy) = (problem.intercept, best.accuracy);
-        Ok(Self { mean, weights, intercept, loo_accuracy, logit_scale })
+        let (intercept, loo_accuracy) = (problem.intercept.clone(), best.accuracy);
+        Ok((Self { mean, weights, intercept, loo_accuracy }, problem, best.penalty))
     }
 
-    /// The probe as a layer that gives logits: its scores times the factor that makes the left-out rows' cross-entropy
-    /// least.
-    pub fn logits(&self) -> Linear {
-        let scale = self.logit_scale;
+    fn layer(&self, scale: f64) -> Linear {
         let (dim, classes) = (self.weights.nrows(), self.weights.ncols());
         let column = |class: usize| (0..dim).map(move |row| self.weights[(row, class)]);
         let at_mean = |class| -> f64 { column(class).zip(&self.mean).map(|(w, m)| w * m).sum() };
@@ -350,7 +360,7 @@ mod tests {
         let largest_logit = |gap: f32| {
             let (rows, labels) = blobs(90, 20, gap);
             let probe = RidgeProbe::fit(&rows, &labels, 3).unwrap();
-            let Linear { weights, bias } = probe.logits();
+            let Linear { weights, bias } = RidgeProbe::fit_layer(&rows, &labels, 3).unwrap();
             let logits: Vec<Vec<f32>> = rows
                 .iter()
                 .map(|row| {

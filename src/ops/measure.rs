@@ -163,9 +163,9 @@ fn measure_one(
         MeasureBy::Probe => {
             let network = admit::load_runnable(state, model)?;
             let learned = model.seen.contains(&samples.task);
-            let resplits = if learned { &[][..] } else { &samples.resplits };
+            let resplits = if learned { Vec::new() } else { samples.resplits() };
             let probe::Probed { accuracy, held_out, estimate } =
-                probe::probe(&network, samples, resplits)?;
+                probe::probe(&network, samples, &resplits)?;
             Measured { accuracy, held_out, estimate: Some(estimate) }
         }
         MeasureBy::Finetune(tuning) => {

@@ -310,7 +310,7 @@ fn probe_all(
     for (done, (task, samples)) in bench.tasks.iter().enumerate() {
         let total = bench.tasks.len();
         crate::progress::report(observer, "benchmark tasks", &samples.name, done, total)?;
-        let probed = probe::probe(network, samples, &samples.resplits)?;
+        let probed = probe::probe(network, samples, &samples.resplits())?;
         probes.push((*task, PairKind::Probe, probed.accuracy));
     }
     Ok(probes)

@@ -534,13 +534,13 @@ fn import_models(
         }
         new += 1;
         let row = store.next_row()?;
-        let seen = entry.seen.iter().filter_map(|&task| manifest.tasks.get(task));
+        let seen = entry.seen.iter().map(|&task| TaskId(manifest.tasks[task].id));
         batch.put_model(&ModelRecord {
             id,
             row,
             name: entry.name.clone(),
-            parent: entry.parent.and_then(|parent| ids.get(parent).copied()),
-            seen: seen.map(|task| TaskId(task.id)).collect(),
+            parent: entry.parent.map(|parent| ids[parent]),
+            seen: seen.collect(),
             license: entry.license.clone(),
             tags: entry.tags.clone(),
             uri: match (&entry.uri, &graph) {

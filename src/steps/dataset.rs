@@ -86,14 +86,34 @@ pub struct Samples {
     pub train: Part,
     /// Test part.
     pub test: Part,
-    /// Further splits of the same images, as wide and with groups kept together, by position in train then test.
-    pub resplits: Vec<Split>,
+    /// Group of each image, in the order train then test, where the dataset has groups.
+    groups: Option<Vec<u32>>,
+    /// How they were split.
+    split: SplitOptions,
     /// Identity of the sampled dataset as a task.
     pub task: TaskId,
     /// Hashes of all images, in the order train then test.
     pub image_hashes: Vec<[u8; 32]>,
     /// (file, reason) of images that could not be read.
     pub skipped: Vec<(String, String)>,
+}
+
+impl Samples {
+    /// Of all images, in the order train then test.
+    pub fn labels(&self) -> Vec<u32> {
+        [&self.train.labels[..], &self.test.labels].concat()
+    }
+
+    /// Further splits of the same images, as wide and with groups kept together, by position in train then test.
+    pub fn resplits(&self) -> Vec<Split> {
+        let labels = self.labels();
+        let resplit = |further| {
+            let options =
+                SplitOptions { seed: self.split.seed.wrapping_add(further), ..self.split };
+            data::split(&labels, self.groups.as_deref(), &options)
+        };
+        (1..=RESPLITS).map(resplit).collect()
+    }
 }
 
 /// Opens a path that must hold images.
@@ -145,9 +165,9 @@ pub fn load_samples(
     check_options(options)?;
     let loaded = dataset.load(&dataset.sample(options.per_class, options.seed));
     dataset.check_loaded(&loaded)?;
-    let SampleOptions { train_share, seed, .. } = *options;
-    let groups = loaded.groups.as_deref();
-    let split = data::split(&loaded.labels, groups, &SplitOptions { train_share, seed });
+    let split_options = SplitOptions { train_share: options.train_share, seed: options.seed };
+    let groups = loaded.groups.filter(|groups| groups.len() == loaded.labels.len());
+    let split = data::split(&loaded.labels, groups.as_deref(), &split_options);
     let part = |indices: &[usize]| Part {
         images: indices.iter().map(|&index| loaded.images[index].clone()).collect(),
         labels: indices.iter().map(|&index| loaded.labels[index]).collect(),
@@ -156,18 +176,16 @@ pub fn load_samples(
     let image_hashes: Vec<[u8; 32]> =
         train.images.iter().chain(&test.images).map(Image::hash).collect();
     let labels: Vec<u32> = train.labels.iter().chain(&test.labels).copied().collect();
-    let in_order = |groups: &[u32]| -> Vec<u32> {
+    let in_order = |groups: Vec<u32>| -> Vec<u32> {
         split.train.iter().chain(&split.test).map(|&index| groups[index]).collect()
     };
-    let groups = groups.filter(|groups| groups.len() == labels.len()).map(in_order);
-    let resplit =
-        |seed| data::split(&labels, groups.as_deref(), &SplitOptions { train_share, seed });
     Ok(Samples {
         name,
         class_names: dataset.class_names.clone(),
         train,
         test,
-        resplits: (1..=RESPLITS).map(|further| resplit(seed.wrapping_add(further))).collect(),
+        groups: groups.map(in_order),
+        split: split_options,
         task: TaskId::of_images(&image_hashes, &labels),
         image_hashes,
         skipped: loaded.skipped,

@@ -1,8 +1,8 @@
 //! A model's vector from its record, signature and history.
 
+use crate::Result;
 use crate::encoder::{Encoders, Evidence, Kind, ModelEvidence, Source, TaskEncoding};
 use crate::state::Encoded;
-use crate::{Error, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use tans_storage::{ModelRecord, PairKind, Store, TaskId, TaskRecord};
@@ -39,14 +39,7 @@ impl<'a> Context<'a> {
         let encoding = match known {
             Some(encoding) => encoding,
             None => {
-                let sample = match super::task_sample(store, task) {
-                    Err(Error::Storage(damage @ tans_storage::Error::Corrupt { .. })) => {
-                        tracing::warn!("{damage}; results on task {:?} do not count", task.name);
-                        None
-                    }
-                    read => read?,
-                };
-                let Some(sample) = sample else { return Ok(()) };
+                let Some(sample) = super::readable_sample(store, task)? else { return Ok(()) };
                 let encoding = Arc::new(self.encoders.encode_task(&sample)?);
                 let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
                 encoded.insert(key, encoding.clone());

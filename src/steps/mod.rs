@@ -100,6 +100,17 @@ pub fn task(store: &Store, name: &str) -> Result<TaskRecord> {
     })
 }
 
+/// As `task_sample`, but `None` where the rows are damaged: what depends on them alone does not count.
+pub fn readable_sample(store: &Store, task: &TaskRecord) -> Result<Option<TaskSample>> {
+    match task_sample(store, task) {
+        Err(Error::Storage(damage @ tans_storage::Error::Corrupt { .. })) => {
+            tracing::warn!("{damage}; the rows of task {:?} do not count", task.name);
+            Ok(None)
+        }
+        read => read,
+    }
+}
+
 /// What the zoo keeps of a task's dataset; `None` for a reference task.
 pub fn task_sample(store: &Store, task: &TaskRecord) -> Result<Option<TaskSample>> {
     let Some(sample) = &task.sample else { return Ok(None) };

@@ -46,7 +46,7 @@ pub fn probe(network: &Network, samples: &Samples, resplits: &[Split]) -> Result
     let features = features.followed_by(&test_features).ok_or_else(|| {
         Error::input("expected features of one dimension, found another for the test part")
     })?;
-    let labels = [&train.labels[..], &test.labels].concat();
+    let labels = samples.labels();
     let mut sum = held_out;
     for split in resplits {
         let part = |indices: &[usize]| -> (Rows, Vec<u32>) {

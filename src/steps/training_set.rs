@@ -1,7 +1,7 @@
 //! Everything in the zoo that encoders can learn from.
 
 use super::embed::evidence_kind;
-use super::{benchmark, bundle, family, stored_signature, task_sample};
+use super::{benchmark, bundle, family, readable_sample, stored_signature, task_sample};
 use crate::encoder::TaskSample;
 use crate::train::{TrainingModel, TrainingPair, TrainingSet, TrainingTask};
 use crate::{Error, Result};
@@ -17,12 +17,8 @@ pub fn load(store: &Store) -> Result<TrainingSet> {
 /// As `load`, for a store whose tensors are damaged: rows that cannot be read are those that every build carries, or none.
 pub fn load_readable(store: &Store) -> Result<TrainingSet> {
     let carried = bundle::samples(benchmark::TASKS, Path::new(benchmark::PREFIX))?;
-    load_with(store, &|task| match task_sample(store, task) {
-        Err(Error::Storage(damage @ tans_storage::Error::Corrupt { .. })) => {
-            tracing::warn!("{damage}; nothing is learned from the rows of task {:?}", task.name);
-            Ok(carried.get(&task.id).cloned())
-        }
-        read => read,
+    load_with(store, &|task| {
+        Ok(readable_sample(store, task)?.or_else(|| carried.get(&task.id).cloned()))
     })
 }
 

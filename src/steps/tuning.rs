@@ -9,7 +9,6 @@ use crate::graph::exec::{Device, Elastic, Network, Optimizer, Trainer, TrainerOp
 use crate::graph::input::InputContract;
 use crate::graph::spaces::elastic::Supernet;
 use crate::graph::{Error as GraphError, Graph};
-use crate::sample::Image;
 use crate::{Error, Observer, OpenOptions, Progress, Result};
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -385,15 +384,14 @@ impl Course<'_> {
         let network = Network::new(graph, input, self.device)?;
         let train = &self.samples.train;
         let chosen = fit::trained_on(&train.labels, &self.fit_options());
-        let images: Vec<Image> = chosen.iter().map(|&at| train.images[at].clone()).collect();
         let labels: Vec<u32> = chosen.iter().map(|&at| train.labels[at]).collect();
-        let features = network.features(&images)?;
+        let features = network.features(&train.images)?.select(&chosen);
         // Too few images to fit anything on are too few to start from.
         let classes = self.samples.class_names.len();
-        let Ok(probe) = RidgeProbe::fit(&features, &labels, classes) else { return Ok(()) };
-        let Linear { weights, bias } = probe.logits();
-        trainer.start_head(&weights, &bias)?;
-        Ok(())
+        match RidgeProbe::fit_layer(&features, &labels, classes) {
+            Ok(Linear { weights, bias }) => Ok(trainer.start_head(&weights, &bias)?),
+            Err(_) => Ok(()),
+        }
     }
 
     /// A step of a supernet moves weights by the gradients of several networks, and the running statistics lag behind.

@@ -180,17 +180,17 @@ impl Trainer {
         Ok(trainer)
     }
 
-    /// Gives the new head its first weights: row-major `[classes, feature_dim]`, and one number a class. Says whether
-    /// it could: a head without a bias or of another shape keeps those that were drawn.
+    /// Gives the new head its first weights: row-major `[classes, feature_dim]`, and one number a class. A head
+    /// without a bias or of another shape keeps those that were drawn.
     ///
     /// # Errors
     /// `Error::Execution` if libtorch fails.
-    pub fn start_head(&mut self, weights: &[f32], bias: &[f32]) -> Result<bool, Error> {
+    pub fn start_head(&mut self, weights: &[f32], bias: &[f32]) -> Result<(), Error> {
         let site = find_head(&self.graph).ok_or_else(|| Error::Contract(NO_HEAD.to_string()))?;
-        let Some(bias_name) = &site.bias else { return Ok(false) };
+        let Some(bias_name) = &site.bias else { return Ok(()) };
         let (classes, dim) = (site.classes, site.feature_dim);
         if weights.len() != classes * dim || bias.len() != classes {
-            return Ok(false);
+            return Ok(());
         }
         let in_order: Vec<f32> = match site.transposed {
             true => weights.to_vec(),
@@ -210,7 +210,7 @@ impl Trainer {
             };
             copy().map_err(outside("head"))?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// One optimiser step on a batch at the given learning rate; returns the loss.
