@@ -221,12 +221,15 @@ fn show(context: &Context, report: &FinetuneReport) -> Result<()> {
     let header = [">epoch", ">loss", ">validation loss", ">validation accuracy", ">seconds"];
     context.output.table(&header, rows.collect())?;
     context.output.line(&format!(
-        "{}: test accuracy {:.3} on {} of {} (weights of epoch {}, {:.1} s)",
+        "{}: test accuracy {:.3} on {} of {} (weights of {}, {:.1} s)",
         report.model,
         report.accuracy,
         units::counted(report.test_images, "image"),
         report.task,
-        report.best_epoch,
+        match report.best_epoch {
+            0 => "the start, a probe's head".to_string(),
+            epoch => format!("epoch {epoch}"),
+        },
         report.seconds
     ))
 }

@@ -74,7 +74,8 @@ pub struct FinetuneReport {
     pub test_images: usize,
     /// One report per epoch.
     pub epochs: Vec<EpochReport>,
-    /// The epoch whose weights were kept, from 1.
+    /// The epoch whose weights were kept, from 1; 0 where no epoch was better in validation than the probe's head that
+    /// the training started with.
     pub best_epoch: usize,
     /// Those that raced for it, in the query's order, then answers that were left out; one for a model that was named.
     pub candidates: Vec<Raced>,

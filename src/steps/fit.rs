@@ -29,6 +29,8 @@ pub struct FitOptions {
     pub validation_share: f32,
     /// Keep the last epoch, not the best: where validation sees only a part of what is trained. Default false.
     pub keep_last: bool,
+    /// The weights that it starts with may be the best: where the head has been fitted before. Default false.
+    pub start_counts: bool,
     /// Seed of the split and the order of images. Default 0.
     pub seed: u64,
 }
@@ -43,6 +45,7 @@ impl Default for FitOptions {
             patience: 0,
             validation_share: 0.1,
             keep_last: false,
+            start_counts: false,
             seed: 0,
         }
     }
@@ -65,6 +68,13 @@ pub struct EpochReport {
     pub seconds: f64,
 }
 
+impl EpochReport {
+    fn validation(&self) -> Option<Evaluation> {
+        let (loss, accuracy) = (self.validation_loss?, self.validation_accuracy?);
+        Some(Evaluation { loss, accuracy })
+    }
+}
+
 /// A fitted network.
 #[derive(Debug)]
 pub struct Fitted {
@@ -72,8 +82,10 @@ pub struct Fitted {
     pub graph: Graph,
     /// One report per epoch run.
     pub epochs: Vec<EpochReport>,
-    /// The epoch whose weights were kept, from 1; 0 if none was finished.
+    /// The epoch whose weights were kept, from 1; 0 for those that it started with.
     pub best_epoch: usize,
+    /// How the start did in validation, if it counts.
+    pub start: Option<Evaluation>,
     /// Why the run ended early, when a loss or gradient was not finite after its first epoch.
     pub diverged: Option<Error>,
 }
@@ -85,8 +97,10 @@ pub struct FitState {
     pub current: Vec<u8>,
     /// The trainer's checkpoint at the best epoch.
     pub best: Vec<u8>,
-    /// The best epoch, from 1.
+    /// The best epoch, from 1; 0 is the start.
     pub best_epoch: usize,
+    /// How the start did in validation, if it counts.
+    pub start: Option<Evaluation>,
     /// Reports of the epochs run.
     pub epochs: Vec<EpochReport>,
 }
@@ -111,6 +125,10 @@ pub fn resume(
     let split = Split::new(labels, options);
     let validation_images: Vec<&Image> = split.validation.iter().map(|&at| &images[at]).collect();
     let validation_labels: Vec<u32> = split.validation.iter().map(|&at| labels[at]).collect();
+    let validate = |trainer: &Trainer| match validation_images.is_empty() {
+        true => Ok(None),
+        false => trainer.evaluate(&validation_images, &validation_labels).map(Some),
+    };
     let mut state = match state {
         Some(state) => {
             trainer.restore(&state.current)?;
@@ -118,7 +136,13 @@ pub fn resume(
         }
         None => {
             let start = trainer.checkpoint()?;
-            FitState { best: start.clone(), current: start, best_epoch: 0, epochs: Vec::new() }
+            FitState {
+                best: start.clone(),
+                current: start,
+                best_epoch: 0,
+                start: if options.start_counts { validate(&trainer)? } else { None },
+                epochs: Vec::new(),
+            }
         }
     };
     let mut diverged = None;
@@ -127,16 +151,13 @@ pub fn resume(
         let clock = Instant::now();
         let run = Epoch { images, labels, order: &split.order(epoch, options), number: epoch };
         let (train_loss, learning_rate) = match run.train(&mut trainer, options) {
-            Err(error @ Error::Execution { .. }) if state.best_epoch > 0 => {
+            Err(error @ Error::Execution { .. }) if !state.epochs.is_empty() => {
                 diverged = Some(error);
                 break;
             }
             other => other?,
         };
-        let validation = match validation_images.is_empty() {
-            true => None,
-            false => Some(trainer.evaluate(&validation_images, &validation_labels)?),
-        };
+        let validation = validate(&trainer)?;
         state.current = trainer.checkpoint()?;
         if options.keep_last || is_better(&state, validation) {
             state.best.clone_from(&state.current);
@@ -158,6 +179,7 @@ pub fn resume(
     Ok(Fitted {
         graph: trainer.graph()?,
         best_epoch: state.best_epoch,
+        start: state.start,
         epochs: state.epochs,
         diverged,
     })
@@ -165,12 +187,12 @@ pub fn resume(
 
 /// Higher accuracy is better, lower loss among equals; without validation the latest is the best.
 fn is_better(state: &FitState, found: Option<Evaluation>) -> bool {
-    let best = state.best_epoch.checked_sub(1).and_then(|at| state.epochs.get(at));
-    let (Some(found), Some(best)) = (found, best) else { return true };
-    let (Some(accuracy), Some(loss)) = (best.validation_accuracy, best.validation_loss) else {
-        return true;
+    let best = match state.best_epoch {
+        0 => state.start,
+        epoch => state.epochs.get(epoch - 1).and_then(EpochReport::validation),
     };
-    found.accuracy > accuracy || (found.accuracy == accuracy && found.loss < loss)
+    let (Some(found), Some(best)) = (found, best) else { return true };
+    found.accuracy > best.accuracy || (found.accuracy == best.accuracy && found.loss < best.loss)
 }
 
 fn is_stale(state: &FitState, options: &FitOptions) -> bool {

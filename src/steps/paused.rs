@@ -4,6 +4,8 @@
 use super::feature_cache;
 use super::fit::{EpochReport, FitState};
 use super::tuning::{Candidate, Course, TuningOptions};
+
+use crate::graph::exec::Evaluation;
 use crate::graph::formats::onnx;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -18,7 +20,7 @@ const SHARE: u32 = 20;
 /// States of trainings that nobody went on with go when they take more than this, the oldest first.
 const BYTES_MAX: u64 = 4 << 30;
 /// Changes with the meaning of a state.
-const VERSION: &str = concat!("tans training 1, ", env!("CARGO_PKG_VERSION"));
+const VERSION: &str = concat!("tans training 2, ", env!("CARGO_PKG_VERSION"));
 
 /// What a training does after an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +101,7 @@ impl Paused {
 #[derive(Serialize, Deserialize)]
 struct Head {
     best_epoch: usize,
+    start: Option<Evaluation>,
     epochs: Vec<EpochReport>,
     /// Bytes of the checkpoint now, and of the best one; 0 where that is the one now.
     lengths: [usize; 2],
@@ -109,7 +112,8 @@ fn write(file: &Path, state: &FitState) -> Result<()> {
     let finite = |it: &EpochReport| {
         it.train_loss.is_finite() && it.validation_loss.is_none_or(f32::is_finite)
     };
-    if !state.epochs.iter().all(finite) {
+    let starts_finite = state.start.is_none_or(|it| it.loss.is_finite());
+    if !starts_finite || !state.epochs.iter().all(finite) {
         // JSON has no such numbers, and such a training nothing to go on with.
         return Ok(());
     }
@@ -117,6 +121,7 @@ fn write(file: &Path, state: &FitState) -> Result<()> {
     let best = if is_best_now { &[] } else { &state.best[..] };
     let head = Head {
         best_epoch: state.best_epoch,
+        start: state.start,
         epochs: state.epochs.clone(),
         lengths: [state.current.len(), best.len()],
     };
@@ -144,14 +149,14 @@ fn decode(bytes: &[u8]) -> Option<FitState> {
         return None;
     }
     let (head, rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-    let Head { best_epoch, epochs, lengths } = serde_json::from_slice(head).ok()?;
+    let Head { best_epoch, start, epochs, lengths } = serde_json::from_slice(head).ok()?;
     let (current, best) = rest.split_at_checked(lengths[0])?;
     let best = match lengths[1] {
         0 => current,
         length if length == best.len() => best,
         _ => return None,
     };
-    Some(FitState { current: current.to_vec(), best: best.to_vec(), best_epoch, epochs })
+    Some(FitState { current: current.to_vec(), best: best.to_vec(), best_epoch, start, epochs })
 }
 
 fn key(course: &Course<'_>, candidate: &Candidate) -> Result<String> {

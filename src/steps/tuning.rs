@@ -83,7 +83,7 @@ pub struct Tuned {
     pub graph: Graph,
     /// One report per epoch.
     pub epochs: Vec<EpochReport>,
-    /// The epoch whose weights were kept, from 1.
+    /// The epoch whose weights were kept, from 1; 0 for those that it started with.
     pub best_epoch: usize,
     /// Top-1 accuracy on the test part.
     pub test_accuracy: f32,
@@ -283,19 +283,21 @@ impl<'a> Run<'a> {
         self.fitted.as_ref().map_or(&[], |fitted| &fitted.epochs)
     }
 
-    /// The epoch whose weights would be kept now.
-    fn best(&self) -> Option<&EpochReport> {
-        let best = self.fitted.as_ref()?.best_epoch.checked_sub(1)?;
-        self.epochs().get(best)
+    /// (accuracy in validation, loss there or else in training) of the weights that would be kept now.
+    fn best(&self) -> Option<(Option<f32>, f32)> {
+        let fitted = self.fitted.as_ref()?;
+        match fitted.best_epoch.checked_sub(1) {
+            Some(at) => fitted.epochs.get(at).map(|epoch| {
+                (epoch.validation_accuracy, epoch.validation_loss.unwrap_or(epoch.train_loss))
+            }),
+            None => fitted.start.map(|start| (Some(start.accuracy), start.loss)),
+        }
     }
 
     /// Higher validation accuracy first, then lower loss; without validation the training loss decides.
     fn compare(&self, other: &Self) -> std::cmp::Ordering {
         let standing = |run: &Self| match run.best() {
-            Some(epoch) => (
-                epoch.validation_accuracy.unwrap_or(0.0),
-                -epoch.validation_loss.unwrap_or(epoch.train_loss),
-            ),
+            Some((accuracy, loss)) => (accuracy.unwrap_or(0.0), -loss),
             None => (f32::NEG_INFINITY, f32::NEG_INFINITY),
         };
         let (a, b) = (standing(self), standing(other));
@@ -306,7 +308,7 @@ impl<'a> Run<'a> {
         Raced {
             model: self.candidate.name.clone(),
             epochs: self.epochs().len(),
-            validation_accuracy: self.best().and_then(|epoch| epoch.validation_accuracy),
+            validation_accuracy: self.best().and_then(|(accuracy, _)| accuracy),
             failure: self.failure.as_ref().map(ToString::to_string),
         }
     }
@@ -426,6 +428,7 @@ impl Course<'_> {
             }),
             patience: if options.elastic.is_some() { 0 } else { options.patience },
             keep_last: options.elastic.is_some(),
+            start_counts: !options.from_scratch && options.elastic.is_none(),
             seed: options.seed,
             ..FitOptions::default()
         }

@@ -19,6 +19,7 @@ pub use elastic::Elastic;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use tch::{Kind, Reduction, Tensor};
@@ -77,7 +78,7 @@ impl TrainerOptions {
 }
 
 /// Loss and accuracy over a labelled set.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Mean cross-entropy.
     pub loss: f32,

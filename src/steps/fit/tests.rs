@@ -126,6 +126,22 @@ fn patience_ends_a_run_early() {
 }
 
 #[test]
+fn a_start_that_no_epoch_improves_is_kept_where_it_counts() {
+    let (images, labels) = toy();
+    let made = network();
+    let bytes = |graph: &_| onnx::write(graph, &[]).expect("a file");
+    let start = bytes(&trainer_of(&made, true).graph().expect("a graph"));
+    let mut go_on = |_: &_| ControlFlow::Continue(());
+    let idle = FitOptions { learning_rate: 0.0, patience: 2, start_counts: true, ..options(5) };
+    let fitted = fit(trainer_of(&made, true), &images, &labels, &idle, &mut go_on).expect("a fit");
+    assert_eq!((fitted.epochs.len(), fitted.best_epoch), (2, 0));
+    assert!(bytes(&fitted.graph) == start);
+    let busy = FitOptions { learning_rate: 5e-3, ..idle };
+    let fitted = fit(trainer_of(&made, true), &images, &labels, &busy, &mut go_on).expect("a fit");
+    assert!(fitted.best_epoch > 0);
+}
+
+#[test]
 fn one_image_a_class_trains_without_validation() {
     let (images, labels) = toy();
     let mut go_on = |_: &_| ControlFlow::Continue(());
