@@ -19,7 +19,9 @@ mod steps;
 mod train;
 mod upkeep;
 
+pub use data::Error as DataError;
 pub use db::Database;
+pub use encoder::Error as EncoderError;
 pub use error::{Error, ErrorKind, Result};
 pub use graph::Error as GraphError;
 #[cfg(feature = "torch")]
@@ -75,7 +77,7 @@ pub use steps::probe::Estimate;
 pub use steps::summary::{KnownResult, ModelSummary};
 #[cfg(feature = "torch")]
 pub use steps::tuning::{Raced, TuningOptions};
-pub use tans_index::{Filter, is_license_expression};
+pub use tans_index::{Error as IndexError, Filter, is_license_expression};
 pub use tans_storage::{Dtype, Error as StorageError, MappedTensor};
 pub use train::evaluate::{Comparison, Evaluation, MethodRow};
 pub use train::{FitOptions, Recipe};

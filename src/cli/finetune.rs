@@ -178,6 +178,10 @@ impl Finetune {
         };
         drop(progress);
         context.output.skipped(&report.skipped);
+        if report.resumed_epochs > 0 {
+            let epochs = units::counted(report.resumed_epochs, "epoch");
+            context.output.note(&format!("went on after {epochs} of a training that was stopped"));
+        }
         if context.output.json {
             report.epochs.iter().try_for_each(|epoch| context.output.object(epoch))?;
             context.output.object(&report)?;

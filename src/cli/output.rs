@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tans::Progress;
 
 /// Where results and remarks go.
@@ -75,11 +75,12 @@ impl Output {
         }
     }
 
-    /// Draws progress on standard error when that is a terminal.
+    /// Draws progress on standard error when that is a terminal; elsewhere a long job says now and then where it is.
     pub fn progress(&self) -> impl FnMut(Progress) -> ControlFlow<()> + use<> {
         let shown = !self.quiet && std::io::stderr().is_terminal();
         let bar = if shown { ProgressBar::new(0) } else { ProgressBar::hidden() };
         bar.set_style(style(false));
+        let (quiet, mut said) = (self.quiet || shown, Instant::now());
         let mut is_counted = false;
         let clear = ClearOnDrop(bar);
         move |progress: Progress| {
@@ -92,9 +93,22 @@ impl Output {
             bar.set_position(progress.done as u64);
             bar.set_prefix(progress.step);
             bar.set_message(plain(&progress.item).into_owned());
+            if !quiet && said.elapsed() >= REMARK_INTERVAL {
+                said = Instant::now();
+                remark(&progress);
+            }
             ControlFlow::Continue(())
         }
     }
+}
+
+/// Between two lines of progress where no bar can be drawn.
+const REMARK_INTERVAL: Duration = Duration::from_secs(30);
+
+fn remark(Progress { step, item, done, total }: &Progress) {
+    let stand = if *total > 0 { format!(" {done}/{total}") } else { String::new() };
+    // A closed standard error is no reason to fail.
+    let _ = writeln!(std::io::stderr().lock(), "{step}{stand} {}", plain(item));
 }
 
 /// A bar where it is known how much there is to do.

@@ -77,6 +77,8 @@ pub struct FinetuneReport {
     /// The epoch whose weights were kept, from 1; 0 where no epoch was better in validation than the probe's head that
     /// the training started with.
     pub best_epoch: usize,
+    /// Epochs that were done before, by the same training when it was stopped.
+    pub resumed_epochs: usize,
     /// Those that raced for it, in the query's order, then answers that were left out; one for a model that was named.
     pub candidates: Vec<Raced>,
     /// Parameters.
@@ -222,6 +224,7 @@ fn tune_and_store(
         test_images: samples.test.images.len(),
         epochs: tuned.epochs,
         best_epoch: tuned.best_epoch,
+        resumed_epochs: tuned.resumed_epochs,
         candidates,
         params: record.cost.params,
         seconds,

@@ -85,6 +85,8 @@ pub struct Tuned {
     pub epochs: Vec<EpochReport>,
     /// The epoch whose weights were kept, from 1; 0 for those that it started with.
     pub best_epoch: usize,
+    /// Epochs that were done before, by the same training when it was stopped.
+    pub resumed_epochs: usize,
     /// Top-1 accuracy on the test part.
     pub test_accuracy: f32,
     /// Where the training's state lies, to be forgotten when the result is stored.
@@ -134,11 +136,11 @@ fn alone(
     let mut place = Paused::of(course, candidate)?;
     let mut run = Run::new(candidate);
     run.paused = place.load();
-    let is_resumed = run.paused.is_some();
+    let resumed_epochs = run.paused.as_ref().map_or(0, |state| state.epochs.len());
     let length = (course.options.epochs, course.options.budget);
     let mut keep = |state: &FitState, next| place.keep(state, next);
     match run.advance(course, length, &mut keep, &mut *observer) {
-        Err(Error::Graph(GraphError::Malformed { .. })) if is_resumed => {
+        Err(Error::Graph(GraphError::Malformed { .. })) if resumed_epochs > 0 => {
             // The state is of another network after all.
             place.forget();
             return alone(course, candidate, observer);
@@ -147,7 +149,7 @@ fn alone(
     }
     let raced = run.report();
     let tuned = run.finish(course)?;
-    Ok((Tuned { paused: place, ..tuned }, raced))
+    Ok((Tuned { paused: place, resumed_epochs, ..tuned }, raced))
 }
 
 /// Successive halving (Jamieson & Talwalkar 2016): all candidates are trained for a few epochs, the better half on the
@@ -324,7 +326,8 @@ impl<'a> Run<'a> {
         };
         let test_accuracy =
             own_accuracy(&graph, &self.candidate.input, course.samples, course.device)?;
-        Ok(Tuned { graph, epochs, best_epoch, test_accuracy, paused: Paused::nowhere() })
+        let (resumed_epochs, paused) = (0, Paused::nowhere());
+        Ok(Tuned { graph, epochs, best_epoch, resumed_epochs, test_accuracy, paused })
     }
 }
 

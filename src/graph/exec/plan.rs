@@ -82,6 +82,11 @@ impl Plan {
     fn with_captures(graph: &Graph, outside: &[&str]) -> Result<Self, Error> {
         let opsets: HashMap<String, i64> =
             graph.opsets.iter().map(|(domain, version)| (domain.clone(), *version)).collect();
+        let newest = opset_of(&opsets, "");
+        if let Some(node) = graph.nodes.first().filter(|_| newest > OPSET_MAX) {
+            let why = format!("expected opset {OPSET_MAX} or older, whose operators are known");
+            return Err(not_runnable(node, newest, why));
+        }
         let functions = graph.nodes.iter().map(|node| {
             ops::find(&node.domain, &node.op).ok_or_else(|| {
                 let opset = opset_of(&opsets, &node.domain);
@@ -312,6 +317,9 @@ fn bodies(node: &Node) -> Result<Vec<Body>, Error> {
     }
     Ok(bodies)
 }
+
+/// The newest version of the standard operators whose meaning is known.
+const OPSET_MAX: i64 = 27;
 
 fn opset_of(opsets: &HashMap<String, i64>, domain: &str) -> i64 {
     let domain = if domain == "ai.onnx" { "" } else { domain };
