@@ -5,7 +5,7 @@
 
 The five query examples, which no network and no encoder has seen (`tans measure --all` is the
 truth); `tans evaluate` on the starter zoo and, where assets/corpus is there, on the corpus with its
-scores and a plot of loss against probes; and, for a file of results, `tans evaluate --records`.
+scores and a plot of loss against probes, then judged by real fine-tunes; and, for a file of results, `tans evaluate --records`.
 """
 
 import argparse
@@ -80,6 +80,19 @@ def evaluate(binary, folder, bundle, *options):
     return table, time.monotonic() - start
 
 
+def fine_tuned(binary, folder, corpus, *options):
+    """As `evaluate`, in the zoo that it has left, judged by real fine-tunes."""
+    zoo, results = os.path.join(folder, "zoo.tar.zoo"), os.path.join(folder, "finetunes.csv")
+    with open(os.path.join(corpus, "finetunes.csv"), encoding="utf-8") as file:
+        header, *rows = file.read().splitlines()
+    with open(results, "w", encoding="utf-8") as file:
+        file.writelines([f"{header},kind\n", *(f"{row},finetune\n" for row in rows)])
+    run(binary, "record", zoo, results)
+    start = time.monotonic()
+    table = run(binary, "evaluate", zoo, "--quiet", "--no-cold", "--judge", "finetune", *options).rstrip()
+    return table, time.monotonic() - start
+
+
 def plot(table, path):
     """Loss against probes spent, from the rows of `evaluate`: an SVG of 480 x 300."""
     cells = [re.split(r"\s{2,}", line) for line in table.splitlines()[2:-1]]
@@ -116,6 +129,10 @@ are means over five splits. The query looks at the training part of the first; `
 comparison, are judged by the test part of the first split alone, whose few images (40 % of at most 1,000) make every figure noisier:
 the best of 179 accuracies is best by luck as well, so that even `probe` loses points. Changed since the tasks were frozen:
 accuracies are means over five splits instead of that of the first, which `scores.csv` still holds (`held_out`)."""
+TUNED = """`tans evaluate --judge finetune` after `tans record` of `assets/corpus/finetunes.csv`: the same ten folds, but the candidates of a task are
+the nine or so networks that were fine-tuned on it, and the truth is their test accuracy then. The encoders know probes of the other
+tasks and the few fine-tunes there; `probe` ranks by the leave-one-out accuracy of the task's own probe, which is what a fine-tune
+has to be guessed from when nothing was trained yet."""
 RECORDS_TITLE = "Results alone, one dataset left out at a time"
 RECORDS = """`tans evaluate --records` on 2,254 published results of 180 public image models on 13 data sets (not in this repository).
 `scored` rows count the datasets and models with LogME only; `@4` and `@1`: no more than so many known results of each model, drawn three times."""
@@ -156,6 +173,7 @@ def main():
             plot(table, os.path.join(ROOT, "docs", "loss-probes.svg"))
             text += section(f"The corpus, in {flags.folds} folds over families", CORPUS, table, seconds)
             text += "\n![First pick's loss against probes spent](loss-probes.svg)\n"
+            text += section("The same networks, fine-tuned", TUNED, *fine_tuned(binary, folder, corpus, *scores, *folds))
         if not flags.records:
             text += kept_records()
         else:

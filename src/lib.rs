@@ -78,6 +78,6 @@ pub use steps::summary::{KnownResult, ModelSummary};
 #[cfg(feature = "torch")]
 pub use steps::tuning::{Raced, TuningOptions};
 pub use tans_index::{Error as IndexError, Filter, is_license_expression};
-pub use tans_storage::{Dtype, Error as StorageError, MappedTensor};
+pub use tans_storage::{Dtype, Error as StorageError, MappedTensor, PairKind};
 pub use train::evaluate::{Comparison, Evaluation, MethodRow};
 pub use train::{FitOptions, Recipe};

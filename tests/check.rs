@@ -68,6 +68,8 @@ fn a_cut_pack_is_one_finding_that_names_the_models() {
     let pack = the_file(at.join("zoo/packs"));
     let file = fs::OpenOptions::new().write(true).open(&pack).expect("a pack can be opened");
     file.set_len(100).expect("a pack can be cut");
+    let shown = done(at, "show zoo cnn-w16 --json");
+    assert!(objects(&shown.out)[0]["weight_bytes"].as_u64() > Some(4_000), "{shown:?}");
     for line in ["check zoo --fast --json", "check zoo --json"] {
         let answer = tans(at, line);
         assert_eq!(answer.code, Some(1), "{answer:?}");

@@ -9,7 +9,7 @@ mod images;
 #[path = "common/zoo.rs"]
 mod zoo;
 
-use command::{done, objects};
+use command::{done, objects, tans};
 use std::path::Path;
 use zoo::zoo_of_one;
 
@@ -74,4 +74,28 @@ fn a_new_head_starts_from_the_probe() {
         let tuned = printed.last().expect("a report")["accuracy"].as_f64().expect("a number");
         assert!(probe > 0.3 && tuned > 0.6 * probe, "{how}: {tuned} beside {probe}");
     }
+}
+
+#[test]
+fn a_file_says_how_its_accuracies_were_obtained() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    let file = |text: &str| std::fs::write(at.join("results.csv"), text).expect("a written file");
+    file(
+        "model,dataset,accuracy,kind\nbase,there,0.5,finetune\nbase,there,0.4,probe\nbase,here,0.3,\n",
+    );
+    done(at, "record zoo results.csv");
+    let shown = objects(&done(at, "show zoo base --json").out).remove(0);
+    let results = shown["results"].as_array().expect("a list");
+    let kind = |accuracy: f64| {
+        let is_it = |it: &&serde_json::Value| {
+            (it["accuracy"].as_f64().expect("a number") - accuracy).abs() < 1e-6
+        };
+        results.iter().find(is_it).expect("it is recorded")["kind"].clone()
+    };
+    assert_eq!([0.5, 0.4, 0.3].map(kind), ["finetune", "probe", "reported"]);
+    file("model,dataset,accuracy,kind\nbase,there,0.6,finetune\nbase,there,0.6,tuned\n");
+    let refused = tans(at, "record zoo results.csv");
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.err.contains("results.csv:3") && refused.err.contains("\"tuned\""), "{refused:?}");
 }

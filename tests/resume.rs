@@ -25,8 +25,13 @@ fn zoo(at: &Path, cache: &Path) -> Database {
     zoo
 }
 
-/// Fine-tunes until `stop` epochs are done; the epochs that were told, and the id of the child.
-fn finetune(zoo: &Database, dataset: &Path, stop: usize) -> (Vec<usize>, Result<String, Error>) {
+/// Fine-tunes until `stop` epochs are done; the epochs that were told, the id of the child, and how many of its epochs an
+/// earlier training had done.
+fn finetune(
+    zoo: &Database,
+    dataset: &Path,
+    stop: usize,
+) -> (Vec<usize>, Result<(String, usize), Error>) {
     let tuning = TuningOptions { epochs: EPOCHS, patience: 0, ..TuningOptions::default() };
     let name = Some("child".to_owned());
     let benchmark = Benchmark::None;
@@ -41,8 +46,11 @@ fn finetune(zoo: &Database, dataset: &Path, stop: usize) -> (Vec<usize>, Result<
     };
     let source = DatasetSource::parse(&dataset.display().to_string());
     let done = zoo.finetune("parent", &source, &options, &mut observer);
-    let id = done.map(|report| zoo.show(&report.model).expect("a model").summary.id.to_string());
-    (told, id)
+    let child = done.map(|report| {
+        let id = zoo.show(&report.model).expect("a model").summary.id.to_string();
+        (id, report.resumed_epochs)
+    });
+    (told, child)
 }
 
 #[test]
@@ -53,7 +61,8 @@ fn a_stopped_finetuning_goes_on_to_the_same_network() {
     let whole = zoo(&folder.path().join("whole"), &folder.path().join("no cache"));
     let (told, expected) = finetune(&whole, &dataset, usize::MAX);
     assert_eq!(told, [1, 2, 3, 4]);
-    let expected = expected.expect("a child");
+    let (expected, resumed) = expected.expect("a child");
+    assert_eq!(resumed, 0);
 
     let stopped = zoo(&folder.path().join("stopped"), &cache);
     let (told, cancelled) = finetune(&stopped, &dataset, 2);
@@ -61,7 +70,7 @@ fn a_stopped_finetuning_goes_on_to_the_same_network() {
     assert_eq!(told, [1, 2]);
     let (told, child) = finetune(&stopped, &dataset, usize::MAX);
     assert_eq!(told, [3, 4], "it begins where it was");
-    assert_eq!(child.expect("a child"), expected);
+    assert_eq!(child.expect("a child"), (expected.clone(), 2));
     let left = || fs::read_dir(cache.join("trainings")).expect("a folder").flatten();
     assert_eq!(left().count(), 0, "what has ended leaves nothing");
 
@@ -75,6 +84,6 @@ fn a_stopped_finetuning_goes_on_to_the_same_network() {
     bytes[middle] ^= 1;
     fs::write(&file, bytes).expect("a written state");
     let (told, child) = finetune(&damaged, &dataset, usize::MAX);
-    assert_eq!((told, child.expect("a child")), (vec![1, 2, 3, 4], expected));
+    assert_eq!((told, child.expect("a child")), (vec![1, 2, 3, 4], (expected, 0)));
     assert!(damaged.check(CheckOptions::default()).expect("the check runs").sound);
 }

@@ -280,8 +280,12 @@ pub(crate) fn scan_codes(
     scratch.start(0);
     let kernel = Kernel::detect();
     let Scratch { pool, sums, .. } = scratch;
-    for block in listed.chunks(SCANNED) {
-        block.iter().for_each(|&position| graph.fetch(position));
+    let fetch = |block: &&[u32]| block.iter().for_each(|&position| graph.fetch(position));
+    let mut blocks = listed.chunks(SCANNED).peekable();
+    blocks.peek().into_iter().for_each(fetch);
+    while let Some(block) = blocks.next() {
+        // The next one is on its way while this one is compared.
+        blocks.peek().into_iter().for_each(fetch);
         kernel.sums_of(&probe.weights, graph.codes, block, sums);
         for (&sum, &position) in sums.iter().zip(block) {
             insert(pool, keep, Hit { sum, position });

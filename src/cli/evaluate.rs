@@ -3,7 +3,7 @@
 use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
-use tans::{Comparison, EvaluateOptions, Evaluation, MethodRow};
+use tans::{Comparison, EvaluateOptions, Evaluation, MethodRow, PairKind};
 
 /// How good the first pick is on tasks that nothing was learned from
 #[derive(clap::Args)]
@@ -21,6 +21,10 @@ pub struct Evaluate {
     /// accuracy, and as far as known params, architecture, source_dataset and logme
     #[arg(long, value_name = "FILE.csv", conflicts_with_all = ["folds", "scores"])]
     records: Option<PathBuf>,
+    /// Judge networks by their results of this kind: probe, finetune or reported; default: the first of them that three
+    /// networks have
+    #[arg(long, value_name = "KIND", conflicts_with = "records")]
+    judge: Option<PairKind>,
     /// Leave out the rows for networks of which nothing was measured, which take most of the time
     #[arg(long)]
     no_cold: bool,
@@ -52,6 +56,7 @@ impl Evaluate {
             folds: self.folds,
             scores: self.scores.clone(),
             records: self.records.clone(),
+            judge: self.judge,
             cold: !self.no_cold,
             closed_form_only: self.closed_form_only,
             listwise: self.listwise,

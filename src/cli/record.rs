@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 pub struct Record {
     /// The zoo's directory
     zoo: PathBuf,
-    /// MODEL TASK ACCURACY, or one CSV file with columns model, dataset, accuracy and perhaps params
+    /// MODEL TASK ACCURACY, or one CSV file with columns model, dataset, accuracy and perhaps params and
+    /// kind (probe, finetune or reported)
     #[arg(required = true, num_args = 1..=3, value_name = "MODEL TASK ACCURACY | FILE.csv")]
     what: Vec<String>,
 }

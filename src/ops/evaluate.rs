@@ -1,6 +1,7 @@
 //! How good is the first pick on tasks that nothing was learned from?
 
 use crate::state::State;
+use crate::steps::embed::evidence_kind;
 use crate::steps::table::{self, Table};
 use crate::steps::training_set;
 use crate::train::evaluate::records::{Records, Stated, StatedModel};
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Instant;
-use tans_storage::Store;
+use tans_storage::{PairKind, Store};
 
 /// Options of `evaluate`.
 #[derive(Clone, Debug)]
@@ -26,6 +27,9 @@ pub struct EvaluateOptions {
     /// `accuracy`, and as far as known `params`, `architecture`, `source_dataset` and `logme`); nothing of the zoo
     /// itself takes part.
     pub records: Option<PathBuf>,
+    /// Judge candidates by their results of this kind alone; `None` for the first of probe, finetune, reported that
+    /// three candidates have. With `scores`, results of another kind than `Probe` ignore `held_out`.
+    pub judge: Option<PairKind>,
     /// Add rows for networks of which nothing was measured, or little. Default true.
     pub cold: bool,
     /// Leave the libtorch recipes out.
@@ -46,6 +50,7 @@ impl Default for EvaluateOptions {
             folds,
             scores,
             records,
+            judge: None,
             cold: true,
             closed_form_only: cfg!(not(feature = "torch")),
             listwise: false,
@@ -78,7 +83,12 @@ pub(crate) fn run(
     }
     state.refresh()?;
     let set = training_set::load(&state.store)?;
-    let scores = options.scores.as_deref().map(|path| scores(&state.store, path)).transpose()?;
+    let mut scores =
+        options.scores.as_deref().map(|path| scores(&state.store, path)).transpose()?;
+    if options.judge.is_some_and(|kind| kind != PairKind::Probe) {
+        // Those are accuracies of probes.
+        scores.iter_mut().flat_map(Scores::values_mut).for_each(|one| one.held_out = None);
+    }
     let default =
         FitOptions { epochs: options.epochs, seed: options.seed, ..FitOptions::default() };
     let mut contestants = vec![Contestant::new(default)];
@@ -87,8 +97,13 @@ pub(crate) fn run(
         let recipes = [Recipe::Tans2021].into_iter().chain(listwise);
         contestants.extend(recipes.map(|recipe| Contestant::new(FitOptions { recipe, ..default })));
     }
-    let protocol =
-        Protocol { folds: options.folds, scores: scores.as_ref(), cold: options.cold, clock };
+    let protocol = Protocol {
+        folds: options.folds,
+        scores: scores.as_ref(),
+        judge: options.judge.map(evidence_kind),
+        cold: options.cold,
+        clock,
+    };
     let evaluation = evaluate::leave_tasks_out(&set, &contestants, &protocol, &mut progress)?;
     answered(
         evaluation,

@@ -219,7 +219,7 @@ fn tune_and_store(
         status: stored.status,
         parent: start.parent.map(|parent| parent.name),
         task: task.name,
-        kind: steps::kind_name(PairKind::Finetune),
+        kind: PairKind::Finetune.name(),
         accuracy: tuned.test_accuracy,
         test_images: samples.test.images.len(),
         epochs: tuned.epochs,

@@ -111,7 +111,7 @@ pub(crate) fn run(
                 report.measurements.push(Measurement {
                     model: model.name.clone(),
                     task: task.name.clone(),
-                    kind: steps::kind_name(kind),
+                    kind: kind.name(),
                     accuracy,
                     held_out_accuracy: held_out,
                     test_images: samples.test.images.len(),

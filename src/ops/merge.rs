@@ -67,12 +67,14 @@ pub(crate) fn run(state: &State, observer: Observer<'_>) -> Result<Option<MergeR
         return Ok(None);
     }
     let record = GenerationRecord { number, segment: Some(name), sequence, ..record };
+    // Loaded first: nothing may fail between the commit and what queries see.
+    let merged = state::load_as(&state.store, record.clone())?;
     let mut batch = Batch::new();
     batch.install_generation(&record);
     state.store.commit(batch)?;
     // What a reader may still look for stays until `gc`; a segment that cannot be deleted now, too.
     let _ = state.store.delete_old_segments();
-    state.install(state::load(&state.store)?);
+    state.install(merged);
     Ok(Some(MergeReport { generation: number, vectors: entries.len() }))
 }
 

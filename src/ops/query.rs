@@ -5,7 +5,7 @@ use crate::state::{self, Generation, State};
 use crate::steps::dataset::{self, DatasetSource, SampleOptions};
 use crate::steps::known;
 use crate::steps::search::{self, Found};
-use crate::steps::{self, summary};
+use crate::steps::summary;
 use crate::{Error, Observer, Result};
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -225,8 +225,8 @@ fn milliseconds(start: Instant) -> f64 {
 
 fn hit(state: &State, rank: usize, found: Found) -> Result<Hit> {
     let Found { model, cosine, prediction, measured, probed } = found;
-    let measured = measured
-        .map(|known| MeasuredHere { accuracy: known.accuracy, kind: steps::kind_name(known.kind) });
+    let measured =
+        measured.map(|known| MeasuredHere { accuracy: known.accuracy, kind: known.kind.name() });
     let cost = state::attributes(&model);
     Ok(Hit {
         rank,

@@ -26,6 +26,7 @@ pub struct RecordReport {
 struct Reported {
     model: String,
     task: String,
+    kind: PairKind,
     accuracy: f32,
     params: Option<u64>,
 }
@@ -34,8 +35,8 @@ struct Reported {
 pub(crate) fn one(state: &State, model: &str, task: &str, accuracy: f32) -> Result<RecordReport> {
     admit_name::check("model", model)?;
     check_accuracy(accuracy, "accuracy")?;
-    let reported =
-        Reported { model: model.to_owned(), task: task.to_owned(), accuracy, params: None };
+    let (model, task) = (model.to_owned(), task.to_owned());
+    let reported = Reported { model, task, kind: PairKind::Reported, accuracy, params: None };
     all(state, &[reported], &mut crate::unobserved)
 }
 
@@ -46,8 +47,9 @@ fn check_accuracy(accuracy: f32, place: &str) -> Result<()> {
     Err(Error::input(format!("{place}: expected an accuracy in 0..1, found {accuracy}")))
 }
 
-/// Records a CSV file with columns `model`, `dataset` (or `task`), `accuracy` and perhaps `params`, the parameters of
-/// models that become references (such as 5000000 or 5M).
+/// Records a CSV file with columns `model`, `dataset` (or `task`), `accuracy` and perhaps `kind` (`probe`, `finetune` or
+/// `reported`, which is meant where it is empty) and `params`, the parameters of models that become references (such as
+/// 5000000 or 5M).
 ///
 /// The whole file is checked before anything is recorded, and recorded by one commit.
 pub(crate) fn file(state: &State, path: &Path, observer: Observer<'_>) -> Result<RecordReport> {
@@ -57,7 +59,7 @@ pub(crate) fn file(state: &State, path: &Path, observer: Observer<'_>) -> Result
 fn parse(table: &Table) -> Result<Vec<Reported>> {
     let [model, task, accuracy] =
         table.columns([&["model"], &["dataset", "task"], &["accuracy"]])?;
-    let params = table.column(&["params"])?;
+    let (kind, params) = (table.column(&["kind"])?, table.column(&["params"])?);
     let reported = table.map(|record| {
         let (model, task) = (&record[model], &record[task]);
         admit_name::check("model", model)?;
@@ -71,6 +73,10 @@ fn parse(table: &Table) -> Result<Vec<Reported>> {
         Ok(Reported {
             model: model.to_owned(),
             task: task.to_owned(),
+            kind: match kind.map_or("", |column| &record[column]) {
+                "" => PairKind::Reported,
+                text => text.parse()?,
+            },
             accuracy,
             params: params.map(parse_count).transpose()?,
         })
@@ -81,10 +87,10 @@ fn parse(table: &Table) -> Result<Vec<Reported>> {
 
 /// One result may be repeated, but not with another accuracy: nothing says which of them counts.
 fn refuse_contradictions(table: &Table, reported: &[Reported]) -> Result<()> {
-    let mut first: HashMap<(&str, &str), usize> = HashMap::new();
+    let mut first: HashMap<(&str, &str, PairKind), usize> = HashMap::new();
     for (at, result) in reported.iter().enumerate() {
-        let Reported { model, task, accuracy, params: _ } = result;
-        let earlier = *first.entry((model, task)).or_insert(at);
+        let Reported { model, task, kind, accuracy, params: _ } = result;
+        let earlier = *first.entry((model, task, *kind)).or_insert(at);
         let known = reported[earlier].accuracy;
         if known != *accuracy {
             return Err(Error::input(format!(
@@ -100,7 +106,7 @@ fn refuse_contradictions(table: &Table, reported: &[Reported]) -> Result<()> {
 /// What is reported of one model.
 #[derive(Default)]
 struct OfModel {
-    results: BTreeMap<TaskId, f32>,
+    results: BTreeMap<(TaskId, PairKind), f32>,
     params: Option<u64>,
 }
 
@@ -128,7 +134,7 @@ fn by_model<'a>(
     let mut models: BTreeMap<&str, OfModel> = BTreeMap::new();
     for result in reported {
         let of_model = models.entry(&result.model).or_default();
-        of_model.results.insert(tasks[&result.task], result.accuracy);
+        of_model.results.insert((tasks[&result.task], result.kind), result.accuracy);
         match (of_model.params, result.params) {
             (Some(first), Some(other)) if first != other => {
                 return Err(Error::input(format!(
@@ -184,7 +190,7 @@ fn apply(
 fn addition(state: &State, name: &str, of_model: OfModel) -> Result<Addition> {
     let OfModel { results, params } = of_model;
     let results: Vec<_> =
-        results.into_iter().map(|(task, accuracy)| (task, PairKind::Reported, accuracy)).collect();
+        results.into_iter().map(|((task, kind), accuracy)| (task, kind, accuracy)).collect();
     if let Some(model) = state.store.model_by_name(name)? {
         let subject = Subject::Stored(model.row);
         return Ok(Addition { subject, seen: Vec::new(), results });

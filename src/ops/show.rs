@@ -40,10 +40,10 @@ pub(crate) fn run(state: &State, name: &str) -> Result<ShowReport> {
         None => None,
     };
     let input = model.graph.map(|_| steps::input_contract(&model)).transpose()?;
-    let mut weight_bytes = 0;
-    for weight in &model.weights {
-        weight_bytes += state.store.tensor(weight.tensor)?.as_ref().len() as u64;
-    }
+    // Not a byte of them is read: a model whose pack is damaged is shown, too.
+    let weight_bytes = model.weights.iter().try_fold(0, |sum: u64, weight| {
+        Ok::<_, tans_storage::Error>(sum.saturating_add(state.store.tensor_bytes(weight.tensor)?))
+    })?;
     let results = summary::known_results(&state.store, model.row, None)?;
     let architecture =
         model.architecture.as_ref().map(|point| format!("{}:{}", point.space, point.config));

@@ -206,7 +206,8 @@ fn gate(
         observer(Progress { step: "held-out tasks", item: String::new(), done, total })
     };
     // Nothing is timed: the gate looks at losses alone.
-    let protocol = Protocol { folds: Some(GATE_FOLDS), scores: None, cold: false, clock: || 0.0 };
+    let protocol =
+        Protocol { folds: Some(GATE_FOLDS), scores: None, judge: None, cold: false, clock: || 0.0 };
     let evaluation = evaluate::leave_tasks_out(set, &contestants, &protocol, &mut progress)?;
     if evaluation.tasks.len() < GATE_TASKS_MIN {
         return Ok(None);

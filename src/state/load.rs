@@ -13,17 +13,25 @@ const PROVEN_AT_OPEN: usize = 64 << 20;
 
 /// Loads the current generation. A damaged segment is left aside: every vector is then served from the delta.
 pub fn load(store: &Store) -> Result<Generation> {
-    load_with(store, &|record, fingerprint| open_segment(store, record, fingerprint, &proven))
+    load_as(store, current(store)?)
+}
+
+/// As `load`, of a generation that is about to be installed; its encoders are stored.
+pub fn load_as(store: &Store, record: GenerationRecord) -> Result<Generation> {
+    load_with(store, record, &|record, fingerprint| {
+        open_segment(store, record, fingerprint, &proven)
+    })
 }
 
 /// As `load`, for a caller that proves the segment itself, or wants no proof of it.
 pub fn load_unproven(store: &Store) -> Result<Generation> {
-    load_with(store, &|record, fingerprint| open_segment(store, record, fingerprint, &Ok))
+    let open = |record: &_, fingerprint| open_segment(store, record, fingerprint, &Ok);
+    load_with(store, current(store)?, &open)
 }
 
 /// Loads the current generation without its segment.
 pub fn load_without_segment(store: &Store) -> Result<Generation> {
-    load_with(store, &|_, _| None)
+    load_with(store, current(store)?, &|_, _| None)
 }
 
 /// Whether a generation's segment is proven by its size alone.
@@ -34,17 +42,22 @@ pub fn is_proven_at_open(segment: &Segment) -> bool {
 /// How a generation's segment is found from its record and the fingerprint of its encoders.
 type Opening<'a> = &'a dyn Fn(&GenerationRecord, [u8; 32]) -> Option<Segment>;
 
-fn load_with(store: &Store, open: Opening<'_>) -> Result<Generation> {
-    let missing = |what: &str| {
-        Error::Storage(tans_storage::Error::Corrupt {
-            file: store.path().display().to_string(),
-            offset: "generation".into(),
-            what: format!("expected {what}, found none"),
-        })
-    };
-    let record = store.generation()?.ok_or_else(|| missing("an installed generation"))?;
-    let encoder =
-        store.encoder(record.encoder)?.ok_or_else(|| missing("the generation's encoders"))?;
+fn current(store: &Store) -> Result<GenerationRecord> {
+    store.generation()?.ok_or_else(|| missing(store, "an installed generation"))
+}
+
+fn missing(store: &Store, what: &str) -> Error {
+    Error::Storage(tans_storage::Error::Corrupt {
+        file: store.path().display().to_string(),
+        offset: "generation".into(),
+        what: format!("expected {what}, found none"),
+    })
+}
+
+fn load_with(store: &Store, record: GenerationRecord, open: Opening<'_>) -> Result<Generation> {
+    let encoder = store
+        .encoder(record.encoder)?
+        .ok_or_else(|| missing(store, "the generation's encoders"))?;
     let blob = store.tensor(encoder.blob)?;
     let encoders: Encoders = tans_storage::decode("encoders", blob.as_ref())?;
     let segment = open(&record, encoder.fingerprint);
@@ -100,7 +113,7 @@ fn load_delta(
         for embedding in store.embeddings(record.encoder)? {
             let (row, vector) = embedding?;
             if let Some(model) = store.model(row)? {
-                insert(&mut delta, &model, vector)?;
+                insert_model(&mut delta, &model, vector)?;
             }
         }
         return Ok(delta);
@@ -141,14 +154,15 @@ pub fn changes(store: &Store, sequence: u64) -> Result<Changes> {
 pub fn follow(store: &Store, encoder: u32, delta: &mut Delta, rows: BTreeSet<u64>) -> Result<()> {
     for row in rows {
         match (store.model(row)?, store.embedding(encoder, row)?) {
-            (Some(model), Some(vector)) => insert(delta, &model, vector)?,
+            (Some(model), Some(vector)) => insert_model(delta, &model, vector)?,
             (Some(_), None) | (None, _) => delta.remove(row),
         }
     }
     Ok(())
 }
 
-fn insert(delta: &mut Delta, model: &ModelRecord, vector: Vec<f32>) -> Result<()> {
+/// Adds a model's vector and what filters ask about it.
+pub fn insert_model(delta: &mut Delta, model: &ModelRecord, vector: Vec<f32>) -> Result<()> {
     let dim = vector.len();
     Ok(delta.insert(model.row, &Embedding::new(vector, dim)?, attributes(model))?)
 }

@@ -2,7 +2,10 @@
 
 mod load;
 
-pub use load::{attributes, changes, is_proven_at_open, load, load_unproven, load_without_segment};
+pub use load::{
+    attributes, changes, insert_model, is_proven_at_open, load, load_as, load_unproven,
+    load_without_segment,
+};
 
 use crate::encoder::{Encoders, TaskEncoding};
 use crate::{OpenOptions, Result};

@@ -84,8 +84,8 @@ pub struct Fitted {
     pub epochs: Vec<EpochReport>,
     /// The epoch whose weights were kept, from 1; 0 for those that it started with.
     pub best_epoch: usize,
-    /// How the start did in validation, if it counts.
-    pub start: Option<Evaluation>,
+    /// How its weights did in validation; `None` where there were too few images to hold some back.
+    pub validation: Option<Evaluation>,
     /// Why the run ended early, when a loss or gradient was not finite after its first epoch.
     pub diverged: Option<Error>,
 }
@@ -103,6 +103,23 @@ pub struct FitState {
     pub start: Option<Evaluation>,
     /// Reports of the epochs run.
     pub epochs: Vec<EpochReport>,
+}
+
+impl FitState {
+    /// How the best epoch did in validation.
+    fn validation(&self) -> Option<Evaluation> {
+        match self.best_epoch {
+            0 => self.start,
+            epoch => self.epochs.get(epoch - 1).and_then(EpochReport::validation),
+        }
+    }
+
+    /// Higher accuracy is better, lower loss among equals; without validation the latest is the best.
+    fn is_beaten_by(&self, found: Option<Evaluation>) -> bool {
+        let (Some(found), Some(best)) = (found, self.validation()) else { return true };
+        found.accuracy > best.accuracy
+            || (found.accuracy == best.accuracy && found.loss < best.loss)
+    }
 }
 
 /// Fits on images with labels, from the start or from a state that `after_epoch` was given by an earlier run with the
@@ -159,7 +176,7 @@ pub fn resume(
         };
         let validation = validate(&trainer)?;
         state.current = trainer.checkpoint()?;
-        if options.keep_last || is_better(&state, validation) {
+        if options.keep_last || state.is_beaten_by(validation) {
             state.best.clone_from(&state.current);
             state.best_epoch = epoch;
         }
@@ -179,20 +196,10 @@ pub fn resume(
     Ok(Fitted {
         graph: trainer.graph()?,
         best_epoch: state.best_epoch,
-        start: state.start,
+        validation: state.validation(),
         epochs: state.epochs,
         diverged,
     })
-}
-
-/// Higher accuracy is better, lower loss among equals; without validation the latest is the best.
-fn is_better(state: &FitState, found: Option<Evaluation>) -> bool {
-    let best = match state.best_epoch {
-        0 => state.start,
-        epoch => state.epochs.get(epoch - 1).and_then(EpochReport::validation),
-    };
-    let (Some(found), Some(best)) = (found, best) else { return true };
-    found.accuracy > best.accuracy || (found.accuracy == best.accuracy && found.loss < best.loss)
 }
 
 fn is_stale(state: &FitState, options: &FitOptions) -> bool {

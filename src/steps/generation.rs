@@ -6,7 +6,7 @@ use crate::encoder::Encoders;
 use crate::state::{self, Encoded, Generation};
 use std::ops::ControlFlow;
 use std::sync::RwLock;
-use tans_index::{BuildOptions, Delta, Embedding, Entry};
+use tans_index::{BuildOptions, Delta, Embedding, Entry, Segment};
 use tans_storage::{Batch, Dtype, EncoderRecord, GenerationRecord, NewTensor, Store};
 
 /// Below this many vectors an exact scan of the delta answers at once, and no segment is built.
@@ -65,16 +65,27 @@ pub fn install(store: &Store, prepared: Prepared) -> Result<Generation> {
     let blob = NewTensor { dtype: Dtype::U8, shape: &[bytes.len()], bytes: &bytes };
     let blob = store.put_tensors(&[blob])?[0];
     let mut batch = Batch::new();
+    let mut delta = Delta::new(encoders.dim());
     let changed = state::changes(store, sequence)?.rows;
-    for entry in entries.iter().filter(|entry| !changed.contains(&entry.key)) {
-        batch.put_embedding(encoder, entry.key, entry.vector.as_slice());
+    for Entry { key, vector, attributes } in entries {
+        if changed.contains(&key) {
+            continue;
+        }
+        batch.put_embedding(encoder, key, vector.as_slice());
+        if segment.is_none() {
+            delta.insert(key, &vector, attributes)?;
+        }
     }
     let encoded = Encoded::default();
     let context = embed::Context::load(store, &encoders, &encoded)?;
     for row in changed {
-        if let Some(model) = store.model(row)? {
-            batch.put_embedding(encoder, row, &context.embed(store, &model, &[])?);
-        }
+        let Some(model) = store.model(row)? else {
+            delta.remove(row);
+            continue;
+        };
+        let vector = context.embed(store, &model, &[])?;
+        batch.put_embedding(encoder, row, &vector);
+        state::insert_model(&mut delta, &model, vector)?;
     }
     batch.put_encoder(&EncoderRecord {
         number: encoder,
@@ -84,14 +95,19 @@ pub fn install(store: &Store, prepared: Prepared) -> Result<Generation> {
         notes,
         created: super::unix_seconds(),
     });
-    batch.install_generation(&GenerationRecord { number, encoder, segment, sequence });
+    let record = GenerationRecord { number, encoder, segment, sequence };
+    batch.install_generation(&record);
     if let Some(previous) = store.generation()? {
         batch.remove_encoder(previous.encoder);
     }
+    // Opened first: nothing may fail between the commit and what queries see.
+    let segment = record.segment.as_ref().map(|name| Segment::open(&store.segment_path(name)));
+    let segment = segment.transpose()?;
     store.commit(batch)?;
     // What a reader may still look for stays until `gc`; a segment that cannot be deleted now, too.
     let _ = store.delete_old_segments();
-    state::load(store)
+    let (delta, encoded) = (RwLock::new(delta), Encoded::default());
+    Ok(Generation { record, encoders, fingerprint, segment, delta, encoded })
 }
 
 /// Embeds every model with these encoders without storing anything, for a reader whose generation is damaged. Its

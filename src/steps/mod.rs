@@ -50,7 +50,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tans_storage::{Dtype, ModelRecord, NewTensor, PairKind, Store, TaskRecord, TensorId};
+use tans_storage::{Dtype, ModelRecord, NewTensor, Store, TaskRecord, TensorId};
 
 /// Seconds since 1970.
 pub fn unix_seconds() -> u64 {
@@ -192,15 +192,6 @@ pub fn input_contract(model: &ModelRecord) -> Result<InputContract> {
     let contract: InputContract = tans_storage::decode("input contract", &model.input)?;
     contract.check()?;
     Ok(contract)
-}
-
-/// The word for how an accuracy was obtained.
-pub fn kind_name(kind: PairKind) -> &'static str {
-    match kind {
-        PairKind::Probe => "probe",
-        PairKind::Finetune => "finetune",
-        PairKind::Reported => "reported",
-    }
 }
 
 /// What encoders and evaluation call the family of a task: its own name where none was given.

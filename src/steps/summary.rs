@@ -1,7 +1,6 @@
 //! How models are shown in lists and answers.
 
 use super::dataset::hex;
-use super::kind_name;
 use crate::{Result, state};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -47,7 +46,7 @@ pub fn known_results(store: &Store, row: u64, task: Option<TaskId>) -> Result<Ve
             continue;
         }
         for task in task_names(store, &[pair.task])? {
-            let kind = kind_name(pair.kind);
+            let kind = pair.kind.name();
             results.push(KnownResult { task, kind, accuracy: pair.accuracy });
         }
     }

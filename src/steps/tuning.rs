@@ -285,22 +285,13 @@ impl<'a> Run<'a> {
         self.fitted.as_ref().map_or(&[], |fitted| &fitted.epochs)
     }
 
-    /// (accuracy in validation, loss there or else in training) of the weights that would be kept now.
-    fn best(&self) -> Option<(Option<f32>, f32)> {
-        let fitted = self.fitted.as_ref()?;
-        match fitted.best_epoch.checked_sub(1) {
-            Some(at) => fitted.epochs.get(at).map(|epoch| {
-                (epoch.validation_accuracy, epoch.validation_loss.unwrap_or(epoch.train_loss))
-            }),
-            None => fitted.start.map(|start| (Some(start.accuracy), start.loss)),
-        }
-    }
-
     /// Higher validation accuracy first, then lower loss; without validation the training loss decides.
     fn compare(&self, other: &Self) -> std::cmp::Ordering {
-        let standing = |run: &Self| match run.best() {
-            Some((accuracy, loss)) => (accuracy.unwrap_or(0.0), -loss),
-            None => (f32::NEG_INFINITY, f32::NEG_INFINITY),
+        let standing = |run: &Self| {
+            let validated = run.fitted.as_ref().and_then(|fitted| fitted.validation);
+            let trained = || run.epochs().last().map(|epoch| (0.0, -epoch.train_loss));
+            let found = validated.map(|found| (found.accuracy, -found.loss)).or_else(trained);
+            found.unwrap_or((f32::NEG_INFINITY, f32::NEG_INFINITY))
         };
         let (a, b) = (standing(self), standing(other));
         a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1))
@@ -310,7 +301,11 @@ impl<'a> Run<'a> {
         Raced {
             model: self.candidate.name.clone(),
             epochs: self.epochs().len(),
-            validation_accuracy: self.best().and_then(|(accuracy, _)| accuracy),
+            validation_accuracy: self
+                .fitted
+                .as_ref()
+                .and_then(|fitted| fitted.validation)
+                .map(|found| found.accuracy),
             failure: self.failure.as_ref().map(ToString::to_string),
         }
     }

@@ -31,6 +31,9 @@ pub struct Protocol<'a> {
     /// What the networks' probes say of the queries: rows for LogME, the probe of the whole zoo, and the first
     /// contestant with some probes, judged on images that no probe saw where those accuracies are known.
     pub scores: Option<&'a Scores>,
+    /// The results that candidates are judged by; `None` for the first of probe, finetune, reported that at least three
+    /// candidates have. Other kinds than that of the probes are not known for images that no probe saw.
+    pub judge: Option<Kind>,
     /// Rows for networks that the first contestant's encoders know nothing of.
     pub cold: bool,
     /// Milliseconds now.
@@ -93,8 +96,7 @@ impl Comparison {
 /// Holds out each family in turn, or folds of families, fits on the rest, ranks the uncontaminated models.
 ///
 /// Tasks without a sample cannot be asked about; tasks with fewer than three candidates are left out. Candidates are
-/// the models that have seen no task of the query's family, judged by the first of probe, finetune, reported that at
-/// least three of them have. Every contestant is fitted on the other families' tasks and pairs alone.
+/// the models that have seen no task of the query's family and have a result there that they are judged by. Every contestant is fitted on the other families' tasks and pairs alone.
 /// `progress(folds done, folds)`; `Break` cancels.
 ///
 /// # Errors
@@ -112,7 +114,8 @@ pub fn leave_tasks_out(
         if progress(done, groups.len()).is_break() {
             return Err(Error::Cancelled);
         }
-        let queries: Vec<Query> = group.iter().filter_map(|&task| Query::new(set, task)).collect();
+        let queries: Vec<Query> =
+            group.iter().filter_map(|&task| Query::new(set, task, protocol.judge)).collect();
         if queries.is_empty() {
             continue;
         }
@@ -163,14 +166,15 @@ struct Query {
 }
 
 impl Query {
-    fn new(set: &TrainingSet, task: usize) -> Option<Self> {
+    fn new(set: &TrainingSet, task: usize, judge: Option<Kind>) -> Option<Self> {
         set.tasks[task].sample.as_ref()?;
         let family = &set.tasks[task].family;
         let clean = |model: usize| {
             let mut seen = set.models[model].seen.iter().filter_map(|&seen| set.tasks.get(seen));
             !seen.any(|seen| seen.family == *family)
         };
-        [Kind::Probe, Kind::Finetune, Kind::Reported].into_iter().find_map(|kind| {
+        let kinds = [Kind::Probe, Kind::Finetune, Kind::Reported].into_iter();
+        kinds.filter(|&kind| judge.is_none_or(|judge| judge == kind)).find_map(|kind| {
             let (models, truth): (Vec<usize>, Vec<f32>) = set
                 .pairs
                 .iter()

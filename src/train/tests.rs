@@ -95,7 +95,7 @@ fn evaluated(set: &TrainingSet, recipes: &[FitOptions]) -> Evaluation {
 }
 
 fn protocol(scores: Option<&Scores>) -> Protocol<'_> {
-    Protocol { folds: Some(8), scores, cold: false, clock: || 0.0 }
+    Protocol { folds: Some(8), scores, judge: None, cold: false, clock: || 0.0 }
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -127,6 +127,29 @@ fn default_beats_static_beats_random_on_unseen_families() {
     let cover = learned.cover.unwrap();
     assert!((0.75..=1.0).contains(&cover), "{cover}");
     assert!(random.best5 < random.loss && learned.best5 <= learned.loss);
+}
+
+/// Here fine-tuning turns the order of the probes around.
+#[test]
+fn candidates_are_judged_by_the_kind_of_results_that_is_named() {
+    let mut set = world(30, 20, (30, 12));
+    let tuned = |pair: &TrainingPair| TrainingPair {
+        kind: Kind::Finetune,
+        accuracy: 1.0 - pair.accuracy,
+        ..*pair
+    };
+    let tuned: Vec<TrainingPair> = set.pairs.iter().map(tuned).collect();
+    set.pairs.extend(tuned);
+    let gain = |judge| {
+        let protocol = Protocol { judge, ..protocol(None) };
+        let contestants = [Contestant::new(FitOptions::default())];
+        let mut go_on = |_, _| ControlFlow::Continue(());
+        let result = leave_tasks_out(&set, &contestants, &protocol, &mut go_on).unwrap();
+        let of = |name: &str| result.rows.iter().find(|row| row.method == name).unwrap().loss;
+        of("random") - of("default")
+    };
+    assert_eq!(gain(None), gain(Some(Kind::Probe)));
+    assert!(gain(Some(Kind::Probe)) > 0.0 && gain(Some(Kind::Finetune)) < 0.0);
 }
 
 /// What a probe would say of each network: its accuracy with little noise, in half a second.

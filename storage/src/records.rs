@@ -1,7 +1,7 @@
 //! What a zoo remembers: one struct per kind of record, stored as one value each.
 
 use crate::codec::Bytes;
-use crate::{ModelId, TaskId, TensorId};
+use crate::{Error, ModelId, TaskId, TensorId};
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -134,6 +134,27 @@ pub enum PairKind {
     Finetune,
     /// Measured elsewhere and told to the zoo.
     Reported,
+}
+
+impl PairKind {
+    /// The word for it, which `from_str` reads.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Probe => "probe",
+            Self::Finetune => "finetune",
+            Self::Reported => "reported",
+        }
+    }
+}
+
+impl std::str::FromStr for PairKind {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let all = [Self::Probe, Self::Finetune, Self::Reported];
+        all.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
+            Error::Invalid(format!("kind: expected probe, finetune or reported, found {text:?}"))
+        })
+    }
 }
 
 /// One measured accuracy of a model on a task.

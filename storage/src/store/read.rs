@@ -2,14 +2,13 @@
 
 use super::Store;
 use super::record::{self, SYS_GENERATION};
-use crate::Error;
 use crate::codec::Bytes;
 use crate::keys::{self, EmbeddingKey, NameKey, PairKey};
 use crate::records::{Place, TensorRecord};
 use crate::rocks::{Entry, Family};
 use crate::{
-    EncoderRecord, GenerationRecord, JobRecord, MappedTensor, ModelId, ModelRecord, Operation,
-    Pair, Result, TaskId, TaskRecord, TensorId,
+    EncoderRecord, Error, GenerationRecord, JobRecord, MappedTensor, ModelId, ModelRecord,
+    Operation, Pair, Result, TaskId, TaskRecord, TensorId, dtype,
 };
 use std::sync::{PoisonError, RwLockReadGuard};
 
@@ -35,6 +34,18 @@ impl Store {
         self.refresh()?;
         let newer = self.tensor_record(id)?;
         if newer == record { found } else { self.packs.proven(id, &newer) }
+    }
+
+    /// Length of a stored tensor in bytes, without reading it.
+    ///
+    /// # Errors
+    /// `Error::Invalid` when there is no such tensor; `Error::Corrupt` when its record is damaged.
+    pub fn tensor_bytes(&self, id: TensorId) -> Result<u64> {
+        let TensorRecord { dtype, shape, .. } = self.tensor_record(id)?;
+        dtype::byte_len(dtype, &shape).ok_or_else(|| {
+            let what = format!("expected a known element type and a finite size, found {shape:?}");
+            record::corrupt(Family::Tensor, &id.0, &what)
+        })
     }
 
     pub(super) fn tensor_record(&self, id: TensorId) -> Result<TensorRecord> {

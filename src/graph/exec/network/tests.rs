@@ -163,6 +163,14 @@ fn a_batch_size_written_into_the_graph_does_not_mix_samples() {
 }
 
 #[test]
+fn an_opset_of_the_future_is_refused_for_it_may_mean_something_else() {
+    let mut graph = tiny(&[0, -1]);
+    graph.opsets.insert(String::new(), 99);
+    let Err(error) = Network::new(&graph, &tiny_input(), Device::Cpu) else { panic!("it runs") };
+    assert!(matches!(error, Error::NotRunnable { opset: 99, .. }), "{error}");
+}
+
+#[test]
 fn features_are_what_enters_the_head() {
     let network = Network::new(&tiny(&[0, -1]), &tiny_input(), Device::Cpu).expect("network");
     assert_eq!(network.head().map(|head| (head.feature_dim, head.classes)), Some((4, 2)));
