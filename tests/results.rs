@@ -97,5 +97,8 @@ fn a_file_says_how_its_accuracies_were_obtained() {
     file("model,dataset,accuracy,kind\nbase,there,0.6,finetune\nbase,there,0.6,tuned\n");
     let refused = tans(at, "record zoo results.csv");
     assert_eq!(refused.code, Some(2), "{refused:?}");
-    assert!(refused.err.contains("results.csv:3") && refused.err.contains("\"tuned\""), "{refused:?}");
+    assert!(
+        refused.err.contains("results.csv:3") && refused.err.contains("\"tuned\""),
+        "{refused:?}"
+    );
 }
