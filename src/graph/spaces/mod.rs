@@ -50,8 +50,8 @@ pub struct Generated {
 }
 
 /// Generates a network from `space:config@side`, such as `small:resnet8-w16@32`,
-/// `mobilenetv3:d2-k3-e4@224`, `resnet:18` or `efficientnet_lite:lite0`. The side may be left out (and
-/// may end in `x3`, the number of channels).
+/// `mobilenetv3:d2-k3-e4@224`, `resnet:18` or `efficientnet_lite:lite0`, or from the name that a network was published
+/// under (`resnet18`, `efficientnet-lite0`). The side may be left out (and may end in `x3`, the number of channels).
 ///
 /// Weights are drawn with `seed` (He initialisation, batch-norm at identity) and depend on nothing
 /// else.
@@ -74,6 +74,18 @@ pub fn outline(spec: &str, classes: usize) -> Result<Generated, Error> {
     Member::parse(spec)?.generate(classes, Source { seed: 0, supply: &zeros })
 }
 
+/// A published name as the member of its space; anything else as it is.
+fn as_member(spec: &str) -> String {
+    let begins_with_digit = |rest: &&str| rest.starts_with(|first: char| first.is_ascii_digit());
+    if let Some(rest) = spec.strip_prefix("efficientnet-lite").filter(begins_with_digit) {
+        return format!("efficientnet_lite:lite{rest}");
+    }
+    match spec.strip_prefix("resnet").filter(begins_with_digit) {
+        Some(rest) => format!("resnet:{rest}"),
+        None => spec.to_owned(),
+    }
+}
+
 /// One architecture of a space.
 enum Member {
     Small(small::Config),
@@ -84,7 +96,8 @@ enum Member {
 
 impl Member {
     fn parse(spec: &str) -> Result<Self, Error> {
-        let (space, rest) = spec.split_once(':').unwrap_or((spec, ""));
+        let written = as_member(spec);
+        let (space, rest) = written.split_once(':').unwrap_or((&written, ""));
         let (config, side) = split_side(rest)?;
         match space {
             "small" => small::Config::parse(config, side.unwrap_or(32)).map(Self::Small),

@@ -103,6 +103,10 @@ fn resnet_has_the_names_and_notation_of_its_family() {
         assert_eq!((made.config.as_str(), made.input.height), (config, 32));
     }
     let half = generate("resnet:18-w0.5@32", 10, 0).expect("allowed").graph;
+    let published = generate("resnet18-w0.5@32", 10, 0).expect("the published name");
+    assert_eq!((bytes(&published.graph), published.config.as_str()), (bytes(&half), "18-w0.5"));
+    let published = generate("efficientnet-lite0", 10, 0).expect("the published name");
+    assert_eq!(published.space, "efficientnet_lite");
     assert_eq!(half.weights["layer4.1.conv2.weight"].shape, [256, 256, 3, 3]);
 }
 
