@@ -11,7 +11,7 @@ PACKAGES := $(or $(TANS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tans)/pack
 # Storage alone is built again with its failpoints.
 FAULTS := cargo test --release --package tans --package tans-storage --features tans-storage/failpoints \
 	--test failpoints --test power --test torture --test faults --test flips --test limits --
-.PHONY: help setup build demo evaluate test test-all test-onnx torture lint fmt growth starter-zoo corpus evaluate-audit bench-peers bench-peers-full bench-finetune bench-storage
+.PHONY: help setup build demo evaluate test test-all test-onnx torture lint fmt growth comparison starter-zoo corpus evaluate-audit bench-peers bench-peers-full bench-finetune bench-storage
 
 help: ## lists these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -68,6 +68,9 @@ evaluate: build ## judges the first pick on held-out tasks; prints the tables an
 
 growth: build ## compares grow with chance on the query examples (hours, resumable); writes docs/GROWTH.md
 	nice -n 19 python3 scripts/build_growth.py
+
+comparison: build ## the ways to a network at equal epochs, random weights to tans (an hour, resumable); writes docs/COMPARISON.md
+	nice -n 19 python3 scripts/build_comparison.py
 
 starter-zoo: build ## trains assets/starter.tar anew from registry packages (hours, resumable)
 	python3 scripts/build_starter_zoo.py

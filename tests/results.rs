@@ -102,3 +102,21 @@ fn a_file_says_how_its_accuracies_were_obtained() {
         "{refused:?}"
     );
 }
+
+/// Rows of `encode` are all that a zoo keeps of a dataset, so they are enough to keep it.
+#[test]
+fn a_dataset_becomes_a_task_by_its_rows_alone() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    done(at, &format!("encode zoo {DIGITS} -o rows.npz"));
+    let added = objects(&done(at, "task add zoo digits rows.npz --json").out).remove(0);
+    assert_eq!(added["status"], "stored");
+    let again = format!("task add zoo digits {DIGITS} --json");
+    let again = objects(&done(at, &again).out).remove(0);
+    assert_eq!((&again["status"], &again["id"]), (&"already stored".into(), &added["id"]));
+    let cosine = |dataset: &str| {
+        let hits = objects(&done(at, &format!("query zoo {dataset} --json")).out);
+        hits[0]["cosine"].as_f64().expect("a number")
+    };
+    assert!((cosine("task:digits") - cosine(DIGITS)).abs() < 1e-3);
+}

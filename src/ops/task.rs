@@ -65,26 +65,26 @@ pub(crate) fn add(
 ) -> Result<AddedTask> {
     use crate::steps::{
         admit_name,
-        dataset::{self, NewTask},
+        dataset::{self, Given, NewTask},
         results,
     };
     admit_name::check("task", name)?;
-    let samples = dataset::samples(source, &options.sample)?;
+    let given = Given::open(state, source, &options.sample)?;
     let named = state.store.task_by_name(name)?;
-    let stored = state.store.task(samples.task)?;
-    refuse_taken(name, named.as_ref().filter(|named| named.id != samples.task))?;
+    let stored = state.store.task(given.task)?;
+    refuse_taken(name, named.as_ref().filter(|named| named.id != given.task))?;
     let mut staging = state.store.staging();
     let task = match &stored {
         Some(stored) => with_family(stored, options.family.as_deref())?,
         None => {
-            let (sample, _) = dataset::measure(state, &samples, options.sample.seed, observer)?;
+            let sample = given.measure(state, options.sample.seed, observer)?;
             let new = NewTask {
-                id: samples.task,
+                id: given.task,
                 name,
                 family: options.family.clone(),
-                class_names: &samples.class_names,
+                class_names: &given.class_names,
                 sample: &sample,
-                image_hashes: &samples.image_hashes,
+                image_hashes: &given.image_hashes,
                 benchmark: options.benchmark,
             };
             dataset::store_task(&state.store, &mut staging, &new)?
@@ -100,7 +100,7 @@ pub(crate) fn add(
         summary: summary(state, &task)?,
         status: if stored.is_some() { "already stored" } else { "stored" },
         moved_pairs,
-        skipped: samples.skipped,
+        skipped: given.skipped,
     })
 }
 

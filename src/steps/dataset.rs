@@ -116,6 +116,70 @@ impl Samples {
     }
 }
 
+/// A dataset that is to become a task: its images, or the rows that `encode` has made of them.
+#[cfg(feature = "torch")]
+pub struct Given {
+    /// Identity as a task.
+    pub task: TaskId,
+    /// By label.
+    pub class_names: Vec<String>,
+    /// Hashes of all images; empty for rows.
+    pub image_hashes: Vec<[u8; 32]>,
+    /// (file, reason) of images that could not be read.
+    pub skipped: Vec<(String, String)>,
+    content: Content,
+}
+
+#[cfg(feature = "torch")]
+enum Content {
+    Images(Samples),
+    Rows(TaskSample),
+}
+
+#[cfg(feature = "torch")]
+impl Given {
+    /// Reads what was given; images are not run through the backbone yet.
+    pub fn open(state: &State, source: &DatasetSource, options: &SampleOptions) -> Result<Self> {
+        if let DatasetSource::Path(path) = source
+            && let Dataset::Rows(rows) = data::open(path)?
+        {
+            let class_names = rows.class_names.clone();
+            refuse_sampling(options, &path.display().to_string(), "feature rows")?;
+            let Query { task, sample, .. } = rows_query(state, path, rows, options)?;
+            let task = task.ok_or_else(|| {
+                Error::input(format!(
+                    "{}: expected rows that say which dataset they are of, as `tans encode` writes them, found none",
+                    path.display()
+                ))
+            })?;
+            let content = Content::Rows(sample);
+            let (image_hashes, skipped) = (Vec::new(), Vec::new());
+            return Ok(Self { task, class_names, image_hashes, skipped, content });
+        }
+        let mut samples = samples(source, options)?;
+        Ok(Self {
+            task: samples.task,
+            class_names: samples.class_names.clone(),
+            image_hashes: samples.image_hashes.clone(),
+            skipped: std::mem::take(&mut samples.skipped),
+            content: Content::Images(samples),
+        })
+    }
+
+    /// What the zoo keeps of it; runs the backbone on images.
+    pub fn measure(
+        &self,
+        state: &State,
+        seed: u64,
+        observer: crate::Observer<'_>,
+    ) -> Result<TaskSample> {
+        match &self.content {
+            Content::Images(samples) => Ok(measure(state, samples, seed, observer)?.0),
+            Content::Rows(sample) => Ok(sample.clone()),
+        }
+    }
+}
+
 /// Opens a path that must hold images.
 pub fn open_images(path: &Path) -> Result<ImageDataset> {
     match data::open(path)? {
