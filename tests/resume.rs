@@ -1,4 +1,4 @@
-//! A fine-tuning that is stopped goes on where it was, to the same bytes.
+//! Trainings that are stopped go on where they were, to the same result.
 
 #![cfg(feature = "torch")]
 
@@ -9,8 +9,9 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 use tans::{
-    Benchmark, CheckOptions, Database, DatasetSource, Error, FinetuneOptions, IngestOptions,
-    InitOptions, OpenOptions, Progress, TuningOptions, unobserved,
+    Benchmark, CheckOptions, Choice, Database, DatasetSource, Error, FinetuneOptions, FitOptions,
+    IngestOptions, InitOptions, OpenOptions, Progress, Recipe, TrainOptions, TrainReport,
+    TuningOptions, unobserved,
 };
 use tempfile::TempDir;
 
@@ -86,4 +87,43 @@ fn a_stopped_finetuning_goes_on_to_the_same_network() {
     let (told, child) = finetune(&damaged, &dataset, usize::MAX);
     assert_eq!((told, child.expect("a child")), (vec![1, 2, 3, 4], (expected, 0)));
     assert!(damaged.check(CheckOptions::default()).expect("the check runs").sound);
+}
+
+/// Trains until the fourth fold of the gate; how often it went on in the first fold, and the result.
+fn train(zoo: &Database, stop: usize) -> (usize, Result<TrainReport, Error>) {
+    let fit = FitOptions { recipe: Recipe::Tans2021, epochs: 8, ..FitOptions::default() };
+    let options = TrainOptions { fit, choice: Choice::Named, force: true };
+    let mut steps = 0;
+    let mut observer = |progress: Progress| {
+        steps += usize::from(progress.step == "held-out tasks" && progress.done == 0);
+        if progress.done < stop { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    let done = zoo.train(&options, &mut observer);
+    (steps, done)
+}
+
+#[test]
+fn a_stopped_training_of_encoders_does_not_learn_again_what_it_had_learned() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let cache = folder.path().join("cache");
+    let starter = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/starter.tar");
+    let made = |name: &str, cache_dir: Option<&Path>| {
+        let open =
+            OpenOptions { cache_dir: cache_dir.map(Path::to_owned), ..OpenOptions::default() };
+        let options = InitOptions { starters: vec![starter.clone()], ..InitOptions::default() };
+        Database::init(&folder.path().join(name), &options, open).expect("a zoo can be made").0
+    };
+    let (steps, whole) = train(&made("whole", None), usize::MAX);
+    let whole = whole.expect("trained encoders").gate.expect("a judgement");
+    let zoo = made("stopped", Some(&cache));
+    let (first, cancelled) = train(&zoo, 3);
+    assert!(matches!(cancelled, Err(Error::Cancelled)), "{cancelled:?}");
+    assert_eq!(first, steps);
+    let left = || fs::read_dir(cache.join("encoders")).expect("a folder").count();
+    assert!(left() > 0);
+    let (again, resumed) = train(&zoo, usize::MAX);
+    assert!(again < first, "{again} {first}");
+    let resumed = resumed.expect("trained encoders").gate.expect("a judgement");
+    assert_eq!((resumed.loss, resumed.running_loss), (whole.loss, whole.running_loss));
+    assert_eq!(left(), 0, "what has ended leaves nothing");
 }

@@ -102,6 +102,7 @@ pub(crate) fn run(
         scores: scores.as_ref(),
         judge: options.judge.map(evidence_kind),
         cold: options.cold,
+        memory: None,
         clock,
     };
     let evaluation = evaluate::leave_tasks_out(&set, &contestants, &protocol, &mut progress)?;

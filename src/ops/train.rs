@@ -2,9 +2,10 @@
 
 use crate::encoder::Encoders;
 use crate::state::State;
+use crate::steps::remembered::Remembered;
 use crate::steps::{generation, training_set};
 use crate::train::evaluate::{self, Contestant, Evaluation, MethodRow, Protocol};
-use crate::train::{self, FitOptions, Recipe, TrainingSet};
+use crate::train::{self, FitOptions, Memory, Recipe, TrainingSet};
 use crate::{Error, Observer, Progress, Result};
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -143,19 +144,24 @@ fn learn(state: &State, options: &TrainOptions, observer: Observer<'_>) -> Resul
         ));
     }
     let candidates = candidates(&set, options);
-    let judged = gate(&set, &candidates, &state.generation().encoders, &mut *observer)?;
+    let memory = Remembered::of(&state.options);
+    let running = &state.generation().encoders;
+    let judged = gate(&set, &candidates, running, &memory, &mut *observer)?;
     let (fit, gate) = match judged {
         Some((fit, gate)) => (fit, Some(gate)),
         None => (candidates[0], None),
     };
-    if !options.force {
-        judge(gate.as_ref(), fit.recipe)?;
+    if !options.force
+        && let Err(refused) = judge(gate.as_ref(), fit.recipe)
+    {
+        memory.forget();
+        return Err(refused);
     }
     let mut fitted = |epoch, epochs, _loss| {
         let item = String::new();
         observer(Progress { step: "learning encoders", item, done: epoch, total: epochs })
     };
-    let encoders = train::fit(&set, &fit, &mut fitted)?;
+    let encoders = train::fit_once(&set, &fit, Some(&memory), &mut fitted)?;
     let recipe = encoders.recipe().to_owned();
     let notes = serde_json::to_string(&gate).unwrap_or_default();
 
@@ -167,6 +173,7 @@ fn learn(state: &State, options: &TrainOptions, observer: Observer<'_>) -> Resul
     let generation = installed.record.number;
     let models = installed.vector_count();
     state.install(installed);
+    memory.forget();
     let (tasks, pairs) = (set.tasks.len(), set.pairs.len());
     Ok(TrainReport { generation, recipe, tasks, models, pairs, gate })
 }
@@ -193,6 +200,7 @@ fn gate(
     set: &TrainingSet,
     candidates: &[FitOptions],
     running: &Encoders,
+    memory: &dyn Memory,
     observer: Observer<'_>,
 ) -> Result<Option<(FitOptions, Gate)>> {
     let mut contestants: Vec<Contestant<'_>> =
@@ -206,8 +214,14 @@ fn gate(
         observer(Progress { step: "held-out tasks", item: String::new(), done, total })
     };
     // Nothing is timed: the gate looks at losses alone.
-    let protocol =
-        Protocol { folds: Some(GATE_FOLDS), scores: None, judge: None, cold: false, clock: || 0.0 };
+    let protocol = Protocol {
+        folds: Some(GATE_FOLDS),
+        scores: None,
+        judge: None,
+        cold: false,
+        memory: Some(memory),
+        clock: || 0.0,
+    };
     let evaluation = evaluate::leave_tasks_out(set, &contestants, &protocol, &mut progress)?;
     if evaluation.tasks.len() < GATE_TASKS_MIN {
         return Ok(None);
@@ -280,14 +294,17 @@ mod tests {
         let (better, worse) = (with(Recipe::Default), with(Recipe::Tans2021));
         let go_on = &mut |_, _, _| ControlFlow::Continue(());
         let running = train::fit(&set, &better, go_on).unwrap();
+        let nothing = Remembered::of(&crate::OpenOptions::default());
         for candidates in [[better, worse], [worse, better]] {
-            let judged = gate(&set, &candidates, &running, &mut crate::unobserved).unwrap();
+            let judged =
+                gate(&set, &candidates, &running, &nothing, &mut crate::unobserved).unwrap();
             let (fit, gate) = judged.unwrap();
             assert_eq!((fit, gate.loss), (better, gate.running_loss));
             let rival = gate.rival.unwrap();
             assert!(rival.recipe == "tans2021" && rival.loss > gate.loss, "{rival:?}");
         }
-        let (_, gate) = gate(&set, &[worse], &running, &mut crate::unobserved).unwrap().unwrap();
+        let (_, gate) =
+            gate(&set, &[worse], &running, &nothing, &mut crate::unobserved).unwrap().unwrap();
         assert_eq!(gate.rival, None);
     }
 

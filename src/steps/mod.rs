@@ -27,6 +27,7 @@ pub mod parallel;
 pub mod paused;
 #[cfg(feature = "torch")]
 pub mod probe;
+pub mod remembered;
 #[cfg(feature = "torch")]
 pub mod rerank;
 pub mod results;

@@ -9,7 +9,7 @@ mod score;
 pub use probed::{Estimates, Scores};
 pub use score::MethodRow;
 
-use super::{FitOptions, Recipe, TrainingSet, closed_form};
+use super::{FitOptions, Memory, Recipe, TrainingSet, closed_form};
 use crate::encoder::{Encoders, Error, Kind, Prediction, TaskEncoding, TaskSample};
 use fixed::{Fixed, STATIC_SHRINK};
 use probed::Probed;
@@ -36,6 +36,8 @@ pub struct Protocol<'a> {
     pub judge: Option<Kind>,
     /// Rows for networks that the first contestant's encoders know nothing of.
     pub cold: bool,
+    /// Where encoders of an evaluation that was stopped are found again.
+    pub memory: Option<&'a dyn Memory>,
     /// Milliseconds now.
     pub clock: fn() -> f64,
 }
@@ -120,7 +122,7 @@ pub fn leave_tasks_out(
             continue;
         }
         let stop = &mut || progress(done, groups.len());
-        let fold = Fold::fit(set, group, contestants, stop)?;
+        let fold = Fold::fit(set, group, contestants, protocol.memory, stop)?;
         let cold = match protocol.cold {
             true => Some(cold::fit(&fold.set, &fold.options, stop)?),
             false => None,
@@ -219,6 +221,7 @@ impl Fold {
         set: &TrainingSet,
         group: &[usize],
         contestants: &[Contestant<'_>],
+        memory: Option<&dyn Memory>,
         stop: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Self, Error> {
         let rest = without(set, group);
@@ -236,7 +239,7 @@ impl Fold {
                 Some(encoders) => encoders,
                 None => {
                     let known = without(&rest, &asked.1);
-                    super::fit(&known, &asked.0, &mut |_, _, _| stop())?
+                    super::fit_once(&known, &asked.0, memory, &mut |_, _, _| stop())?
                 }
             };
             fitted.push((asked, encoders.clone()));

@@ -169,6 +169,35 @@ pub fn fit(
     }
 }
 
+/// What earlier, stopped work has learned: the same set and options give the same encoders.
+pub trait Memory {
+    /// Encoders that were learned from exactly this before.
+    fn recall(&self, set: &TrainingSet, options: &FitOptions) -> Option<Encoders>;
+    /// Keeps what was learned now.
+    fn keep(&self, set: &TrainingSet, options: &FitOptions, encoders: &Encoders);
+}
+
+/// As [`fit`], unless `memory` has it. The closed form is learned in less time than it takes to look.
+///
+/// # Errors
+/// As `fit`.
+pub fn fit_once(
+    set: &TrainingSet,
+    options: &FitOptions,
+    memory: Option<&dyn Memory>,
+    progress: &mut dyn FnMut(usize, usize, f32) -> ControlFlow<()>,
+) -> Result<Encoders, Error> {
+    let Some(memory) = memory.filter(|_| options.recipe != Recipe::Default) else {
+        return fit(set, options, progress);
+    };
+    if let Some(known) = memory.recall(set, options) {
+        return Ok(known);
+    }
+    let encoders = fit(set, options, progress)?;
+    memory.keep(set, options, &encoders);
+    Ok(encoders)
+}
+
 fn check(set: &TrainingSet) -> Result<(), Error> {
     let refuse =
         |what, expected: String, found: String| Err(Error::Input { what, expected, found });
