@@ -110,7 +110,7 @@ fn a_stopped_training_of_encoders_does_not_learn_again_what_it_had_learned() {
     let made = |name: &str, cache_dir: Option<&Path>| {
         let open =
             OpenOptions { cache_dir: cache_dir.map(Path::to_owned), ..OpenOptions::default() };
-        let options = InitOptions { starters: vec![starter.clone()], ..InitOptions::default() };
+        let options = InitOptions { starters: vec![starter.clone()] };
         Database::init(&folder.path().join(name), &options, open).expect("a zoo can be made").0
     };
     let (steps, whole) = train(&made("whole", None), usize::MAX);
