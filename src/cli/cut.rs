@@ -1,6 +1,6 @@
 //! `tans cut`
 
-use super::ingest::BenchmarkFlag;
+use super::finetune::ChildFlags;
 use super::sample::SampleFlags;
 use super::{Context, units};
 use anyhow::Result;
@@ -44,21 +44,8 @@ pub struct Cut {
     /// Seed of the subnets and images that are drawn
     #[arg(long, default_value_t = 0, value_parser = units::whole::<u64>)]
     seed: u64,
-    /// Name of the new model
-    #[arg(long)]
-    name: Option<String>,
-    /// License of the new model (SPDX); default: the supernet's
-    #[arg(long)]
-    license: Option<String>,
-    /// A tag as key=value; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = units::tag)]
-    tag: Vec<(String, String)>,
-    /// Benchmark tasks that the new model is measured on
-    #[arg(long, value_enum, default_value = "quick")]
-    benchmark: BenchmarkFlag,
-    /// Also write the new model here, .onnx or .safetensors
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
+    #[command(flatten)]
+    child: ChildFlags,
     #[command(flatten)]
     sample: SampleFlags,
 }
@@ -78,11 +65,11 @@ impl Cut {
             images: self.images,
             sort: self.sort,
             seed: self.seed,
-            name: self.name.clone(),
-            license: self.license.clone(),
-            tags: self.tag.iter().cloned().collect(),
-            benchmark: self.benchmark.benchmark(),
-            output: self.output.clone(),
+            name: self.child.name.clone(),
+            license: self.child.license.clone(),
+            tags: self.child.tag.iter().cloned().collect(),
+            benchmark: self.child.benchmark.benchmark(),
+            output: self.child.output.clone(),
             sample: self.sample.options(),
         };
         let zoo = context.write(&self.zoo)?;

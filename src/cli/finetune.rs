@@ -25,23 +25,30 @@ pub struct Finetune {
     cost: CostFlags,
     #[command(flatten)]
     tuning: TuningFlags,
-    /// Name of the new model
-    #[arg(long)]
-    name: Option<String>,
-    /// License of the new model (SPDX); default: its parent's
-    #[arg(long)]
-    license: Option<String>,
-    /// A tag as key=value; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = units::tag)]
-    tag: Vec<(String, String)>,
-    /// Benchmark tasks that the new model is measured on
-    #[arg(long, value_enum, default_value = "quick")]
-    benchmark: BenchmarkFlag,
-    /// Also write the new model here, .onnx or .safetensors
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
+    #[command(flatten)]
+    child: ChildFlags,
     #[command(flatten)]
     sample: SampleFlags,
+}
+
+/// What becomes of a network that is made from another one.
+#[derive(clap::Args)]
+pub struct ChildFlags {
+    /// Name of the new model
+    #[arg(long)]
+    pub name: Option<String>,
+    /// License of the new model (SPDX); default: its parent's
+    #[arg(long)]
+    pub license: Option<String>,
+    /// A tag as key=value; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = units::tag)]
+    pub tag: Vec<(String, String)>,
+    /// Benchmark tasks that the new model is measured on
+    #[arg(long, value_enum, default_value = "quick")]
+    pub benchmark: BenchmarkFlag,
+    /// Also write the new model here, .onnx or .safetensors
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// How a network is fine-tuned.
@@ -152,11 +159,11 @@ impl Finetune {
     pub fn run(&self, context: &Context) -> Result<bool> {
         let options = FinetuneOptions {
             tuning: self.tuning.options(),
-            name: self.name.clone(),
-            license: self.license.clone(),
-            tags: self.tag.iter().cloned().collect(),
-            benchmark: self.benchmark.benchmark(),
-            output: self.output.clone(),
+            name: self.child.name.clone(),
+            license: self.child.license.clone(),
+            tags: self.child.tag.iter().cloned().collect(),
+            benchmark: self.child.benchmark.benchmark(),
+            output: self.child.output.clone(),
             sample: self.sample.options(),
         };
         let mut progress = context.output.progress();
