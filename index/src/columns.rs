@@ -1,6 +1,5 @@
 //! Attribute columns of a segment: how they are laid out, proven and asked.
 
-use crate::filter::within;
 use crate::{Attributes, Error, Filter, Result};
 use std::collections::BTreeMap;
 
@@ -260,17 +259,15 @@ impl<'a> Columns<'a> {
     pub(crate) fn matches(&self, filter: &Compiled, position: usize) -> bool {
         let flags = self.flags[position];
         let known = |flag: u8| flags & flag != 0;
-        let params = known(HAS_PARAMS).then(|| self.params[position]);
-        let macs = known(HAS_MACS).then(|| self.macs[position]);
-        let latency = known(HAS_LATENCY).then(|| self.latency[position]);
-        let license = || known(HAS_LICENSE).then(|| self.license[position]);
-        within(params, filter.params_max)
-            && within(macs, filter.macs_max)
-            && within(latency, filter.latency_ms_max)
+        // Every column lies elsewhere in memory: none is read that is not asked about.
+        filter.params_max.is_none_or(|most| known(HAS_PARAMS) && self.params[position] <= most)
+            && filter.macs_max.is_none_or(|most| known(HAS_MACS) && self.macs[position] <= most)
             && filter
-                .licenses
-                .as_ref()
-                .is_none_or(|ids| license().is_some_and(|license| ids.contains(&license)))
+                .latency_ms_max
+                .is_none_or(|most| known(HAS_LATENCY) && self.latency[position] <= most)
+            && filter.licenses.as_ref().is_none_or(|permitted| {
+                known(HAS_LICENSE) && permitted.contains(&self.license[position])
+            })
             && filter.tags.as_ref().is_some_and(|wanted| {
                 wanted.is_empty() || wanted.iter().all(|tag| self.tags_of(position).contains(tag))
             })

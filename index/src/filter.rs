@@ -88,7 +88,7 @@ pub fn is_license_expression(license: &str) -> bool {
 }
 
 /// Whether `value` keeps to `limit`; without a limit everything does, with one nothing unknown.
-pub(crate) fn within<T: PartialOrd>(value: Option<T>, limit: Option<T>) -> bool {
+fn within<T: PartialOrd>(value: Option<T>, limit: Option<T>) -> bool {
     match (value, limit) {
         (_, None) => true,
         (None, Some(_)) => false,
