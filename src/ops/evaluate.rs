@@ -108,7 +108,17 @@ pub(crate) fn run(
     let evaluation = evaluate::leave_tasks_out(&set, &contestants, &protocol, &mut progress)?;
     answered(
         evaluation,
-        "expected tasks with at least three measured models each, found none: measure models first (`tans measure ZOO --all DATASET`)",
+        match options.judge {
+            Some(PairKind::Finetune) => {
+                "expected tasks with at least three fine-tuned results each, found none: `tans measure ZOO --all DATASET --by finetune` makes them, `tans record` takes those of elsewhere (column kind)"
+            }
+            Some(PairKind::Reported) => {
+                "expected tasks with at least three reported results each, found none: `tans record` takes them"
+            }
+            Some(PairKind::Probe) | None => {
+                "expected tasks with at least three measured models each, found none: measure models first (`tans measure ZOO --all DATASET`)"
+            }
+        },
     )
 }
 
