@@ -15,7 +15,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use tans::{CheckOptions, Database, ListOptions, OpenOptions};
-use tempfile::TempDir;
 use zoo::zoo_of_one;
 
 /// Fields of a result as `measure` and `finetune` print it.
@@ -489,32 +488,6 @@ fn check_finds_a_flipped_byte_and_says_where() {
         assert_answer(line, &tans(at, line), 3, &["model base", "damaged", "tans check"]);
     }
     assert!(!at.join("x.onnx").exists() && !at.join("x.tar").exists());
-}
-
-#[test]
-fn damaged_encoders_are_a_finding_and_can_be_learned_anew() {
-    let folder = TempDir::new().expect("a temporary folder");
-    let at = folder.path();
-    done(at, "init zoo");
-    let packs = fs::read_dir(at.join("zoo/packs")).expect("a zoo has packs");
-    let pack = packs.map(|entry| entry.expect("a readable folder").path()).next().expect("a pack");
-    let mut bytes = fs::read(&pack).expect("a readable pack");
-    // The encoders of a new zoo are the last thing that is written.
-    let last = bytes.iter().rposition(|&byte| byte != 0).expect("a pack holds tensors");
-    bytes[last] ^= 1;
-    fs::write(&pack, bytes).expect("files can be written");
-    let answer = tans(at, "list zoo");
-    assert_eq!(answer.code, Some(0), "{}", answer.err);
-    assert!(answer.err.contains("learned again"), "{}", answer.err);
-    let answer = tans(at, "check zoo --json");
-    assert_eq!(answer.code, Some(1), "{}{}", answer.out, answer.err);
-    let report = &objects(&answer.out)[0];
-    assert_eq!(report["findings"].as_array().map(Vec::len), Some(1), "{report}");
-    assert!(report["findings"][0]["remedy"].to_string().contains("tans reindex"), "{report}");
-    done(at, "reindex zoo");
-    done(at, "check zoo");
-    done(at, "ingest zoo small:cnn-w16@32 --benchmark none");
-    assert_eq!(objects(&done(at, "query zoo task:benchmark/font_style --json").out).len(), 1);
 }
 
 #[test]
