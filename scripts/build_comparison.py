@@ -179,8 +179,8 @@ def subnet(job, zoo, dataset, params):
     return job.once(("cut", os.path.basename(dataset)), cut)
 
 
-def trainings(job, dataset):
-    """(row, seed, figures) of one dataset."""
+def trainings(job, dataset, seed):
+    """(row, seed, figures) of one dataset and seed."""
     name, fifth = os.path.basename(dataset), max(job.epochs // 5, 1)
     asked = job.zoo(f"asked-{name}", "--starter", STARTER)
     pick = search(job, asked, dataset)
@@ -188,21 +188,19 @@ def trainings(job, dataset):
     best = job.once(("static",), lambda: {"model": standing(job, asked)})["model"]
     cut = subnet(job, subnets, dataset, max(pick["params"], 300_000))
     rivals = sorted(model["model"] for model in lines(job.tans, "list", asked))
-    scratch = job.zoo("scratch")
-    for seed in job.seeds:
-        rival = random.Random(seed).choice(rivals)
-        plans = {
-            "scratch": (scratch, f"{SPACE}:d3-k5-e4@{SIDE}", job.epochs, 0.0),
-            "subnet": (subnets, cut["model"], job.epochs, cut["seconds"]),
-            "imagenet": (own, LITE0, job.epochs, 0.0),
-            "random": (starter, rival, job.epochs, 0.0),
-            "static": (starter, best, job.epochs, 0.0),
-            "fifth": (starter, pick["model"], fifth, pick["seconds"]),
-            "pick": (starter, pick["model"], job.epochs, pick["seconds"]),
-        }
-        for row, (zoo, model, epochs, seconds) in plans.items():
-            work = lambda: job.finetune(zoo, model, dataset, seed, epochs)
-            yield row, seed, {**job.once((row, name, seed), work), "search": seconds}
+    rival = random.Random(seed).choice(rivals)
+    plans = {
+        "scratch": (job.zoo("scratch"), f"{SPACE}:d3-k5-e4@{SIDE}", job.epochs, 0.0),
+        "subnet": (subnets, cut["model"], job.epochs, cut["seconds"]),
+        "imagenet": (own, LITE0, job.epochs, 0.0),
+        "random": (starter, rival, job.epochs, 0.0),
+        "static": (starter, best, job.epochs, 0.0),
+        "fifth": (starter, pick["model"], fifth, pick["seconds"]),
+        "pick": (starter, pick["model"], job.epochs, pick["seconds"]),
+    }
+    for row, (zoo, model, epochs, seconds) in plans.items():
+        work = lambda: job.finetune(zoo, model, dataset, seed, epochs)
+        yield row, seed, {**job.once((row, name, seed), work), "search": seconds}
 
 
 def table(found):
@@ -238,9 +236,10 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     flags = parser.parse_args()
     packages.in_venv(starter_data.REQUIREMENTS)
-    job, found = Job(flags), {}
-    for name in sorted(os.listdir(QUERIES)):
-        found[name] = list(trainings(job, os.path.join(QUERIES, name)))
+    job, found = Job(flags), collections.defaultdict(list)
+    for seed in job.seeds:
+        for name in sorted(os.listdir(QUERIES)):
+            found[name] += trainings(job, os.path.join(QUERIES, name), seed)
     figures = dict(epochs=flags.epochs, seeds=flags.seeds, space=SPACE, side=SIDE, supernet_epochs=SUPERNET_EPOCHS)
     text = HEAD.format(
         **figures, lite0_side=LITE0_SIDE, not_run=", ".join(NOT_RUN), supernet_seconds=supernet(job)[1]

@@ -66,6 +66,15 @@ impl Window {
         self.before == self.after && self.before.iter().all(|&pad| pad >= 0)
     }
 
+    /// Whether it is one point wide and only leaves points out.
+    fn takes_every_nth_point(&self) -> bool {
+        let is_all = |values: &[i64], wanted: i64| values.iter().all(|&value| value == wanted);
+        is_all(&self.kernel, 1)
+            && is_all(&self.before, 0)
+            && is_all(&self.after, 0)
+            && !is_all(&self.stride, 1)
+    }
+
     /// Whether the limits leave room for the padded input and an output of `channels`.
     pub fn allow(&self, call: &Call<'_>, x: &Tensor, channels: i64) -> Result<(), Fault> {
         let size = x.size();
@@ -115,13 +124,28 @@ pub(super) fn convolve(
     let zero = vec![0; size.len()];
     let groups = call.int("group", 1);
     let (stride, dilation) = (&window.stride, &window.dilation);
-    let y = if window.is_symmetric() {
+    let y = if window.takes_every_nth_point() {
+        // oneDNN writes past its workspace in the backward pass of such a convolution with fewer channels than a vector
+        // holds (oneDNN issue 6035, in PyTorch 2.11): it is asked for the points themselves.
+        let x = every_nth(x, stride)?;
+        let ones = vec![1; size.len()];
+        x.f_convolution(weight, bias, &ones, &zero, &ones, false, &zero, groups)?
+    } else if window.is_symmetric() {
         x.f_convolution(weight, bias, stride, &window.before, dilation, false, &zero, groups)?
     } else {
         let x = window.pad(x, 0.0)?;
         x.f_convolution(weight, bias, stride, &zero, dilation, false, &zero, groups)?
     };
     Ok(y)
+}
+
+/// Every n-th point of each spatial dimension, from the first one on.
+fn every_nth(x: &Tensor, stride: &[i64]) -> Result<Tensor, Fault> {
+    let mut out = x.shallow_clone();
+    for (index, &step) in stride.iter().enumerate() {
+        out = out.f_slice(2 + index as i64, None, None, step)?;
+    }
+    Ok(out)
 }
 
 pub(super) fn conv_transpose(call: &Call<'_>) -> Outputs {

@@ -3,7 +3,7 @@
 use super::{Optimizer, Trainer, TrainerOptions};
 use crate::graph::exec::{Device, Network};
 use crate::graph::spaces::{self, Generated};
-use crate::graph::{Error, Graph, Node, Weight};
+use crate::graph::{Attribute, Error, Graph, Node, Weight};
 use crate::sample::Image;
 use std::collections::BTreeSet;
 
@@ -191,6 +191,59 @@ fn a_graph_with_folded_norms_and_a_softmax_trains_on_its_logits() {
     let rows = network.logits(&images()).expect("probabilities");
     assert_eq!(rows.dim(), 4);
     assert!(rows.iter().all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-5));
+}
+
+/// The same network with its strided pointwise convolutions as slices before plain ones.
+fn sliced(graph: &Graph) -> Graph {
+    let mut out = graph.clone();
+    let numbers = [("starts", [0, 0]), ("ends", [1 << 20; 2]), ("axes", [2, 3]), ("steps", [2, 2])];
+    for (name, values) in numbers {
+        out.weights.insert(name.into(), Weight::from_i64(&[2], &values));
+    }
+    out.nodes.clear();
+    for node in &graph.nodes {
+        let mut node = node.clone();
+        let is_point = node.inputs.get(1).and_then(|name| graph.weights.get(name));
+        let is_point = is_point
+            .is_some_and(|weight| weight.shape.len() == 4 && weight.shape.ends_with(&[1, 1]));
+        if node.op == "Conv"
+            && is_point
+            && matches!(node.attributes.get("strides"), Some(Attribute::Ints(strides)) if strides[..] == [2, 2])
+        {
+            let points = format!("{}/points", node.outputs[0]);
+            let data = std::mem::replace(&mut node.inputs[0], points.clone());
+            node.attributes.insert("strides".into(), Attribute::Ints(vec![1, 1]));
+            let inputs = std::iter::once(data.as_str()).chain(numbers.map(|(name, _)| name));
+            out.nodes.push(Node {
+                name: String::new(),
+                op: "Slice".to_string(),
+                domain: String::new(),
+                inputs: inputs.map(str::to_owned).collect(),
+                outputs: vec![points],
+                attributes: Default::default(),
+            });
+        }
+        out.nodes.push(node);
+    }
+    assert!(out.nodes.len() > graph.nodes.len(), "the network has such convolutions");
+    out
+}
+
+/// With fewer than 16 channels their weights' gradients were wrong, or memory was: oneDNN issue 6035.
+#[test]
+fn strided_pointwise_convolutions_of_few_channels_learn() {
+    let made = spaces::generate("small:resnet8-w12@32x3", 10, 1).expect("a network");
+    let (images, labels) = (images(), LABELS.repeat(4));
+    let batch: Vec<&Image> = images.iter().cycle().take(32).collect();
+    let losses = |graph: &Graph| {
+        let mut trainer = Trainer::new(graph, &made.input, &options()).expect("a trainer");
+        let mut step =
+            |size: usize| trainer.step(&batch[..size], &labels[..size], 0.02).expect("a step");
+        (1..33).map(&mut step).collect::<Vec<f32>>()
+    };
+    let (found, expected) = (losses(&made.graph), losses(&sliced(&made.graph)));
+    let pairs = found.iter().zip(&expected);
+    assert!(pairs.clone().all(|(a, b)| (a - b).abs() < 1e-4), "{found:?} {expected:?}");
 }
 
 #[test]
