@@ -21,6 +21,8 @@ from build_quality import ROOT, lines, run
 
 SPACE, SIDE = "mobilenetv3_tiny", 32
 SUPERNET_EPOCHS = 40
+# The smallest subnet with some room.
+SUBNET_PARAMS = 300_000
 LITE0 = "efficientnet-lite0"
 LITE0_SIDE = 128
 STARTER = os.path.join(ROOT, "assets", "starter.tar")
@@ -39,11 +41,12 @@ HEAD = """# Ways to a network
 
 Written by `make comparison` (`scripts/build_comparison.py`). No figure is edited by hand. The rows are those of the table of
 Task-Adaptive Neural Network Search (Jeong et al. 2021), on our ground: the five datasets of `assets/queries`, each split 60/40,
-{epochs} epochs of the same fine-tuning (AdamW, cosine, no early stop), {seeds} seeds; mean and, for accuracy, standard deviation over the seeds.
+{epochs} epochs of the same fine-tuning (AdamW, cosine, no early stop); seeds: {seeds}; mean and, with several seeds, standard deviation
+of accuracy over them. Times are wall clock on two cores that other work may share.
 
 - MobileNetV3: `{space}:d3-k5-e4@{side}` from random weights, and Once-for-all: a supernet of that space, trained on the union of the
   eight benchmark tasks (800 images, {supernet_epochs} epochs, {supernet_seconds:.0f} s, not counted below); `tans cut` searches the best of 16 subnets of at most the
-  pick's parameters on the dataset, for each dataset anew.
+  pick's parameters, or {subnet_params:,} where that is more, on the dataset, for each dataset anew.
 - EfficientNet-Lite0: ImageNet weights, at {lite0_side} x {lite0_side}: the one row whose network sees larger inputs than the others.
 - The zoo is the starter zoo. `static` is the network with the best mean standardised accuracy on the zoo's tasks, `tans` the first
   answer of `tans query` before anything was trained on the dataset. Search is the query with its backbone, or the search of `tans cut`.
@@ -186,7 +189,7 @@ def trainings(job, dataset, seed):
     pick = search(job, asked, dataset)
     starter, (subnets, _), own = job.zoo("starter", "--starter", STARTER), supernet(job), lite0(job)
     best = job.once(("static",), lambda: {"model": standing(job, asked)})["model"]
-    cut = subnet(job, subnets, dataset, max(pick["params"], 300_000))
+    cut = subnet(job, subnets, dataset, max(pick["params"], SUBNET_PARAMS))
     rivals = sorted(model["model"] for model in lines(job.tans, "list", asked))
     rival = random.Random(seed).choice(rivals)
     plans = {
@@ -213,10 +216,11 @@ def table(found):
         for key, seed, figures in found:
             if key == row:
                 by_seed[seed].append(100 * figures["accuracy"])
-        spread = statistics.pstdev(statistics.mean(values) for values in by_seed.values())
+        seeds = [statistics.mean(values) for values in by_seed.values()]
+        spread = f" ± {statistics.stdev(seeds):.1f}" if len(seeds) > 1 else ""
         params, macs = statistics.mean(of("params")) / 1e6, statistics.mean(of("macs")) / 1e6
         seconds = [statistics.mean(of(field)) for field in ("search", "training")]
-        yield f"| {label} | {accuracy:.1f} ± {spread:.1f} | {params:.2f}M | {macs:.1f}M | {seconds[0]:.1f} s | {seconds[1]:.1f} s |"
+        yield f"| {label} | {accuracy:.1f}{spread} | {params:.2f}M | {macs:.1f}M | {seconds[0]:.1f} s | {seconds[1]:.1f} s |"
     for name in NOT_RUN:
         yield f"| {name} | not run | | | | |"
 
@@ -242,7 +246,7 @@ def main():
             found[name] += trainings(job, os.path.join(QUERIES, name), seed)
     figures = dict(epochs=flags.epochs, seeds=flags.seeds, space=SPACE, side=SIDE, supernet_epochs=SUPERNET_EPOCHS)
     text = HEAD.format(
-        **figures, lite0_side=LITE0_SIDE, not_run=", ".join(NOT_RUN), supernet_seconds=supernet(job)[1]
+        **figures, subnet_params=SUBNET_PARAMS, lite0_side=LITE0_SIDE, not_run=", ".join(NOT_RUN), supernet_seconds=supernet(job)[1]
     )
     text += "\n".join(table([line for lines in found.values() for line in lines]))
     text += "\n\nAccuracy by dataset, mean over the seeds:\n\n" + "\n".join(by_dataset(found)) + "\n"
