@@ -187,9 +187,11 @@ def show_object(objects):
         print(f"  {key:<28} {value}")
 
 def show_models(objects, rows):
-    print(f"  {'model':<34} {'parameters':>11} {'MACs':>14}  licence")
+    # `ingest` tells no licence: it was given.
+    print(f"  {'model':<34} {'parameters':>11} {'MACs':>14}{'  licence' if 'license' in objects[0] else ''}")
     for found in objects[:int(rows)]:
-        print(f"  {name(found):<34} {count(found['params']):>11} {count(found['macs']):>14}  {found.get('license') or '-'}")
+        licence = f"  {found['license'] or '-'}" if "license" in found else ""
+        print(f"  {name(found):<34} {count(found['params']):>11} {count(found['macs']):>14}{licence}")
 
 def show_hits(objects, rows):
     print(f"  {'rank':>4} {'model':<34} {'cosine':>7} {'predicted':>9} {'interval':>13} {'parameters':>11}"

@@ -53,7 +53,7 @@ fn only_probes_tell_what_probes_of_other_models_would() {
     done(at, &format!("task add zoo digits {DIGITS}"));
     done(at, "ingest zoo small:cnn-w18@32 --name other");
     let [base, other] = predicted(at);
-    done(at, "record zoo base digits 0.9");
+    done(at, "record zoo base task:digits 0.9");
     let [known, same] = predicted(at);
     assert!(known > base && same == other, "{base} {known}, {other} {same}");
     done(at, &format!("measure zoo base {DIGITS}"));

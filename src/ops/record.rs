@@ -35,9 +35,14 @@ struct Reported {
 pub(crate) fn one(state: &State, model: &str, task: &str, accuracy: f32) -> Result<RecordReport> {
     admit_name::check("model", model)?;
     check_accuracy(accuracy, "accuracy")?;
-    let (model, task) = (model.to_owned(), task.to_owned());
+    let (model, task) = (model.to_owned(), bare(task).to_owned());
     let reported = Reported { model, task, kind: PairKind::Reported, accuracy, params: None };
     all(state, &[reported], &mut crate::unobserved)
+}
+
+/// A task's name, also where it is written as a dataset is.
+fn bare(task: &str) -> &str {
+    task.strip_prefix("task:").unwrap_or(task)
 }
 
 fn check_accuracy(accuracy: f32, place: &str) -> Result<()> {
@@ -61,7 +66,7 @@ fn parse(table: &Table) -> Result<Vec<Reported>> {
         table.columns([&["model"], &["dataset", "task"], &["accuracy"]])?;
     let (kind, params) = (table.column(&["kind"])?, table.column(&["params"])?);
     let reported = table.map(|record| {
-        let (model, task) = (&record[model], &record[task]);
+        let (model, task) = (&record[model], bare(&record[task]));
         admit_name::check("model", model)?;
         admit_name::check("task", task)?;
         let text = &record[accuracy];
