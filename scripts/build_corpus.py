@@ -96,18 +96,23 @@ class Tans(build_starter_zoo.Tans):
 
 
 class Table:
-    """A CSV file of numbers by (task, model), started from the committed one; changes are saved."""
+    """A CSV file of numbers by (task, model), started from the committed one; changes are saved.
 
-    def __init__(self, name, columns):
-        self.name, self.columns, self.rows = name, columns, {}
+    `labels` are further columns, which hold the same word in every row.
+    """
+
+    def __init__(self, name, columns, **labels):
+        self.name, self.columns, self.labels, self.rows = name, columns, labels, {}
         self.local = os.path.join(packages.cache("corpus"), name)
         for path in (os.path.join(packages.root(), ASSETS, name), self.local):
             if os.path.exists(path):
                 with open(path, encoding="utf-8", newline="") as file:
                     header, *rows = csv.reader(file)
-                if tuple(header[2:]) != columns:
-                    packages.fail(f"{path}: expected columns {columns}, found {header[2:]}: remove it to measure anew")
-                self.rows.update({(task, model): tuple(map(float, row)) for task, model, *row in rows})
+                if tuple(header[2:]) != (*columns, *labels):
+                    expected = (*columns, *labels)
+                    packages.fail(f"{path}: expected columns {expected}, found {header[2:]}: remove it to measure anew")
+                numbers = slice(len(columns))
+                self.rows.update({(task, model): tuple(map(float, row[numbers])) for task, model, *row in rows})
 
     def add(self, task, found):
         self.rows.update({(task, model): tuple(numbers) for model, numbers in found.items()})
@@ -116,9 +121,9 @@ class Table:
     def text(self, without=()):
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(("task", "model", *self.columns))
+        writer.writerow(("task", "model", *self.columns, *self.labels))
         for key in sorted(key for key in self.rows if key[1] not in without):
-            writer.writerow((*key, *(f"{number:.6g}" for number in self.rows[key])))
+            writer.writerow((*key, *(f"{number:.6g}" for number in self.rows[key]), *self.labels.values()))
         return out.getvalue()
 
 
@@ -127,7 +132,8 @@ def scores_table():
 
 
 def tuned_table():
-    return Table("finetunes.csv", ("accuracy", "seconds"))
+    # With a column that `tans record` reads.
+    return Table("finetunes.csv", ("accuracy", "seconds"), kind="finetune")
 
 
 class Corpus:

@@ -82,12 +82,8 @@ def evaluate(binary, folder, bundle, *options):
 
 def fine_tuned(binary, folder, corpus, *options):
     """As `evaluate`, in the zoo that it has left, judged by real fine-tunes."""
-    zoo, results = os.path.join(folder, "zoo.tar.zoo"), os.path.join(folder, "finetunes.csv")
-    with open(os.path.join(corpus, "finetunes.csv"), encoding="utf-8") as file:
-        header, *rows = file.read().splitlines()
-    with open(results, "w", encoding="utf-8") as file:
-        file.writelines([f"{header},kind\n", *(f"{row},finetune\n" for row in rows)])
-    run(binary, "record", zoo, results)
+    zoo = os.path.join(folder, "zoo.tar.zoo")
+    run(binary, "record", zoo, os.path.join(corpus, "finetunes.csv"))
     start = time.monotonic()
     table = run(binary, "evaluate", zoo, "--quiet", "--no-cold", "--judge", "finetune", *options).rstrip()
     return table, time.monotonic() - start
@@ -129,7 +125,7 @@ are means over five splits. The query looks at the training part of the first; `
 comparison, are judged by the test part of the first split alone, whose few images (40 % of at most 1,000) make every figure noisier:
 the best of 179 accuracies is best by luck as well, so that even `probe` loses points. Changed since the tasks were frozen:
 accuracies are means over five splits instead of that of the first, which `scores.csv` still holds (`held_out`)."""
-TUNED = """`tans evaluate --judge finetune` after `tans record` of `assets/corpus/finetunes.csv` with a further column `kind`, which says `finetune`: the same ten folds, but the candidates of a task are
+TUNED = """`tans evaluate --judge finetune` after `tans record` of `assets/corpus/finetunes.csv`: the same ten folds, but the candidates of a task are
 the nine or so networks that were fine-tuned on it, and the truth is their test accuracy then. The encoders know probes of the other
 tasks and the few fine-tunes there; `probe` ranks by the leave-one-out accuracy of the task's own probe, which is what a fine-tune
 has to be guessed from when nothing was trained yet."""
