@@ -3,11 +3,10 @@
 
 use super::feature_cache;
 use crate::OpenOptions;
-use crate::encoder::Encoders;
+use crate::encoder::{Encoders, Error};
 use crate::train::{FitOptions, Memory, TrainingSet};
 use std::cell::RefCell;
-use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::Write;
 use std::path::PathBuf;
 
 /// Those of trainings that nobody went on with go when they take more than this, the oldest first.
@@ -37,24 +36,25 @@ impl Remembered {
             let _ = std::fs::remove_file(file);
         }
     }
-
-    fn place(&self, set: &TrainingSet, options: &FitOptions) -> Option<PathBuf> {
-        let file = self.folder.as_ref()?.join(key(set, options));
-        self.files.borrow_mut().push(file.clone());
-        Some(file)
-    }
 }
 
 impl Memory for Remembered {
-    fn recall(&self, set: &TrainingSet, options: &FitOptions) -> Option<Encoders> {
-        let bytes = std::fs::read(self.place(set, options)?).ok()?;
+    fn recall_or(
+        &self,
+        set: &TrainingSet,
+        options: &FitOptions,
+        learn: &mut dyn FnMut() -> Result<Encoders, Error>,
+    ) -> Result<Encoders, Error> {
+        let Some(folder) = &self.folder else { return learn() };
+        let file = folder.join(key(set, options));
+        self.files.borrow_mut().push(file.clone());
         // Damage only means that they are learned again.
-        tans_storage::decode("encoders", &bytes).ok()
-    }
-
-    fn keep(&self, set: &TrainingSet, options: &FitOptions, encoders: &Encoders) {
-        let (Some(folder), Some(file)) = (&self.folder, self.place(set, options)) else { return };
-        let written = tans_storage::encode(encoders).and_then(|bytes| {
+        let known = std::fs::read(&file).ok();
+        if let Some(known) = known.and_then(|it| tans_storage::decode("encoders", &it).ok()) {
+            return Ok(known);
+        }
+        let encoders = learn()?;
+        let written = tans_storage::encode(&encoders).and_then(|bytes| {
             // A folder that cannot be made is told by the file that cannot be written.
             let _ = std::fs::create_dir_all(folder);
             tans_storage::install_file(&file, |out| out.write_all(&bytes))
@@ -63,24 +63,24 @@ impl Memory for Remembered {
             Ok(()) => feature_cache::trim(folder, BYTES_MAX),
             Err(error) => tracing::warn!("a stopped training would learn anew: {error}"),
         }
+        Ok(encoders)
     }
 }
 
 /// Of all that is learned from. A task's id stands for its rows.
 fn key(set: &TrainingSet, options: &FitOptions) -> String {
     let mut hasher = blake3::Hasher::new();
-    let mut text = format!("{VERSION}\n{options:?}\n");
+    // A hash takes any bytes, so that no write fails.
+    let _ = writeln!(hasher, "{VERSION}\n{options:?}");
     for task in &set.tasks {
         let (id, family, prior) = (&task.id, &task.family, &task.prior);
-        // A string takes any text.
-        let _ = writeln!(text, "{id:?} {family:?} {prior:?} {}", task.sample.is_some());
+        let _ = writeln!(hasher, "{id:?} {family:?} {prior:?} {}", task.sample.is_some());
     }
-    hasher.update(text.as_bytes());
     for model in &set.models {
-        hasher.update(format!("{model:?}\n").as_bytes());
+        let _ = writeln!(hasher, "{model:?}");
     }
     for pair in &set.pairs {
-        hasher.update(format!("{pair:?}\n").as_bytes());
+        let _ = writeln!(hasher, "{pair:?}");
     }
     hasher.finalize().to_hex().to_string()
 }

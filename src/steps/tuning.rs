@@ -5,7 +5,9 @@ use super::dataset::Samples;
 use super::fit::{self, EpochReport, FitOptions, FitState, Fitted};
 use super::paused::{Next, Paused};
 use crate::encoder::ridge::{Linear, RidgeProbe};
-use crate::graph::exec::{Device, Elastic, Network, Optimizer, Trainer, TrainerOptions};
+use crate::graph::exec::{
+    Device, Elastic, Evaluation, Network, Optimizer, Trainer, TrainerOptions,
+};
 use crate::graph::input::InputContract;
 use crate::graph::spaces::elastic::Supernet;
 use crate::graph::{Error as GraphError, Graph};
@@ -285,12 +287,17 @@ impl<'a> Run<'a> {
         self.fitted.as_ref().map_or(&[], |fitted| &fitted.epochs)
     }
 
+    /// How the weights that would be kept now did in validation.
+    fn validation(&self) -> Option<Evaluation> {
+        self.fitted.as_ref().and_then(|fitted| fitted.validation)
+    }
+
     /// Higher validation accuracy first, then lower loss; without validation the training loss decides.
     fn compare(&self, other: &Self) -> std::cmp::Ordering {
         let standing = |run: &Self| {
-            let validated = run.fitted.as_ref().and_then(|fitted| fitted.validation);
             let trained = || run.epochs().last().map(|epoch| (0.0, -epoch.train_loss));
-            let found = validated.map(|found| (found.accuracy, -found.loss)).or_else(trained);
+            let found =
+                run.validation().map(|found| (found.accuracy, -found.loss)).or_else(trained);
             found.unwrap_or((f32::NEG_INFINITY, f32::NEG_INFINITY))
         };
         let (a, b) = (standing(self), standing(other));
@@ -301,11 +308,7 @@ impl<'a> Run<'a> {
         Raced {
             model: self.candidate.name.clone(),
             epochs: self.epochs().len(),
-            validation_accuracy: self
-                .fitted
-                .as_ref()
-                .and_then(|fitted| fitted.validation)
-                .map(|found| found.accuracy),
+            validation_accuracy: self.validation().map(|found| found.accuracy),
             failure: self.failure.as_ref().map(ToString::to_string),
         }
     }

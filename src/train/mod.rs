@@ -171,10 +171,13 @@ pub fn fit(
 
 /// What earlier, stopped work has learned: the same set and options give the same encoders.
 pub trait Memory {
-    /// Encoders that were learned from exactly this before.
-    fn recall(&self, set: &TrainingSet, options: &FitOptions) -> Option<Encoders>;
-    /// Keeps what was learned now.
-    fn keep(&self, set: &TrainingSet, options: &FitOptions, encoders: &Encoders);
+    /// Encoders that were learned from exactly this before; else those of `learn`, which are kept.
+    fn recall_or(
+        &self,
+        set: &TrainingSet,
+        options: &FitOptions,
+        learn: &mut dyn FnMut() -> Result<Encoders, Error>,
+    ) -> Result<Encoders, Error>;
 }
 
 /// As [`fit`], unless `memory` has it. The closed form is learned in less time than it takes to look.
@@ -187,15 +190,11 @@ pub fn fit_once(
     memory: Option<&dyn Memory>,
     progress: &mut dyn FnMut(usize, usize, f32) -> ControlFlow<()>,
 ) -> Result<Encoders, Error> {
-    let Some(memory) = memory.filter(|_| options.recipe != Recipe::Default) else {
-        return fit(set, options, progress);
-    };
-    if let Some(known) = memory.recall(set, options) {
-        return Ok(known);
+    let mut learn = || fit(set, options, &mut *progress);
+    match memory.filter(|_| options.recipe != Recipe::Default) {
+        Some(memory) => memory.recall_or(set, options, &mut learn),
+        None => learn(),
     }
-    let encoders = fit(set, options, progress)?;
-    memory.keep(set, options, &encoders);
-    Ok(encoders)
 }
 
 fn check(set: &TrainingSet) -> Result<(), Error> {
