@@ -19,6 +19,9 @@ use std::collections::BTreeMap;
 /// Variance of standings that a network has for itself, and noise of one standing.
 pub(crate) const OWN: f64 = 0.1;
 pub(crate) const NOISE: f64 = 0.7;
+/// Variance of a predicted mean accuracy around the measured one, in predicted spreads, over the corpus with families
+/// held out: what a result tells is doubtful by so much more where it cannot be compared with others of its kind.
+pub(crate) const MISJUDGED: f64 = 3.7;
 /// Results on a task that the network was trained on flatter it: they tell where it does well rather than how well.
 const FLATTERED: f32 = 0.5;
 /// Expected of networks of which no result and no source is known, unless their kin is worse.
@@ -44,9 +47,15 @@ pub(crate) struct TaskLevel {
 }
 
 impl TaskLevel {
-    /// Mean and spread to standardise an accuracy of this kind with.
-    pub(crate) fn spread(&self, kind: Kind) -> Option<Spread> {
-        self.measured[kind as usize].or(self.prior).or(self.predicted)
+    /// Mean and spread of accuracies of this kind.
+    pub(crate) fn known(&self, kind: Kind) -> Option<Spread> {
+        let prior = self.prior.filter(|_| kind == Kind::Probe);
+        self.measured[kind as usize].or(prior)
+    }
+
+    /// What they may be near where they are not known.
+    fn guessed(&self) -> Option<Spread> {
+        self.prior.or(self.predicted)
     }
 }
 
@@ -69,17 +78,25 @@ pub(crate) struct Standing<'a> {
     pub(crate) z: f32,
     /// How much of the mean standing it tells.
     pub(crate) level: f32,
+    /// Square root of the noise of standings over its own: 1 where the accuracies of its kind are known.
+    pub(crate) trust: f64,
     /// Coordinates of the task; empty for reference tasks.
     pub(crate) at: &'a [f32],
 }
 
 impl Standing<'_> {
-    /// Where it counts, in the coordinates of a model's weights.
+    /// Where it counts, in the coordinates of a model's weights; what it says there is `weighted`.
     pub(crate) fn place(&self, size: usize) -> Vec<f64> {
         let mut place = vec![0.0; size];
         place[0] = f64::from(self.level);
         place[1..].iter_mut().zip(self.at).for_each(|(out, &value)| *out = f64::from(value));
+        place.iter_mut().for_each(|value| *value *= self.trust);
         place
+    }
+
+    /// The standing at its place, so that all have the same noise.
+    pub(crate) fn weighted(&self) -> f64 {
+        f64::from(self.z) * self.trust
     }
 }
 
@@ -98,7 +115,8 @@ impl ClosedForm {
         self.basis.check(sample)?;
         let blocks = self.basis.describe(sample);
         let kernel = self.basis.kernel(&blocks);
-        let (accuracy_mean, accuracy_sd) = self.predictor.expect(&blocks[2], &kernel);
+        let chance = sample.chance();
+        let (accuracy_mean, accuracy_sd) = self.predictor.expect(chance, &blocks[2], &kernel);
         let features = self.basis.locate(&kernel);
         if features.iter().chain([&accuracy_mean]).any(|value| !value.is_finite()) {
             return Err(Error::Numerical("the dataset's features overflow".into()));
@@ -141,9 +159,15 @@ impl ClosedForm {
     fn standing<'a>(&'a self, evidence: &'a Evidence<'a>) -> Option<Standing<'a>> {
         let encoding = evidence.encoding.filter(|encoding| self.fits(encoding));
         let known = self.levels.binary_search_by_key(&evidence.task, |level| level.id).ok();
-        let (mean, sd) = known
-            .and_then(|index| self.levels[index].spread(evidence.kind))
-            .or_else(|| encoding.map(|encoding| (encoding.accuracy_mean, encoding.accuracy_sd)))?;
+        let known = known.map(|index| &self.levels[index]);
+        let expected = encoding.map(|encoding| (encoding.accuracy_mean, encoding.accuracy_sd));
+        let (spread, trust) = match known.and_then(|level| level.known(evidence.kind)) {
+            Some(spread) => (spread, 1.0),
+            None => {
+                let guessed = known.and_then(TaskLevel::guessed).or(expected)?;
+                (guessed, (NOISE / (NOISE + MISJUDGED)).sqrt())
+            }
+        };
         let at = match self.basis.position(&evidence.task) {
             Some(task) => self.basis.coordinates_of(task),
             None => encoding.map_or(&[][..], |encoding| &encoding.features),
@@ -151,8 +175,9 @@ impl ClosedForm {
         let level = if evidence.is_own { FLATTERED } else { 1.0 };
         Some(Standing {
             task: evidence.task,
-            z: standardised(evidence.accuracy, (mean, sd)),
+            z: standardised(evidence.accuracy, spread),
             level,
+            trust,
             at,
         })
     }
@@ -214,7 +239,7 @@ fn update(standings: &[Standing<'_>], expected: &[f32], variance: f64) -> Vec<f3
         let place = standing.place(size);
         let known: f64 = place.iter().zip(expected).map(|(a, &b)| a * f64::from(b)).sum();
         for (row, &left) in place.iter().enumerate() {
-            right[row] += left * (f64::from(standing.z) - known);
+            right[row] += left * (standing.weighted() - known);
             for (entry, value) in gram[row * size..=row * size + row].iter_mut().zip(&place) {
                 *entry += left * value;
             }

@@ -35,11 +35,11 @@ pub(crate) struct Predictor {
 }
 
 impl Predictor {
-    /// Expected mean and standard deviation.
-    pub(crate) fn expect(&self, scalars: &[f32], kernel: &[f32]) -> (f32, f32) {
+    /// Expected mean, which is that of guessing at least, and standard deviation.
+    pub(crate) fn expect(&self, chance: f32, scalars: &[f32], kernel: &[f32]) -> (f32, f32) {
         let mean = 1.0 / (1.0 + (-self.mean.at(scalars, kernel)).exp());
         let sd = self.sd.at(scalars, kernel).exp();
         // Accuracies in 0..1 cannot spread further than half of it.
-        (mean, sd.clamp(SD_MIN, 0.5))
+        (mean.max(chance), sd.clamp(SD_MIN, 0.5))
     }
 }

@@ -84,6 +84,11 @@ impl TaskSample {
         let class_means = class_means(rows, &members);
         Ok(Self { rows: sample_rows, labels: sample_labels, class_means, scalars })
     }
+
+    /// Accuracy of guessing among classes of equal size.
+    pub(crate) fn chance(&self) -> f32 {
+        1.0 / self.class_means.len().max(1) as f32
+    }
 }
 
 /// Row indices of each class.

@@ -52,12 +52,13 @@ pub(super) fn learn(set: &TrainingSet, options: &FitOptions) -> Result<Learned, 
         set.tasks.iter().filter_map(|task| Some((task.id, task.sample.as_ref()?))).collect();
     let basis = basis::fit(&samples, options.seed)?;
     let mut levels = measured_levels(set, options);
-    let points = points(&basis, &levels);
+    let chances: Vec<f32> = samples.iter().map(|(_, sample)| sample.chance()).collect();
+    let points = points(&basis, &levels, &chances);
     let predictor = fit_predictor(&points)?;
     for (task, point) in points.iter().enumerate() {
         let level = levels.iter_mut().find(|level| level.id == basis.tasks[task]);
         if let Some(level) = level {
-            level.predicted = Some(predictor.expect(&point.scalars, &point.kernel));
+            level.predicted = Some(point.expected(&predictor));
         }
     }
     levels.sort_by_key(|level| level.id);
@@ -166,11 +167,16 @@ fn measured_levels(set: &TrainingSet, options: &FitOptions) -> Vec<TaskLevel> {
 }
 
 /// The training tasks as the predictor sees them.
-fn points(basis: &crate::encoder::basis::Basis, levels: &[TaskLevel]) -> Vec<Point> {
+fn points(
+    basis: &crate::encoder::basis::Basis,
+    levels: &[TaskLevel],
+    chances: &[f32],
+) -> Vec<Point> {
     let count = basis.tasks.len();
     let kernel = basis::kernel(basis);
     let scalars = basis.blocks[2].len() / count.max(1);
     let point = |task: usize| Point {
+        chance: chances[task],
         scalars: basis.blocks[2][task * scalars..(task + 1) * scalars].to_vec(),
         kernel: kernel[task * count..(task + 1) * count].to_vec(),
         level: levels.iter().find(|level| level.id == basis.tasks[task]).and_then(|level| {
@@ -236,7 +242,7 @@ pub(super) fn half_width(
         for (task, model, standing) in without(&is_held) {
             let Some(at) = form.basis.position(&task) else { continue };
             let Some(accuracy) = truth.get(&(model, task)) else { continue };
-            let (mean, sd) = predictor.expect(&points[at].scalars, &points[at].kernel);
+            let (mean, sd) = points[at].expected(&predictor);
             misses.push(f64::from((accuracy - mean - sd * standing).abs() / sd));
             held.insert(task);
         }

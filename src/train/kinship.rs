@@ -57,8 +57,10 @@ pub(super) fn learn(form: &ClosedForm, models: &[Member<'_>]) -> Result<Option<P
     let chosen: Vec<&Member<'_>> = members.iter().map(|&model| &models[model]).collect();
     let kinship = describe(form, &chosen)?;
     let size = form.basis.k + 1;
-    let mut index: BTreeMap<([u8; 32], u32), usize> = BTreeMap::new();
-    let key = |standing: &Standing<'_>| (standing.task, standing.level.to_bits());
+    let mut index: BTreeMap<([u8; 32], u32, u64), usize> = BTreeMap::new();
+    let key = |standing: &Standing<'_>| {
+        (standing.task, standing.level.to_bits(), standing.trust.to_bits())
+    };
     let mut rows: Vec<Vec<f64>> = Vec::new();
     for standing in chosen.iter().flat_map(|member| &member.standings) {
         index.entry(key(standing)).or_insert_with(|| {
@@ -71,12 +73,12 @@ pub(super) fn learn(form: &ClosedForm, models: &[Member<'_>]) -> Result<Option<P
     for (column, member) in chosen.iter().enumerate() {
         for standing in &member.standings {
             let row = index[&key(standing)];
-            standings[(row, column)] = f64::from(standing.z);
+            standings[(row, column)] = standing.weighted();
             measured[(row, column)] = 1.0;
         }
     }
     let mut tasks = vec![[0; 32]; count];
-    index.iter().for_each(|((task, _), &row)| tasks[row] = *task);
+    index.iter().for_each(|((task, ..), &row)| tasks[row] = *task);
     let mut process = Process {
         tasks,
         places: Mat::from_fn(count, size, |i, j| rows[i][j]),
@@ -105,7 +107,7 @@ impl Process {
         let mut out = Vec::new();
         for (row, task) in self.tasks.iter().enumerate().filter(|(row, _)| is_held[*row]) {
             for (column, &model) in self.members.iter().enumerate() {
-                // Flattered results are not what is to be predicted.
+                // Flattered and doubtful results are not what is to be predicted.
                 if self.measured[(row, column)] > 0.0 && self.places[(row, 0)] == 1.0 {
                     out.push((*task, model, predicted[(row, column)] as f32));
                 }

@@ -15,6 +15,8 @@ const LEVEL_DEFAULT: Spread = (0.5, 0.1);
 /// A training task: what the predictor sees, and what it should say.
 #[derive(Clone)]
 pub(super) struct Point {
+    /// Accuracy of guessing.
+    pub(super) chance: f32,
     pub(super) scalars: Vec<f32>,
     /// Kernel values to all training tasks.
     pub(super) kernel: Vec<f32>,
@@ -22,6 +24,11 @@ pub(super) struct Point {
 }
 
 impl Point {
+    /// What `predictor` expects of it.
+    pub(super) fn expected(&self, predictor: &Predictor) -> Spread {
+        predictor.expect(self.chance, &self.scalars, &self.kernel)
+    }
+
     /// The same task with its answer hidden.
     pub(super) fn unlabelled(&self) -> Self {
         Self { level: None, ..self.clone() }

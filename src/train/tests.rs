@@ -4,7 +4,7 @@ use super::evaluate::{Contestant, Estimates, Evaluation, Protocol, Scores, leave
 use super::{
     FitOptions, Recipe, TrainingModel, TrainingPair, TrainingSet, TrainingTask, closed_form, fit,
 };
-use crate::encoder::closed_form::{NOISE, OWN};
+use crate::encoder::closed_form::{MISJUDGED, NOISE, OWN};
 use crate::encoder::{Encoders, Error, Evidence, Kind, ModelEvidence, TaskSample};
 use crate::rows::Rows;
 use rand::{Rng, SeedableRng};
@@ -247,7 +247,10 @@ fn older_encoders_are_judged_by_the_tasks_that_they_know() {
 /// The served cosine against the Gaussian process over all pairs, by its dense covariance.
 #[test]
 fn the_cosine_is_the_posterior_of_a_process_over_tasks_and_networks() {
-    let set = world(12, 10, (60, 12));
+    let mut set = world(12, 10, (60, 12));
+    // Too few results to know the mean of: what they tell is doubtful.
+    let doubtful = 5;
+    set.pairs.retain(|pair| pair.task != doubtful || pair.model < 2);
     let encoders = fitted(&set);
     let Encoders::Default(form) = &encoders else { panic!("another recipe") };
     let kinship = form.kinship.as_ref().unwrap();
@@ -273,8 +276,11 @@ fn the_cosine_is_the_posterior_of_a_process_over_tasks_and_networks() {
     };
     let at = |index: usize| (results[index].0, results[index].1, results[index].2);
     let count = results.len();
-    let gram: Vec<f64> =
-        (0..count * count).map(|i| covariance(at(i / count), at(i % count))).collect();
+    let entry = |(i, j): (usize, usize)| {
+        let doubt = if i == j && results[i].1 == doubtful { MISJUDGED } else { 0.0 };
+        covariance(at(i), at(j)) + doubt
+    };
+    let gram: Vec<f64> = (0..count * count).map(|i| entry((i / count, i % count))).collect();
     let right: Vec<f64> = results.iter().map(|result| f64::from(result.3)).collect();
     let dual = crate::encoder::linalg::solve_ridge(&gram, NOISE, &right).unwrap();
     let task = encoders.encode_task(set.tasks[3].sample.as_ref().unwrap()).unwrap();
@@ -299,6 +305,28 @@ fn same_set_and_seed_give_the_same_bytes() {
     let stored: Encoders = serde_json::from_slice(&bytes(&fitted(&set))).unwrap();
     let sample = set.tasks[0].sample.as_ref().unwrap();
     assert_eq!(stored.encode_task(sample).unwrap(), fitted(&set).encode_task(sample).unwrap());
+}
+
+/// A result at chance level says nothing for a network, whatever the predictor makes of its dataset.
+#[test]
+fn guessing_does_not_raise_a_network() {
+    let mut set = world(8, 12, (60, 12));
+    set.pairs.iter_mut().for_each(|pair| pair.accuracy *= 0.3);
+    let encoders = fitted(&set);
+    let query = set.tasks[0].sample.as_ref().unwrap();
+    let task = encoders.encode_task(query).unwrap();
+    assert_eq!(task.accuracy_mean, query.chance(), "the tasks that were learned from are harder");
+    let history = [Evidence {
+        task: [9; 32],
+        kind: Kind::Probe,
+        accuracy: query.chance(),
+        encoding: Some(&task),
+        is_own: false,
+    }];
+    let trained = ModelEvidence { is_trained: true, ..ModelEvidence::default() };
+    let before = encoders.encode_model(&trained);
+    let after = encoders.encode_model(&ModelEvidence { history: &history, ..trained });
+    assert!(dot(&after, &task.vector) <= dot(&before, &task.vector) + 1e-6);
 }
 
 #[test]
