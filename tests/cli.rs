@@ -266,7 +266,7 @@ fn wrong_arguments_are_refused() {
             ("record zoo short.csv", &["short.csv:3", "expected 3 fields, found 2"]),
             ("record zoo open.csv", &["open.csv:2", "expected 3 fields, found 1"]),
             ("record zoo header.csv", &["header.csv", "found the header alone"]),
-            ("record zoo german.csv", &["model;dataset;accuracy", "commas separate fields"]),
+            ("record zoo german.csv", &["model;dataset;accuracy", "expected commas", "csv:1"]),
             ("record zoo twice.csv", &["twice.csv", "dataset or task", "several"]),
             ("record zoo torn.csv", &["torn.csv:5", "fresh on t", "torn.csv:2", "0.5", "0.6"]),
             ("query zoo colours -k 0", &["-k", "whole number from 1", "found \"0\""]),

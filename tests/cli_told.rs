@@ -227,3 +227,46 @@ fn what_bundles_share_is_counted_once() {
     let line = "init again --starter one.tar --starter one.tar";
     assert!(done(at, line).out.contains(": 1 model, 8 tasks, 1 result\n"), "models are shared");
 }
+
+#[test]
+fn what_a_file_of_results_says_in_vain_is_named() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    let text = "model,dataset,accuracy,knd\nbase,there,0.5,finetune\n";
+    fs::write(at.join("typo.csv"), text).expect("files can be written");
+    let answer = done(at, "record zoo typo.csv");
+    assert!(answer.err.contains("columns that were not read: knd"), "{answer:?}");
+    fs::write(at.join("one.csv"), "model,dataset,accuracy\na,x,0.5\nb,x,0.6\nc,x,0.7\n")
+        .expect("files can be written");
+    refused(at, "evaluate zoo --records one.csv", &["at least two datasets", "found one"]);
+}
+
+#[test]
+fn weights_of_removed_models_are_no_longer_counted() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    let stats = || {
+        let printed = objects(&done(at, "stats zoo --json").out).remove(0);
+        ["tensors", "distinct_bytes", "logical_bytes"].map(|name| printed[name].as_u64())
+    };
+    let before = stats();
+    done(at, "ingest zoo small:cnn-w20@32 --name gone --benchmark none");
+    assert!(stats()[0] > before[0] && stats()[1] > before[1]);
+    done(at, "remove zoo gone");
+    assert_eq!(stats(), before, "before gc");
+}
+
+#[test]
+fn nobody_is_told_that_others_are_stored_where_none_is() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    for name in ["a.onnx", "b.onnx"] {
+        fs::write(at.join(name), "text").expect("files can be written");
+    }
+    refused(at, "ingest zoo a.onnx b.onnx", &["2 networks refused, nothing was stored"]);
+    refused(
+        at,
+        "ingest zoo a.onnx small:cnn-w16@32",
+        &["1 network refused, the others are stored"],
+    );
+}

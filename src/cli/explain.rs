@@ -97,9 +97,10 @@ fn cost_rows(report: &ExplainReport) -> Vec<Vec<String>> {
     let how = cost.latency.as_ref().map_or(String::new(), |latency| {
         format!("measured at ingest ({}, {} threads)", latency.device, latency.threads)
     });
+    let counted = if cost.params_counted { "counted" } else { "as stated" };
     let latency = cost.latency.as_ref().map(|latency| format!("{:.2} ms", latency.median_ms));
     vec![
-        row("parameters", cost.params.map(units::short_count), "counted"),
+        row("parameters", cost.params.map(units::short_count), counted),
         row("MACs", cost.macs.map(units::short_count), "counted"),
         row(
             "peak activations",

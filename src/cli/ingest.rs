@@ -161,8 +161,11 @@ impl Ingest {
             context.output.note(&totals);
         }
         if refused > 0 {
-            let refused = units::counted(refused, "network");
-            let message = format!("{refused} refused, the others are stored");
+            let others = match stored + known {
+                0 => "nothing was stored",
+                _ => "the others are stored",
+            };
+            let message = format!("{} refused, {others}", units::counted(refused, "network"));
             return Err(tans::Error::Input(message).into());
         }
         Ok(true)

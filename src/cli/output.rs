@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
-use tans::Progress;
+use tans::{ErrorKind, Progress};
 
 /// Where results and remarks go.
 pub struct Output {
@@ -147,8 +147,10 @@ impl Drop for ClearOnDrop {
 
 /// Prints an error; the message of each of our errors names its cause already.
 pub fn complain(error: &anyhow::Error) {
+    let is_locked = error.downcast_ref().map(tans::Error::kind) == Some(ErrorKind::Locked);
+    let hint = if is_locked { " (`--wait 10m` waits)" } else { "" };
     let text = error.to_string();
-    let _ = writeln!(std::io::stderr().lock(), "tans: {}", plain(&text));
+    let _ = writeln!(std::io::stderr().lock(), "tans: {}{hint}", plain(&text));
 }
 
 /// Prints what is wrong with the arguments, or the help that was asked for.

@@ -37,6 +37,10 @@ impl Record {
             }
         };
         zoo.merge(&mut context.output.progress())?;
+        if !report.ignored_columns.is_empty() {
+            let ignored = report.ignored_columns.join(", ");
+            context.output.note(&format!("columns that were not read: {ignored}"));
+        }
         if context.output.json {
             context.output.object(&report)?;
         } else {

@@ -38,12 +38,11 @@ fn fields(report: &ShowReport) -> Vec<Vec<String>> {
         summary.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let input = report.input.as_ref().map(|input| {
         format!(
-            "{}x{}x{} {:?} {:?}, (pixel * {} - {:?}) / {:?}",
+            "{}x{}x{} {}, (pixel * {} - {:?}) / {:?}",
             input.channels(),
             input.height,
             input.width,
-            input.layout,
-            input.order,
+            format!("{:?} {:?}", input.layout, input.order).to_uppercase(),
             input.scale,
             input.mean,
             input.std

@@ -75,6 +75,12 @@ pub(crate) fn run(
     };
     if let Some(path) = &options.records {
         let (records, seed) = (records(path)?, options.seed);
+        if records.datasets < 2 {
+            return Err(Error::input(format!(
+                "{}: expected results on at least two datasets, so that something is left to learn from, found one",
+                path.display()
+            )));
+        }
         let evaluation = evaluate::records::leave_datasets_out(&records, seed, &mut progress)?;
         return answered(
             evaluation,

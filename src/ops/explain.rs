@@ -57,8 +57,10 @@ pub struct LatencyReport {
 /// What running the model costs; `None` where it is not known.
 #[derive(Clone, Debug, Serialize)]
 pub struct CostReport {
-    /// Parameters, counted (for a reference as stated).
+    /// Parameters.
     pub params: Option<u64>,
+    /// Whether they were counted in the network; those of a reference are as they were stated.
+    pub params_counted: bool,
     /// Multiply-accumulate operations of one sample, counted.
     pub macs: Option<u64>,
     /// Largest sum of live activations of one sample, in bytes: an estimate from shapes.
@@ -129,7 +131,10 @@ pub(crate) fn run(
     if found.prediction != prediction {
         let accuracy = found.prediction.accuracy - prediction.accuracy;
         terms.push(ScoreTerm {
-            term: "results on this dataset",
+            term: match measured.is_empty() {
+                true => "results of others on this dataset",
+                false => "results on this dataset",
+            },
             cosine: 0.0,
             accuracy,
             share: 0.0,
@@ -206,6 +211,7 @@ fn cost(model: &ModelRecord) -> CostReport {
     let known = state::attributes(model);
     CostReport {
         params: known.params,
+        params_counted: model.graph.is_some(),
         macs: known.macs,
         peak_activation_bytes: known.macs.map(|_| model.cost.peak_activation_bytes),
         latency: model.cost.latency.as_ref().map(|latency| LatencyReport {

@@ -12,7 +12,7 @@ use std::path::Path;
 use tans_storage::{PairKind, TaskId, TaskRecord};
 
 /// What `record` did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RecordReport {
     /// Results recorded.
     pub pairs: usize,
@@ -20,6 +20,8 @@ pub struct RecordReport {
     pub new_models: usize,
     /// Tasks that became references.
     pub new_tasks: usize,
+    /// Columns of the file that were not read.
+    pub ignored_columns: Vec<String>,
 }
 
 /// One result.
@@ -52,13 +54,18 @@ fn check_accuracy(accuracy: f32, place: &str) -> Result<()> {
     Err(Error::input(format!("{place}: expected an accuracy in 0..1, found {accuracy}")))
 }
 
+/// Columns of a file of results.
+const COLUMNS: [&str; 6] = ["model", "dataset", "task", "accuracy", "kind", "params"];
+
 /// Records a CSV file with columns `model`, `dataset` (or `task`), `accuracy` and perhaps `kind` (`probe`, `finetune` or
 /// `reported`, which is meant where it is empty) and `params`, the parameters of models that become references (such as
 /// 5000000 or 5M).
 ///
-/// The whole file is checked before anything is recorded, and recorded by one commit.
+/// Other columns are ignored, and named. The whole file is checked before anything is recorded, and recorded by one commit.
 pub(crate) fn file(state: &State, path: &Path, observer: Observer<'_>) -> Result<RecordReport> {
-    all(state, &parse(&Table::read(path)?)?, observer)
+    let table = Table::read(path)?;
+    let report = all(state, &parse(&table)?, observer)?;
+    Ok(RecordReport { ignored_columns: table.others(&COLUMNS), ..report })
 }
 
 fn parse(table: &Table) -> Result<Vec<Reported>> {
@@ -186,6 +193,7 @@ fn apply(
         pairs: additions.iter().map(|addition| addition.results.len()).sum(),
         new_models: additions.iter().filter(is_new).count(),
         new_tasks: new_tasks.len(),
+        ignored_columns: Vec::new(),
     };
     let tasks = Tasks { new: &new_tasks, replaced: None };
     results::apply(state, ordered, &tasks, additions)?;

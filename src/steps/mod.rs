@@ -174,9 +174,12 @@ pub fn stored_weight(store: &Store, id: TensorId) -> Result<Weight> {
 pub fn stored_graph(store: &Store, model: &ModelRecord) -> Result<Graph> {
     let graph = model.graph.ok_or_else(|| {
         Error::input(format!(
-            "{} is a reference to {}: its network is not stored here",
+            "{} is a reference: its network is not stored here{}",
             model.name,
-            model.uri.as_deref().unwrap_or("results recorded elsewhere")
+            match model.uri.as_ref().filter(|uri| **uri != model.name) {
+                Some(uri) => format!(", but at {uri}"),
+                None => String::new(),
+            }
         ))
     })?;
     let mut weights = Vec::with_capacity(model.weights.len());

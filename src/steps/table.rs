@@ -15,7 +15,8 @@ impl Table {
     /// Reads a file; blank lines do not count.
     ///
     /// # Errors
-    /// For a file that cannot be read, or a line with more or fewer fields than the first.
+    /// For a file that cannot be read, one whose fields no commas separate, or a line with more or fewer fields than the
+    /// first.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| Error::file("cannot read", path, error))?;
@@ -30,6 +31,12 @@ impl Table {
             .records()
             .map(|record| record.map_err(|error| Error::input(format!("{path}: {error}"))));
         let header = records.next().transpose()?.unwrap_or_default();
+        if header.len() == 1 && header[0].contains([';', '\t']) {
+            let found = &header[0];
+            return Err(Error::input(format!(
+                "{path}:1: expected commas between the fields (and a point in decimal fractions), found {found:?}"
+            )));
+        }
         let mut rows = Vec::new();
         for record in records {
             let record = record?;
@@ -75,17 +82,21 @@ impl Table {
         for (place, names) in found.iter_mut().zip(wanted) {
             *place = self.column(names)?.ok_or_else(|| {
                 let wanted: Vec<&str> = wanted.iter().map(|names| names[0]).collect();
-                let shown = self.shown();
-                let separated = shown.contains([';', '\t']);
-                let hint = if separated { "; commas separate fields" } else { "" };
                 Error::input(format!(
-                    "{}: expected a first line with the columns {}, found {shown:?}{hint}",
+                    "{}: expected a first line with the columns {}, found {:?}",
                     self.path,
                     wanted.join(", "),
+                    self.shown()
                 ))
             })?;
         }
         Ok(found)
+    }
+
+    /// Names of the columns that are none of these.
+    pub fn others(&self, known: &[&str]) -> Vec<String> {
+        let those = self.header.iter().filter(|name| !known.contains(name));
+        those.map(str::to_owned).collect()
     }
 
     /// What `read` makes of each line; its errors get the place in the file.

@@ -39,7 +39,7 @@ pub enum Error {
     },
     /// Another process writes to the zoo. Wait for it; reading (`Mode::Read`) needs no waiting.
     #[error(
-        "{path} is being written by {holder}; wait for it to end (`--wait 10m` does), commands that only read need not wait"
+        "{path} is being written by {holder}; wait for it to end; who only reads need not wait"
     )]
     Locked {
         /// The zoo.

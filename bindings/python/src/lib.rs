@@ -10,7 +10,7 @@ mod weight;
 use convert::{Exported, dataset, datasets, text, to_python};
 use errors::{CancelledError, DamagedError, InputError, LockedError};
 use errors::{RefusedError, TansError, ZooError, interruptible, raise};
-use options::{costs, sampling, seconds, set, shape, tagged, whole, whole_if, word};
+use options::{costs, kind, sampling, seconds, set, shape, tagged, whole, whole_if, word};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use std::collections::BTreeMap;
@@ -424,18 +424,33 @@ impl Zoo {
     }
 
     /// How good the first pick is on held-out tasks: one dictionary per method. `closed_form_only` leaves out the
-    /// recipes that are trained anew for every fold, of which `listwise` takes part only where it is asked for.
-    #[pyo3(signature = (*, folds=None, closed_form_only=false, listwise=false))]
+    /// recipes that are trained anew for every fold, of which `listwise` takes part only where it is asked for; `cold`
+    /// adds rows for networks of which nothing was measured. `scores` is a CSV file of what probes say (columns task,
+    /// model, loo, logme), `judge` the kind of results that counts, and `records` a CSV file of results that is judged
+    /// instead of the zoo.
+    #[pyo3(signature = (*, folds=None, closed_form_only=false, listwise=false, scores=None, records=None, judge=None, cold=true))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn evaluate<'py>(
         &self,
         py: Python<'py>,
         folds: Option<i128>,
         closed_form_only: bool,
         listwise: bool,
+        scores: Option<PathBuf>,
+        records: Option<PathBuf>,
+        judge: Option<&str>,
+        cold: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let folds = whole_if("folds", folds)?;
-        let options =
-            EvaluateOptions { folds, closed_form_only, listwise, ..EvaluateOptions::default() };
+        let options = EvaluateOptions {
+            folds: whole_if("folds", folds)?,
+            judge: judge.map(kind).transpose()?,
+            closed_form_only,
+            listwise,
+            scores,
+            records,
+            cold,
+            ..EvaluateOptions::default()
+        };
         let evaluation =
             interruptible(py, |observer| self.database()?.evaluate(&options, observer))?;
         to_python(py, &evaluation.rows)

@@ -1,12 +1,12 @@
 //! From keyword arguments to the library's options, each refused by its name.
 
-use crate::errors::InputError;
+use crate::errors::{InputError, raise};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tans::{Benchmark, ChannelOrder, Filter, Optimizer, SampleOptions, TuningOptions};
+use tans::{Benchmark, ChannelOrder, Filter, Optimizer, PairKind, SampleOptions, TuningOptions};
 
 /// A whole number, which Python has of any sign.
 pub fn whole<T: TryFrom<i128>>(name: &str, found: i128) -> PyResult<T> {
@@ -51,6 +51,11 @@ pub fn channel_order(found: &str) -> PyResult<ChannelOrder> {
     let words =
         [("rgb", ChannelOrder::Rgb), ("bgr", ChannelOrder::Bgr), ("grey", ChannelOrder::Grey)];
     word("channel_order", found, &words)
+}
+
+/// How an accuracy was obtained.
+pub fn kind(found: &str) -> PyResult<PairKind> {
+    found.parse().map_err(|error| raise(tans::Error::from(error)))
 }
 
 /// How much of a dataset is used.

@@ -102,6 +102,16 @@ def test_a_filter_keeps_only_what_matches(zoo, dataset):
     assert hits and all(hit["params"] <= limit for hit in hits)
 
 
+def test_results_alone_are_judged(zoo, tmp_path):
+    records = tmp_path / "records.csv"
+    lines = [f"m{m},d{d},{0.5 + 0.1 * m}" for m in range(4) for d in range(3)]
+    records.write_text("\n".join(["model,dataset,accuracy", *lines]))
+    rows = zoo.evaluate(records=records)
+    assert next(row["loss"] for row in rows if row["method"] == "default") == 0
+    with pytest.raises(tans.InputError, match="kind: expected probe, finetune or reported"):
+        zoo.evaluate(judge="guessed")
+
+
 def test_what_is_left_out_is_a_warning(zoo, tmp_path):
     signs = few_signs(tmp_path / "signs")
     for folder in signs.iterdir():
@@ -174,7 +184,7 @@ def test_every_command_has_its_method(zoo, dataset, folder):
     images, labels = dataset
     task = zoo.add_task("kept", images[::2], labels[::2], family="clothes")
     assert task["task"] == "kept"
-    assert zoo.record("elsewhere", "kept", 0.5) == {"pairs": 1, "new_models": 1, "new_tasks": 0}
+    assert zoo.record("elsewhere", "kept", 0.5) == {"pairs": 1, "new_models": 1, "new_tasks": 0, "ignored_columns": []}
     zoo.edit("elsewhere", name="far", license="MIT OR Apache-2.0", tags={"for": "test"})
     assert models(zoo.query("task:kept", k=100, licenses=["Apache-2.0"], tags={"for": "test"})) == ["far"]
     results = folder / "results.csv"

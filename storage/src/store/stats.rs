@@ -48,12 +48,15 @@ impl Store {
         for entry in self.db.scan(Family::Tensor, &[], &[])? {
             let (key, value) = entry?;
             let tensor: TensorRecord = record::decode(Family::Tensor, &key, &value)?;
+            if tensor.references == 0 {
+                continue;
+            }
             let bytes = dtype::byte_len(tensor.dtype, &tensor.shape).unwrap_or(0);
             stats.tensors += 1;
             stats.distinct_bytes = stats.distinct_bytes.saturating_add(bytes);
             let logical = bytes.saturating_mul(tensor.references);
             stats.logical_bytes = stats.logical_bytes.saturating_add(logical);
-            if tensor.references > 0 && matches!(tensor.place, Place::Pack { .. }) {
+            if matches!(tensor.place, Place::Pack { .. }) {
                 living = living.saturating_add(bytes.next_multiple_of(pack::ALIGNMENT));
             }
         }
