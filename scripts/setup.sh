@@ -19,6 +19,9 @@ cache="${TANS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tans}"
 case "$cache" in /*) ;; *) cache="$PWD/$cache" ;; esac
 libtorch="$cache/libtorch-$TORCH_VERSION"
 libclang="$cache/libclang-$LIBCLANG_VERSION"
+rocksdb="$cache/rocksdb-$(grep -A 1 '"librocksdb-sys"' "$root/Cargo.lock" | sed -n 's/version = "\(.*\)"/\1/p')-$(
+    cksum <"$root/scripts/build_rocksdb.py" | cut -d' ' -f1
+)"
 # Each clone has its own folder: cargo names the artefacts of a workspace's own crates by their path
 # inside the workspace and compares time stamps, so two clones in one folder would take each other's.
 target="$cache/target/$(basename "$root" | tr -c 'A-Za-z0-9._\n' _)-$(printf %s "$root" | cksum | cut -d' ' -f1)"
@@ -131,8 +134,16 @@ setup_libclang() {
     mv "$fresh" "$libclang"
 }
 
-# Gives this clone a folder of its own that already holds the compiled dependencies of another clone,
-# since RocksDB alone takes some 15 CPU-minutes. Folders of vanished clones are taken over or removed,
+# Where it does not compile this way, cargo compiles it in its own.
+setup_rocksdb() {
+    [ -f "$rocksdb/librocksdb.a" ] && return
+    echo "setup: compiling RocksDB (some 10 CPU-minutes, once) ..." >&2
+    python3 "$root/scripts/build_rocksdb.py" "$rocksdb" >&2 \
+        || echo "setup: RocksDB is left to cargo, which takes three times as long" >&2
+}
+
+# Gives this clone a folder of its own that already holds the compiled dependencies of another clone, some hundred crates.
+# Folders of vanished clones are taken over or removed,
 # so the cache never holds more of them than there are clones.
 setup_target() {
     local folder vanished="" living=""
@@ -202,7 +213,10 @@ copy_dependencies() {
 
 write_cargo_config() {
     mkdir -p "$root/.cargo"
-    local include config
+    local include config prebuilt=""
+    if [ -f "$rocksdb/librocksdb.a" ]; then
+        prebuilt="$(printf '\nROCKSDB_LIB_DIR = "%s"\nROCKSDB_STATIC = "1"' "$rocksdb")"
+    fi
     # libclang comes without the headers of a compiler, so bindgen borrows gcc's.
     include="$(gcc -print-file-name=include 2>/dev/null || true)"
     config="$(cat <<TOML
@@ -210,7 +224,7 @@ write_cargo_config() {
 [env]
 LIBTORCH = "$libtorch"
 LIBCLANG_PATH = "$libclang"
-BINDGEN_EXTRA_CLANG_ARGS = "${include:+-I$include}"
+BINDGEN_EXTRA_CLANG_ARGS = "${include:+-I$include}"$prebuilt
 
 [build]
 target-dir = "$target"
@@ -227,7 +241,10 @@ mkdir -p "$cache"
 # Two clones may be set up at the same moment; the second waits and finds the work done.
 exec 9>"$cache/setup.lock"
 flock 9
+# The network and the compiler do not need each other.
+setup_rocksdb &
 setup_libtorch
 setup_libclang
+wait
 setup_target
 write_cargo_config
