@@ -4,6 +4,9 @@
 //! fine-tunes and retrains its encoders. It is a library inside the caller's process: it never prints, exits or reads
 //! the environment, and it is not a server.
 
+// Without libtorch nothing runs the networks that many parts prepare.
+#![cfg_attr(not(feature = "torch"), expect(dead_code, unused_imports))]
+
 mod data;
 mod db;
 mod encoder;

@@ -1,13 +1,14 @@
 //! Feature rows of images that a network has seen before: one checksummed file per network and block of images, safe to
 //! delete.
 
+use super::cache_file;
 use crate::encoder::backbone::{self, Backbone};
 use crate::graph::exec::Network;
 use crate::rows::Rows;
 use crate::sample::Image;
 use crate::{Error, Observer, OpenOptions, Progress, Result};
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 /// To be raised with every change of what a network makes of an image: of resizing, of preprocessing, of an operator.
 const ROWS_VERSION: u8 = 1;
@@ -79,7 +80,7 @@ fn cached<N>(
     if elapsed_ms > 0.0
         && let Some(folder) = &options.cache_dir
     {
-        trim(&folder.join("rows"), CACHE_BYTES_MAX);
+        cache_file::trim(&folder.join("rows"), CACHE_BYTES_MAX);
     }
     let rows = Rows::new(dim, values)
         .ok_or_else(|| Error::input("a network gave rows of different lengths"))?;
@@ -112,37 +113,7 @@ fn read_block(file: &Path, rows: usize) -> Option<Vec<f32>> {
 fn write_block(file: &Path, rows: &[f32]) {
     let mut bytes: Vec<u8> = rows.iter().flat_map(|value| value.to_le_bytes()).collect();
     bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
-    let written = file
-        .parent()
-        .map_or(Ok(()), std::fs::create_dir_all)
-        .map_err(|error| error.to_string())
-        .and_then(|()| {
-            tans_storage::install_file(file, |out| std::io::Write::write_all(out, &bytes))
-                .map_err(|error| error.to_string())
-        });
-    if let Err(error) = written {
+    if let Err(error) = cache_file::put(file, &[&bytes]) {
         tracing::warn!("feature cache {}: {error}", file.display());
-    }
-}
-
-/// Deletes the oldest files until the folder is under the cap.
-pub fn trim(folder: &Path, bytes_max: u64) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
-    let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let metadata = entry.metadata().ok()?;
-            Some((metadata.modified().ok()?, metadata.len(), entry.path()))
-        })
-        .collect();
-    files.sort();
-    let mut total: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
-    for (_, bytes, path) in files {
-        if total <= bytes_max {
-            return;
-        }
-        if std::fs::remove_file(path).is_ok() {
-            total -= bytes;
-        }
     }
 }

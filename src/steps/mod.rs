@@ -6,6 +6,7 @@ pub mod admit_name;
 pub mod benchmark;
 pub mod bundle;
 mod bundle_check;
+pub mod cache_file;
 #[cfg(feature = "torch")]
 pub mod cutting;
 pub mod dataset;

@@ -1,7 +1,7 @@
 //! A training that was stopped: its state lies in the cache folder until its result is stored, so that the same training
 //! goes on where it was. Safe to delete.
 
-use super::feature_cache;
+use super::cache_file;
 use super::fit::{EpochReport, FitState};
 use super::tuning::{Candidate, Course, TuningOptions};
 
@@ -9,7 +9,6 @@ use crate::graph::exec::Evaluation;
 use crate::graph::formats::onnx;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -130,15 +129,12 @@ fn write(file: &Path, state: &FitState) -> Result<()> {
     let length = (head.len() as u64).to_le_bytes();
     let parts = [&length[..], &head, &state.current, best];
     let checksum = parts.iter().fold(0, |sum, part| crc32c::crc32c_append(sum, part));
-    let folder = file.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(|error| Error::file("cannot create", folder, error))?;
-    tans_storage::install_file(file, |out| {
-        parts.iter().try_for_each(|part| out.write_all(part))?;
-        out.write_all(&checksum.to_le_bytes())
-    })?;
+    let checksum = checksum.to_le_bytes();
+    cache_file::put(file, &[parts[0], parts[1], parts[2], parts[3], &checksum])?;
     // Never the one that was just written.
     let bytes: usize = parts.iter().map(|part| part.len()).sum();
-    feature_cache::trim(folder, BYTES_MAX.max(2 * bytes as u64));
+    let folder = file.parent().unwrap_or(Path::new("."));
+    cache_file::trim(folder, BYTES_MAX.max(2 * bytes as u64));
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Encoders that a training had learned when it was stopped: they lie in the cache folder until the training ends, so that
 //! it goes on where it was. Safe to delete.
 
-use super::feature_cache;
+use super::cache_file;
 use crate::OpenOptions;
 use crate::encoder::{Encoders, Error};
 use crate::train::{FitOptions, Memory, TrainingSet};
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Those of trainings that nobody went on with go when they take more than this, the oldest first.
 const BYTES_MAX: u64 = 256 << 20;
 /// Changes with what is learned.
-const VERSION: &str = concat!("tans encoders 1, ", env!("CARGO_PKG_VERSION"));
+const VERSION: &str = concat!("tans encoders 2, ", env!("CARGO_PKG_VERSION"));
 
 /// The memory of one training.
 pub struct Remembered {
@@ -54,13 +54,9 @@ impl Memory for Remembered {
             return Ok(known);
         }
         let encoders = learn()?;
-        let written = tans_storage::encode(&encoders).and_then(|bytes| {
-            // A folder that cannot be made is told by the file that cannot be written.
-            let _ = std::fs::create_dir_all(folder);
-            tans_storage::install_file(&file, |out| out.write_all(&bytes))
-        });
-        match written {
-            Ok(()) => feature_cache::trim(folder, BYTES_MAX),
+        let bytes = tans_storage::encode(&encoders).map_err(crate::Error::from);
+        match bytes.and_then(|bytes| cache_file::put(&file, &[&bytes])) {
+            Ok(()) => cache_file::trim(folder, BYTES_MAX),
             Err(error) => tracing::warn!("a stopped training would learn anew: {error}"),
         }
         Ok(encoders)
