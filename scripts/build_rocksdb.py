@@ -5,7 +5,7 @@ The crate's own build script compiles 342 files one by one and spends most of it
 files at a time are one translation unit, which takes a third of the CPU time, and once it is there no profile, feature
 or clone compiles RocksDB again: `ROCKSDB_LIB_DIR` and `ROCKSDB_STATIC` point the crate to it (scripts/setup.sh).
 
-FOLDER is made complete or not at all. Linux on x86_64 and aarch64; needs a C++20 compiler (CXX, or c++) and cargo.
+FOLDER is made complete or not at all. Linux on x86_64 and aarch64; needs a C++20 compiler (CXX, c++ or g++), ar and cargo.
 """
 
 import json
@@ -45,7 +45,8 @@ def main():
         rocksdb / "rocksdb/third-party/gtest-1.8.1/fused-src",
         crates["lz4-sys"] / "liblz4/lib", crates["zstd-sys"] / "zstd/lib",
     ]  # fmt: skip
-    command = [os.environ.get("CXX", "c++"), *FLAGS, *PROCESSOR_FLAGS[platform.machine()]]
+    compiler = os.environ.get("CXX") or shutil.which("c++") or "g++"
+    command = [compiler, *FLAGS, *PROCESSOR_FLAGS[platform.machine()]]
     command += [f"-D{define}" for define in DEFINES] + [f"-I{include}" for include in includes]
     with ThreadPoolExecutor(jobs()) as pool:
         objects = list(pool.map(lambda unit: compile_unit(command, unit), units))

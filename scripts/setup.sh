@@ -37,6 +37,7 @@ require_tools() {
     has make || missing+=("make")
     has c++ || has g++ || missing+=("a C++ compiler (g++)")
     has cargo || missing+=("cargo (Rust $RUST_VERSION or newer, see rustup)")
+    has ar || missing+=("ar (binutils)")
     has flock || missing+=("flock (util-linux)")
     has python3 || missing+=("python3 (3.9 or newer)")
     if has python3 && ! python3 -m pip --version >/dev/null 2>&1; then
@@ -134,12 +135,22 @@ setup_libclang() {
     mv "$fresh" "$libclang"
 }
 
-# Where it does not compile this way, cargo compiles it in its own.
+# Begins to compile RocksDB. Where it does not compile this way, cargo compiles it in its own.
+compiling=""
 setup_rocksdb() {
     [ -f "$rocksdb/librocksdb.a" ] && return
     echo "setup: compiling RocksDB (some 10 CPU-minutes, once) ..." >&2
-    python3 "$root/scripts/build_rocksdb.py" "$rocksdb" >&2 \
+    # Its end is that of the set-up: who waits for the lock must not wait for an orphan.
+    python3 "$root/scripts/build_rocksdb.py" "$rocksdb" >&2 &
+    compiling=$!
+    trap 'kill "$compiling" 2>/dev/null || true' EXIT
+    trap 'exit 130' INT TERM
+}
+
+finish_rocksdb() {
+    [ -z "$compiling" ] || wait "$compiling" \
         || echo "setup: RocksDB is left to cargo, which takes three times as long" >&2
+    trap - EXIT INT TERM
 }
 
 # Gives this clone a folder of its own that already holds the compiled dependencies of another clone, some hundred crates.
@@ -240,11 +251,11 @@ require_tools
 mkdir -p "$cache"
 # Two clones may be set up at the same moment; the second waits and finds the work done.
 exec 9>"$cache/setup.lock"
-flock 9
+flock --nonblock 9 || { echo "setup: waiting for another set-up ..." >&2; flock 9; }
 # The network and the compiler do not need each other.
-setup_rocksdb &
+setup_rocksdb
 setup_libtorch
 setup_libclang
-wait
+finish_rocksdb
 setup_target
 write_cargo_config

@@ -56,7 +56,9 @@ impl Query {
             context.output.note("no model matches the filter");
         }
         self.filter.remark(context, report.hits.len() < self.k);
-        remark(context, &report);
+        if !report.hits.is_empty() {
+            remark(context, &report);
+        }
         Ok(true)
     }
 }

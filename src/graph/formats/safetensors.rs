@@ -2,7 +2,7 @@
 
 use super::StateDict;
 use crate::graph::{Bytes, Dtype, Error, Weight};
-use safetensors::tensor::{SafeTensors, View, serialize};
+use safetensors::tensor::{SafeTensorError, SafeTensors, View, serialize};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -42,7 +42,13 @@ pub fn is_file(bytes: &[u8]) -> bool {
 /// # Errors
 /// `Error::Malformed` if the bytes are not a sound safetensors file.
 pub fn read(bytes: &[u8]) -> Result<(StateDict, Vec<(String, String)>), Error> {
-    let wrong = |error: safetensors::SafeTensorError| malformed(error.to_string());
+    let wrong = |error: SafeTensorError| match error {
+        SafeTensorError::MetadataIncompleteBuffer => malformed(format!(
+            "expected as many bytes as the header says, found {}: truncated, or something was appended",
+            bytes.len()
+        )),
+        other => malformed(other.to_string()),
+    };
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(wrong)?;
     let file = SafeTensors::deserialize(bytes).map_err(wrong)?;
     let mut entries = Vec::with_capacity(file.len());
