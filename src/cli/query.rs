@@ -56,9 +56,7 @@ impl Query {
             context.output.note("no model matches the filter");
         }
         self.filter.remark(context, report.hits.len() < self.k);
-        if !report.hits.is_empty() {
-            remark(context, &report);
-        }
+        remark(context, &report);
         Ok(true)
     }
 }
