@@ -256,7 +256,7 @@ fn keep_sample(zoo: &Zoo, classes: usize, sample: &records::Sample) {
 
 fn figures_are_as_said(zoo: &Zoo, said: &Said) {
     let generation = zoo.generation.as_ref().expect("a generation");
-    let used = || zoo.tensors.iter();
+    let used = || zoo.tensors.iter().filter(|(_, tensor)| tensor.references > 0);
     let length = |id: &Id| zoo.bytes(id).expect("bytes").len() as u64;
     let found = json!({
         "models": zoo.models.len(), "tasks": zoo.tasks.len(), "pairs": zoo.latest().len(),
