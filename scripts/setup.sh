@@ -153,9 +153,9 @@ finish_rocksdb() {
     trap - EXIT INT TERM
 }
 
-# Gives this clone a folder of its own that already holds the compiled dependencies of another clone, some hundred crates.
-# Folders of vanished clones are taken over or removed,
-# so the cache never holds more of them than there are clones.
+# Gives this clone a folder of its own that already holds the compiled dependencies of another clone,
+# some hundred crates. Folders of vanished clones are taken over or removed, so the cache never holds
+# more of them than there are clones.
 setup_target() {
     local folder vanished="" living=""
     for folder in "$cache"/target/*/; do

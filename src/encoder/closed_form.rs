@@ -48,7 +48,7 @@ pub(crate) struct TaskLevel {
 
 impl TaskLevel {
     /// Mean and spread of accuracies of this kind.
-    pub(crate) fn known(&self, kind: Kind) -> Option<Spread> {
+    fn known(&self, kind: Kind) -> Option<Spread> {
         let prior = self.prior.filter(|_| kind == Kind::Probe);
         self.measured[kind as usize].or(prior)
     }

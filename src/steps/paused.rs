@@ -129,8 +129,7 @@ fn write(file: &Path, state: &FitState) -> Result<()> {
     let length = (head.len() as u64).to_le_bytes();
     let parts = [&length[..], &head, &state.current, best];
     let checksum = parts.iter().fold(0, |sum, part| crc32c::crc32c_append(sum, part));
-    let checksum = checksum.to_le_bytes();
-    cache_file::put(file, &[parts[0], parts[1], parts[2], parts[3], &checksum])?;
+    cache_file::put(file, &[&parts[..], &[&checksum.to_le_bytes()]].concat())?;
     // Never the one that was just written.
     let bytes: usize = parts.iter().map(|part| part.len()).sum();
     let folder = file.parent().unwrap_or(Path::new("."));
