@@ -179,7 +179,7 @@ fn rows_are_their_dataset_to_a_query() {
     done(at, "measure zoo base colours");
     let answer = |dataset: &str| objects(&done(at, &format!("query zoo {dataset} --json")).out);
     let (rows, images) = (answer("rows.npz"), answer("colours"));
-    assert!(rows.iter().any(|hit| hit["measured"]["kind"] == "probe"), "{rows:?}");
+    assert!(rows.iter().any(|hit| hit["measured"][0]["kind"] == "probe"), "{rows:?}");
     assert_eq!(rows, images);
     let why = objects(&done(at, "explain zoo rows.npz base --json").out).remove(0);
     assert_eq!(why["measured"][0]["task"], "colours");

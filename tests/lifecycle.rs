@@ -18,9 +18,10 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 use tans::{
-    Benchmark, Database, DatasetSource, EditOptions, Error, Filter, FinetuneOptions, Hit,
-    IngestOptions, InitOptions, Limits, ListOptions, MeasureOptions, OpenOptions, QueryOptions,
-    StarterOptions, TaskOptions, TopOptions, TrainOptions, TuningOptions, unobserved,
+    Benchmark, Database, DatasetSource, EditOptions, Error, ExplainOptions, Filter,
+    FinetuneOptions, Hit, IngestOptions, InitOptions, Limits, ListOptions, MeasureOptions,
+    OpenOptions, QueryOptions, StarterOptions, TaskOptions, TopOptions, TrainOptions,
+    TuningOptions, unobserved,
 };
 use tempfile::TempDir;
 
@@ -195,16 +196,16 @@ fn what_was_measured_on_a_dataset_decides_its_next_query() {
         let options = QueryOptions { k, filter, ..QueryOptions::default() };
         zoo.query(&source, &options, &mut unobserved).expect("an answer").hits
     };
-    assert!(ask(3, Filter::default()).iter().all(|hit| hit.measured.is_none()));
+    assert!(ask(3, Filter::default()).iter().all(|hit| hit.measured.is_empty()));
     zoo.add_task("colours", &source, &TaskOptions::default(), &mut unobserved).expect("a task");
     for (model, accuracy) in [("narrow", 0.1), ("wide", 0.99)] {
         zoo.record(model, "colours", accuracy).expect("a result is recorded");
     }
     let hits = ask(3, Filter::default());
     assert_eq!(names(&hits), ["wide", "middle", "narrow"]);
-    let known = hits[0].measured.expect("it is known");
-    assert_eq!((known.accuracy, known.kind), (0.99, "reported"));
-    assert!(hits[1].measured.is_none());
+    let known = &hits[0].measured;
+    assert_eq!((known.len(), known[0].accuracy, known[0].kind), (1, 0.99, "reported"));
+    assert!(hits[1].measured.is_empty());
     assert!(hits.iter().all(|hit| {
         let [low, high] = hit.interval;
         (low..=high).contains(&hit.predicted_accuracy)
@@ -212,6 +213,46 @@ fn what_was_measured_on_a_dataset_decides_its_next_query() {
     assert_eq!(names(&ask(1, Filter::default())), ["wide"]);
     let narrow = Filter { params_max: hits[2].params, ..Filter::default() };
     assert_eq!(names(&ask(3, narrow)), ["narrow"], "a known result passes no filter");
+}
+
+#[test]
+fn what_is_predicted_does_not_depend_on_what_else_was_asked_for() {
+    let (folder, zoo) = zoo_of_three();
+    let source = DatasetSource::Path(images::colours(&folder.path().join("colours"), 12, 8));
+    zoo.add_task("colours", &source, &TaskOptions::default(), &mut unobserved).expect("a task");
+    let ask = |k: usize, filter: Filter| {
+        let options = QueryOptions { k, filter, ..QueryOptions::default() };
+        zoo.query(&source, &options, &mut unobserved).expect("an answer").hits
+    };
+    let all = ask(3, Filter::default());
+    let params = all.iter().filter(|hit| hit.model != "wide").map(|hit| hit.params).max().flatten();
+    let small = Filter { params_max: params, ..Filter::default() };
+    let expected = |model: &str| all.iter().find(|hit| hit.model == model).expect("one of three");
+    let models = ["wide".to_owned()];
+    zoo.measure(&models, &source, &MeasureOptions::default(), &mut unobserved).expect("measured");
+    zoo.record("narrow", "colours", 0.2).expect("a result is recorded");
+    let after = ask(3, Filter::default());
+    let of = |hits: &[tans::Hit], model: &str| {
+        let hit = hits.iter().find(|hit| hit.model == model);
+        hit.map(|hit| (hit.predicted_accuracy, hit.interval))
+    };
+    assert_ne!(of(&after, "middle").expect("found").0, expected("middle").predicted_accuracy);
+    for hits in [ask(1, Filter::default()), ask(2, Filter::default()), ask(3, small.clone())] {
+        for hit in &hits {
+            assert_eq!(of(&hits, &hit.model), of(&after, &hit.model), "{}", hit.model);
+        }
+    }
+    assert_eq!(ask(3, small).len(), 2, "the widest informs the others and is left out");
+    for hit in &after {
+        let explained = zoo
+            .explain(&source, &hit.model, &ExplainOptions::default(), &mut unobserved)
+            .expect("an explanation");
+        let prediction = (explained.predicted_accuracy, explained.interval);
+        assert_eq!(Some(prediction), of(&after, &hit.model), "{}", hit.model);
+    }
+    let wide = after.iter().find(|hit| hit.model == "wide").expect("it is measured");
+    let probe = wide.measured[0].accuracy;
+    assert!(wide.interval[0] <= probe && probe <= wide.interval[1], "{probe}: {wide:?}");
 }
 
 #[test]

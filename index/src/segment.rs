@@ -113,7 +113,7 @@ impl Segment {
     }
 
     /// The vector at a position below `len()`.
-    fn vector(&self, position: usize) -> Result<Embedding> {
+    pub(crate) fn vector(&self, position: usize) -> Result<Embedding> {
         let values = self.vectors()[position * self.header.stride()..][..self.dim()].to_vec();
         Embedding::from_unit(values)
             .map_err(|error| self.damaged(Section::Vectors, &error.to_string()))

@@ -74,7 +74,7 @@ fn show(context: &Context, report: &QueryReport) -> Result<()> {
         ">MACs",
         "license",
     ];
-    let measured = report.hits.iter().any(|hit| hit.measured.is_some());
+    let measured = report.hits.iter().any(|hit| !hit.measured.is_empty());
     if probed {
         header.insert(5, ">probed");
     }
@@ -103,8 +103,9 @@ fn show(context: &Context, report: &QueryReport) -> Result<()> {
             row.insert(5, accuracy.map_or("-".into(), |accuracy| format!("{accuracy:.3}")));
         }
         if measured {
-            let known = hit.measured.map(|known| format!("{:.3} ({})", known.accuracy, known.kind));
-            row.insert(5, known.unwrap_or_else(|| "-".into()));
+            let known = hit.measured.iter();
+            let known = known.map(|one| format!("{:.3} ({})", one.accuracy, one.kind));
+            row.insert(5, known.reduce(|all, one| all + ", " + &one).unwrap_or("-".into()));
         }
         if marked {
             let word = hit.status.split(':').next().unwrap_or_default();

@@ -6,7 +6,7 @@
 
 use super::linalg::distance_squared;
 use super::normal::{self, HALF_WIDTH};
-use super::{Prediction, TaskEncoding, prediction};
+use super::{Kind, Prediction, TaskEncoding, prediction};
 
 /// Variance of standings that close candidates share, and that each has for itself, in squared spreads of the dataset.
 const SHARED: f64 = 0.6;
@@ -19,8 +19,10 @@ const PROBE_SD: f64 = 0.045;
 const SHIFT_SD: f64 = 0.12;
 /// Standard deviation of what a test part of some hundred images shows around the accuracy.
 const TEST_SD: f64 = 0.03;
-/// Candidates' distances are compared with their median to this many others.
-const PARTNERS: usize = 64;
+/// Standard deviation of a probe's test accuracy around one from other training images of the same dataset, and of what
+/// a network reaches by training around what its probe does, as the two differ over the tasks of the corpus.
+const REPEAT_SD: f64 = 0.02;
+const TRAINED_SD: f64 = 0.1;
 /// A probe that is expected to gain less accuracy than this is not worth its time.
 const GAIN_MIN: f64 = 5e-4;
 
@@ -51,8 +53,8 @@ pub struct Belief<'a> {
 }
 
 impl<'a> Belief<'a> {
-    /// Takes the predictions as they are.
-    pub fn new(task: &TaskEncoding, candidates: &'a [Candidate<'a>]) -> Self {
+    /// Takes the predictions as they are. `distance`: the zoo's `typical_distance`.
+    pub fn new(task: &TaskEncoding, candidates: &'a [Candidate<'a>], distance: f64) -> Self {
         let prior_sd: Vec<f64> = candidates.iter().map(|one| spread(&one.prediction)).collect();
         let typical = median(prior_sd.clone()).max(1e-3);
         let standing = f64::from(task.accuracy_sd).powi(2) * (SHARED + OWN);
@@ -63,7 +65,7 @@ impl<'a> Belief<'a> {
             prior_sd,
             common,
             shared: (1.0 - common) * SHARED / (SHARED + OWN),
-            distance: typical_distance(candidates),
+            distance,
             explained: Vec::new(),
             open: candidates.iter().map(|one| one.runnable).collect(),
             probed: Vec::new(),
@@ -93,24 +95,35 @@ impl<'a> Belief<'a> {
 
     /// Learns a candidate's leave-one-out accuracy.
     pub fn observe(&mut self, index: usize, accuracy: f32) {
-        self.learn(index, &[(index, 1.0)], accuracy);
+        self.learn(index, &[(index, 1.0)], (accuracy, PROBE_SD));
     }
 
-    /// Learns a candidate's test accuracy.
-    pub fn observe_test(&mut self, index: usize, accuracy: f32) {
-        self.learn(index, &self.test_accuracy(index), accuracy);
+    /// Learns a candidate's result on the test part.
+    pub fn observe_result(&mut self, index: usize, (kind, accuracy): (Kind, f32)) {
+        self.learn(index, &self.test_accuracy(index), (accuracy, result_sd(kind)));
     }
 
     /// What is believed of a candidate's test accuracy now.
     pub fn prediction(&self, index: usize) -> Prediction {
-        if self.probed.is_empty() {
+        self.prediction_given(index, &[])
+    }
+
+    /// The same with results of the candidate that tell nothing of others.
+    pub fn prediction_given(&self, index: usize, results: &[(Kind, f32)]) -> Prediction {
+        if self.probed.is_empty() && results.is_empty() {
             return self.candidates[index].prediction;
         }
         let parts = self.test_accuracy(index);
-        let variance = self.weighted(&parts, |part| self.covariance_with(&parts, part));
-        let variance = variance.max(0.0) + TEST_SD.powi(2);
-        let mean = self.weighted(&parts, |part| self.mean[part]);
-        prediction(mean as f32, HALF_WIDTH * variance.sqrt() as f32)
+        let mut mean = self.weighted(&parts, |part| self.mean[part]);
+        let mut variance =
+            self.weighted(&parts, |part| self.covariance_with(&parts, part)).max(0.0);
+        for &(kind, accuracy) in results {
+            let weight = variance / (variance + result_sd(kind).powi(2));
+            mean += weight * (f64::from(accuracy) - mean);
+            variance *= 1.0 - weight;
+        }
+        let half = f64::from(HALF_WIDTH) * (variance + TEST_SD.powi(2)).sqrt();
+        prediction(mean as f32, half as f32)
     }
 
     /// What the candidates rank by.
@@ -132,10 +145,10 @@ impl<'a> Belief<'a> {
     }
 
     /// Learns a weighted sum of what the belief is about, which a measurement of a candidate showed.
-    fn learn(&mut self, index: usize, parts: &[(usize, f64)], observed: f32) {
+    fn learn(&mut self, index: usize, parts: &[(usize, f64)], (observed, sd): (f32, f64)) {
         let column: Vec<f64> =
             (0..self.mean.len()).map(|other| self.covariance_with(parts, other)).collect();
-        let scale = (self.weighted(parts, |part| column[part]) + PROBE_SD.powi(2)).sqrt();
+        let scale = (self.weighted(parts, |part| column[part]) + sd.powi(2)).sqrt();
         let expected = self.weighted(parts, |part| self.mean[part]);
         let surprise = (f64::from(observed) - expected) / scale;
         let explained: Vec<f64> = column.iter().map(|value| value / scale).collect();
@@ -183,11 +196,19 @@ fn spread(prediction: &Prediction) -> f64 {
     f64::from(half / HALF_WIDTH).max(1e-3)
 }
 
-fn typical_distance(candidates: &[Candidate<'_>]) -> f64 {
-    let step = candidates.len().div_ceil(PARTNERS).max(1);
-    let some: Vec<&[f32]> = candidates.iter().step_by(step).map(|one| one.vector).collect();
-    let pairs = (0..some.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
-    median(pairs.map(|(i, j)| f64::from(distance_squared(some[i], some[j]))).collect()).max(1e-6)
+/// Standard deviation of a result around the accuracy that is predicted, which is a probe's.
+fn result_sd(kind: Kind) -> f64 {
+    match kind {
+        Kind::Probe => REPEAT_SD,
+        Kind::Finetune | Kind::Reported => TRAINED_SD,
+    }
+}
+
+/// Median of the squared distances between vectors; what their nearness is compared with.
+pub fn typical_distance(vectors: &[&[f32]]) -> f64 {
+    let pairs = (0..vectors.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
+    let squared = pairs.map(|(i, j)| f64::from(distance_squared(vectors[i], vectors[j])));
+    median(squared.collect()).max(1e-6)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -220,7 +241,7 @@ mod tests {
             .iter()
             .map(|vector| Candidate { prediction: predicted(0.6), vector, runnable: true })
             .collect();
-        let mut belief = Belief::new(&task(), &candidates);
+        let mut belief = Belief::new(&task(), &candidates, 1.0);
         assert_eq!(belief.next(), Some(0), "the first of equals");
         belief.observe(0, 0.8);
         let means: Vec<f32> = (0..4).map(|at| belief.prediction(at).accuracy).collect();
@@ -243,7 +264,7 @@ mod tests {
                 runnable: true,
             })
             .collect();
-        let mut belief = Belief::new(&task(), &candidates);
+        let mut belief = Belief::new(&task(), &candidates, 1.0);
         let prior: Vec<f64> = (0..9).map(|at| belief.covariance(at / 3, at % 3)).collect();
         let seen = [(0, 0.55_f32), (2, 0.65)];
         seen.iter().for_each(|&(index, accuracy)| belief.observe(index, accuracy));
@@ -260,26 +281,44 @@ mod tests {
     }
 
     #[test]
-    fn a_test_accuracy_says_more_than_a_leave_one_out_accuracy() {
+    fn a_probe_of_the_test_part_says_more_than_other_results() {
         let candidates = [[1.0, 0.0], [0.0, 1.0]].map(|vector| (predicted(0.6), vector));
         let candidates = candidates.each_ref().map(|(prediction, vector)| Candidate {
             prediction: *prediction,
             vector,
             runnable: true,
         });
-        let after = |tested: bool| {
-            let mut belief = Belief::new(&task(), &candidates);
-            if tested {
-                belief.observe_test(0, 0.8);
-            } else {
-                belief.observe(0, 0.8);
+        let after = |kind: Option<Kind>| {
+            let mut belief = Belief::new(&task(), &candidates, 1.0);
+            match kind {
+                None => belief.observe(0, 0.8),
+                Some(kind) => belief.observe_result(0, (kind, 0.8)),
             }
             let Prediction { accuracy, interval: [low, high] } = belief.prediction(0);
             (accuracy, high - low)
         };
-        let (probed, tested) = (after(false), after(true));
-        assert!(probed.0 < tested.0 && tested.0 < 0.8, "{probed:?} {tested:?}");
-        assert!(probed.1 > tested.1, "{probed:?} {tested:?}");
+        let tested = after(Some(Kind::Probe));
+        for less in [None, Some(Kind::Finetune), Some(Kind::Reported)] {
+            let other = after(less);
+            assert!(0.6 < other.0 && other.0 < tested.0 && tested.0 < 0.8, "{less:?}");
+            assert!(other.1 > tested.1, "{less:?}: {other:?} {tested:?}");
+        }
+    }
+
+    #[test]
+    fn a_result_of_its_own_moves_a_candidate_and_no_other() {
+        let candidates = [[1.0, 0.0], [0.0, 1.0]].map(|vector| (predicted(0.6), vector));
+        let candidates = candidates.each_ref().map(|(prediction, vector)| Candidate {
+            prediction: *prediction,
+            vector,
+            runnable: true,
+        });
+        let mut belief = Belief::new(&task(), &candidates, 1.0);
+        let own = belief.prediction_given(0, &[(Kind::Probe, 0.8)]);
+        assert_eq!(belief.prediction(1), predicted(0.6));
+        belief.observe_result(0, (Kind::Probe, 0.8));
+        assert!((belief.prediction(0).accuracy - own.accuracy).abs() < 1e-6);
+        assert!(belief.prediction(1).accuracy > 0.6);
     }
 
     #[test]
@@ -291,7 +330,7 @@ mod tests {
             runnable,
         };
         let candidates = [of(0.9, 0.1, false), of(0.8, 0.02, true), of(0.3, 0.02, true)];
-        let mut belief = Belief::new(&task(), &candidates);
+        let mut belief = Belief::new(&task(), &candidates, 1.0);
         assert_eq!(belief.next(), Some(1), "the best that can be probed");
         belief.observe(1, 0.8);
         assert_eq!(belief.next(), None, "half as good is no candidate");

@@ -119,7 +119,7 @@ pub(crate) fn run(
     })?;
     let cosine = search::cosine(&vector, &task);
     let prediction = generation.encoders.predict(&task, cosine);
-    let found = Found { model, cosine, prediction, measured: None, probed: None };
+    let found = Found::new(model, cosine, prediction);
     let context = embed::Context::load(&state.store, &generation.encoders, &generation.encoded)?;
     let expected = context.expected(&state.store, &found.model)?;
     let mut terms = terms(&generation, &task, (&vector, &expected), cosine);

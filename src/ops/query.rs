@@ -68,8 +68,8 @@ pub struct Hit {
     pub predicted_accuracy: f32,
     /// 90 % interval of the prediction, `[lo, hi]`.
     pub interval: [f32; 2],
-    /// Accuracy measured on this very dataset earlier, which the prediction takes in; `None` where there is none.
-    pub measured: Option<MeasuredHere>,
+    /// Its results on this very dataset, which the prediction takes in: fine-tuned before probed before reported.
+    pub measured: Vec<MeasuredHere>,
     /// Leave-one-out accuracy measured on the query's training part, where the hit was probed.
     pub probed_accuracy: Option<f32>,
     /// Names of the tasks that the model was trained on.
@@ -225,6 +225,7 @@ fn milliseconds(start: Instant) -> f64 {
 
 fn hit(state: &State, rank: usize, found: Found) -> Result<Hit> {
     let Found { model, cosine, prediction, measured, probed } = found;
+    let measured = measured.into_iter();
     let measured =
         measured.map(|known| MeasuredHere { accuracy: known.accuracy, kind: known.kind.name() });
     let cost = state::attributes(&model);
@@ -233,7 +234,7 @@ fn hit(state: &State, rank: usize, found: Found) -> Result<Hit> {
         cosine,
         predicted_accuracy: prediction.accuracy,
         interval: prediction.interval,
-        measured,
+        measured: measured.collect(),
         probed_accuracy: probed,
         source_tasks: summary::task_names(&state.store, &model.seen)?,
         params: cost.params,

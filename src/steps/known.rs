@@ -1,17 +1,14 @@
 //! The answers to a query: what the search finds, with what is already measured on the very task that is asked about.
 
+use super::embed::evidence_kind;
 use super::search::{self, Found};
 use crate::Result;
 use crate::encoder::belief::{Belief, Candidate};
-use crate::encoder::normal::HALF_WIDTH;
-use crate::encoder::{Prediction, TaskEncoding};
+use crate::encoder::{Kind, TaskEncoding};
 use crate::state::{Generation, State};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tans_index::Filter;
 use tans_storage::{Pair, PairKind, TaskId};
-
-/// Standard deviation of an accuracy that was measured on some hundred test images.
-const MEASURED_SD: f32 = 0.05;
 
 /// A result on the task itself.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,14 +19,17 @@ pub struct Measured {
     pub kind: PairKind,
 }
 
-/// More results than these tell of the task's level no more than these.
+/// More models with results than these tell of the task's level no more than these.
 const OBSERVED_MAX: usize = 200;
 
-/// The models to be answered, best first: the `k` that the search finds, and every one that was measured on the task.
+/// Results by row: fine-tuned before probed before reported.
+type Results = BTreeMap<u64, Vec<Measured>>;
+
+/// The models to be answered, best first: the `k` that the search finds, and every one that has a result on the task.
 ///
-/// Probes on the task enter the predictions of all, for what one network shows tells what others will; other results
-/// enter that of their model alone. The predictions decide the order where there are any results. A benchmark task has a result of nearly every model, and their vectors were
-/// learned from it: there only what the search finds is looked at.
+/// Results enter the predictions of all, for what one network shows tells what others will, whether or not the filter
+/// permits it. The predictions decide the order where there are any results. A benchmark task has a result of nearly
+/// every model, and their vectors were learned from it: there only what the search finds is looked at, each by its own.
 pub fn answers(
     state: &State,
     generation: &Generation,
@@ -38,8 +38,9 @@ pub fn answers(
     k: usize,
 ) -> Result<Vec<Found>> {
     let found = search::search(state, generation, task, filter, k)?;
-    let mut found = with_results(state, generation, (id, task), filter, found)?;
-    if found.iter().any(|hit| hit.measured.is_some()) {
+    let mut found = with_results(state, generation, (id, task), found)?;
+    found.retain(|hit| search::permits(filter, &hit.model));
+    if found.iter().any(|hit| !hit.measured.is_empty()) {
         found.sort_by(|a, b| b.prediction.accuracy.total_cmp(&a.prediction.accuracy));
     }
     Ok(found)
@@ -52,105 +53,91 @@ pub fn answer(
     asked: (Option<TaskId>, &TaskEncoding),
     found: Found,
 ) -> Result<Found> {
-    let row = found.model.row;
-    let mut all = with_results(state, generation, asked, &Filter::default(), vec![found])?;
-    let place = all.iter().position(|hit| hit.model.row == row).unwrap_or(0);
-    Ok(all.swap_remove(place))
+    Ok(with_results(state, generation, asked, vec![found])?.swap_remove(0))
 }
 
-/// What was found and what was measured on the task, with the predictions that follow from the results.
+/// What was found and, behind it, what else has results, with the predictions that follow from the results.
 fn with_results(
     state: &State,
     generation: &Generation,
     (id, task): (Option<TaskId>, &TaskEncoding),
-    filter: &Filter,
     mut found: Vec<Found>,
 ) -> Result<Vec<Found>> {
     let Some(record) = id.map(|id| state.store.task(id)).transpose()?.flatten() else {
         return Ok(found);
     };
-    let measured = if record.benchmark {
-        of_found(state, record.id, &found)?
-    } else {
-        latest(state.store.pairs_of_task(record.id)?)
-    };
-    if measured.is_empty() {
-        return Ok(found);
+    if record.benchmark {
+        let own = of_found(state, record.id, &found)?;
+        return believe(state, generation, task, found, (&own, 0));
     }
-    let missing = |row: &&u64| !found.iter().any(|hit| hit.model.row == **row);
-    let rows: Vec<u64> = measured.keys().filter(missing).copied().collect();
-    for row in rows {
-        found.extend(search::one(state, generation, task, filter, row)?);
+    let results = by_model(state.store.pairs_of_task(record.id)?);
+    let known: BTreeSet<u64> = found.iter().map(|hit| hit.model.row).collect();
+    for &row in results.keys().filter(|row| !known.contains(row)) {
+        found.extend(search::one(state, generation, task, &Filter::default(), row)?);
     }
-    observe(state, generation, task, &mut found, &measured)?;
-    Ok(found)
+    believe(state, generation, task, found, (&results, OBSERVED_MAX))
 }
 
 /// Results of the found models on a task.
-fn of_found(state: &State, task: TaskId, found: &[Found]) -> Result<BTreeMap<u64, Results>> {
+fn of_found(state: &State, task: TaskId, found: &[Found]) -> Result<Results> {
     let mut pairs = Vec::new();
     for hit in found {
         let of_model = state.store.pairs_of_model(hit.model.row)?;
         pairs.extend(of_model.into_iter().filter(|pair| pair.task == task));
     }
-    Ok(latest(pairs))
+    Ok(by_model(pairs))
 }
 
-/// A model's results on the task.
-#[derive(Clone, Copy)]
-struct Results {
-    /// The one that says most of this model.
-    measured: Measured,
-    /// The one that tells what probes of other models would say.
-    probe: Option<f32>,
-}
-
-/// By row.
-fn latest(pairs: Vec<Pair>) -> BTreeMap<u64, Results> {
-    let mut results: BTreeMap<u64, Results> = BTreeMap::new();
-    for pair in pairs {
-        let new = Measured { accuracy: pair.accuracy, kind: pair.kind };
-        let known = results.entry(pair.model).or_insert(Results { measured: new, probe: None });
-        if precedence(new.kind) < precedence(known.measured.kind) {
-            known.measured = new;
-        }
-        if new.kind == PairKind::Probe {
-            known.probe = Some(new.accuracy);
-        }
+fn by_model(pairs: Vec<Pair>) -> Results {
+    let mut results = Results::new();
+    for Pair { model, accuracy, kind, .. } in pairs {
+        results.entry(model).or_default().push(Measured { accuracy, kind });
     }
+    results.values_mut().for_each(|of_model| of_model.sort_by_key(|one| precedence(one.kind)));
     results
 }
 
-/// Moves what is predicted of all by what was measured of some.
-fn observe(
+/// Moves what is predicted of all by the results of the first `observed` models, and of each by its own.
+///
+/// Which models these are does not depend on what was found, so that no prediction does.
+fn believe(
     state: &State,
     generation: &Generation,
     task: &TaskEncoding,
-    found: &mut [Found],
-    measured: &BTreeMap<u64, Results>,
-) -> Result<()> {
-    let vectors = search::vectors_of(state, generation, found)?;
+    mut found: Vec<Found>,
+    (results, observed): (&Results, usize),
+) -> Result<Vec<Found>> {
+    if results.is_empty() {
+        return Ok(found);
+    }
+    let vectors = search::vectors_of(state, generation, &found)?;
     let candidates: Vec<Candidate<'_>> = found
         .iter()
         .zip(&vectors)
         .map(|(hit, vector)| Candidate { prediction: hit.prediction, vector, runnable: false })
         .collect();
-    let mut belief = Belief::new(task, &candidates);
-    let known = |hit: &Found| measured.get(&hit.model.row).copied();
-    let probes = found.iter().enumerate().filter_map(|(at, hit)| Some((at, known(hit)?.probe?)));
-    let observed: Vec<(usize, f32)> = probes.take(OBSERVED_MAX).collect();
-    observed.iter().for_each(|&(at, accuracy)| belief.observe_test(at, accuracy));
-    let moved: Vec<Prediction> = (0..found.len()).map(|index| belief.prediction(index)).collect();
-    for (at, (hit, prediction)) in found.iter_mut().zip(moved).enumerate() {
-        hit.prediction = prediction;
-        let Some(Results { measured, .. }) = known(hit) else { continue };
-        hit.measured = Some(measured);
-        let entered = observed.iter().any(|(seen, _)| *seen == at);
-        if !entered || measured.kind != PairKind::Probe {
-            fuse(hit, measured);
+    let mut belief = Belief::new(task, &candidates, search::typical_distance(generation)?);
+    let place: BTreeMap<u64, usize> =
+        found.iter().enumerate().map(|(at, hit)| (hit.model.row, at)).collect();
+    let mut own: Vec<&[Measured]> = vec![&[]; found.len()];
+    let known = results.iter().filter_map(|(row, of_model)| Some((*place.get(row)?, of_model)));
+    for (order, (at, of_model)) in known.enumerate() {
+        found[at].measured.clone_from(of_model);
+        if order < observed {
+            of_model.iter().for_each(|one| belief.observe_result(at, evidence(one)));
+        } else {
+            own[at] = of_model;
         }
     }
-    Ok(())
+    for (at, (hit, own)) in found.iter_mut().zip(own).enumerate() {
+        let own: Vec<(Kind, f32)> = own.iter().map(evidence).collect();
+        hit.prediction = belief.prediction_given(at, &own);
+    }
+    Ok(found)
+}
+
+fn evidence(measured: &Measured) -> (Kind, f32) {
+    (evidence_kind(measured.kind), measured.accuracy)
 }
 
 fn precedence(kind: PairKind) -> u8 {
@@ -159,16 +146,4 @@ fn precedence(kind: PairKind) -> u8 {
         PairKind::Probe => 1,
         PairKind::Reported => 2,
     }
-}
-
-/// The prediction after one observation of a normal quantity with a normal prior.
-fn fuse(hit: &mut Found, known: Measured) {
-    let [low, high] = hit.prediction.interval;
-    let prior = ((high - low) / 2.0 / HALF_WIDTH).max(1e-3).powi(2);
-    let noise = MEASURED_SD.powi(2);
-    let weight = prior / (prior + noise);
-    let accuracy = hit.prediction.accuracy + weight * (known.accuracy - hit.prediction.accuracy);
-    let half = HALF_WIDTH * (weight * noise).sqrt();
-    hit.prediction.accuracy = accuracy;
-    hit.prediction.interval = [(accuracy - half).max(0.0), (accuracy + half).min(1.0)];
 }

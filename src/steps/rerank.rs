@@ -48,7 +48,7 @@ pub fn rerank(
             runnable: summary::is_runnable(&hit.model),
         })
         .collect();
-    let mut belief = Belief::new(task, &candidates);
+    let mut belief = Belief::new(task, &candidates, search::typical_distance(generation)?);
     let (mut probed, mut unprobed) = (vec![None; found.len()], Vec::new());
     let mut done = 0;
     while let Some(next) = belief.next().filter(|_| !allowance.is_spent(done)) {

@@ -3,11 +3,14 @@
 use super::known::Measured;
 use super::summary;
 use crate::Result;
-use crate::encoder::{Prediction, TaskEncoding};
+use crate::encoder::{Prediction, TaskEncoding, belief};
 use crate::state::{Generation, State, attributes};
 use std::sync::PoisonError;
 use tans_index::{Embedding, Filter, SearchOptions};
 use tans_storage::ModelRecord;
+
+/// Vectors whose distances tell those of all.
+const SAMPLED: usize = 64;
 
 /// One model found.
 pub struct Found {
@@ -17,15 +20,16 @@ pub struct Found {
     pub cosine: f32,
     /// What that cosine stands for.
     pub prediction: Prediction,
-    /// What was measured on the task itself.
-    pub measured: Option<Measured>,
+    /// What is known of it on the task itself.
+    pub measured: Vec<Measured>,
     /// Leave-one-out accuracy of a probe on the query's training part.
     pub probed: Option<f32>,
 }
 
 impl Found {
-    fn new(model: ModelRecord, cosine: f32, prediction: Prediction) -> Self {
-        Self { model, cosine, prediction, measured: None, probed: None }
+    /// Before anything is known but its vector.
+    pub fn new(model: ModelRecord, cosine: f32, prediction: Prediction) -> Self {
+        Self { model, cosine, prediction, measured: Vec::new(), probed: None }
     }
 }
 
@@ -162,6 +166,13 @@ pub fn vectors_of(
     let stranger = || vec![0.0; generation.encoders.dim()];
     let vectors = vectors(state, generation, &rows)?.into_iter();
     Ok(vectors.map(|vector| vector.unwrap_or_else(stranger)).collect())
+}
+
+/// The distance between two models of the zoo that is neither near nor far.
+pub fn typical_distance(generation: &Generation) -> Result<f64> {
+    let delta = generation.delta.read().unwrap_or_else(PoisonError::into_inner);
+    let some = tans_index::sample(generation.segment.as_ref(), &delta, SAMPLED)?;
+    Ok(belief::typical_distance(&some.iter().map(Embedding::as_slice).collect::<Vec<_>>()))
 }
 
 /// Moves a model's vector in the current generation's delta after its record or history changed.

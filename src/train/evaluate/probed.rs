@@ -3,7 +3,7 @@
 use super::score::Scored;
 use super::{Answer, Query, STATIC};
 use crate::encoder::Prediction;
-use crate::encoder::belief::{Belief, Candidate};
+use crate::encoder::belief::{self, Belief, Candidate};
 use std::collections::HashMap;
 
 /// Methods that run every network on the query.
@@ -109,8 +109,11 @@ impl Probed {
                 runnable: estimate.is_some(),
             })
             .collect();
+        let step = candidates.len().div_ceil(64).max(1);
+        let some: Vec<&[f32]> = candidates.iter().step_by(step).map(|one| one.vector).collect();
+        let distance = belief::typical_distance(&some);
         let start = clock();
-        let mut belief = Belief::new(&answer.task, &candidates);
+        let mut belief = Belief::new(&answer.task, &candidates, distance);
         let (mut probes, mut seconds) = (0, Some(0.0));
         PROBES.map(|count| {
             while let Some(next) = belief.next().filter(|_| probes < count) {
