@@ -28,6 +28,8 @@ pub use encoder::Error as EncoderError;
 pub use error::{Error, ErrorKind, Result};
 pub use graph::Error as GraphError;
 #[cfg(feature = "torch")]
+pub use graph::exec::Evaluation as Validation;
+#[cfg(feature = "torch")]
 pub use graph::exec::{Device, Optimizer};
 pub use graph::formats::Limits;
 pub use graph::input::{ChannelOrder, InputHints};

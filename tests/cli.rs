@@ -110,6 +110,7 @@ fn broken_networks_are_refused() {
             ("ingest zoo text.onnx", &["text.onnx", "not a readable ONNX file"]),
             ("ingest zoo nan.onnx", &["nan.onnx", "holds NaN or infinite values (1 of them)"]),
             ("ingest zoo absent.onnx", &["cannot read", "absent.onnx"]),
+            ("ingest zoo https://example.org/net.onnx", &["https://example.org", "manifest"]),
             ("ingest zoo bare", &["bare", "expected files of networks"]),
             ("ingest zoo small:cnn-w17@32", &["small:cnn-w16"]),
             ("ingest zoo backbone:nope", &["backbone:efficientnet-lite0", "backbone:nope"]),
@@ -732,7 +733,11 @@ fn a_file_that_cannot_be_written_is_no_bad_input() {
     let at = folder.path();
     fs::create_dir_all(at.join("taken.onnx/inside")).expect("folders can be made");
     assert_refused(at, 3, &[("export zoo base -o taken.onnx", &["cannot replace", "taken.onnx"])]);
-    assert_refused(at, 2, &[("record zoo absent.csv", &["cannot read", "absent.csv"])]);
+    assert_refused(
+        at,
+        2,
+        &[("record zoo absent.csv", &["MODEL TASK ACCURACY", "no file absent.csv"])],
+    );
 }
 
 #[test]

@@ -196,10 +196,14 @@ impl Finetune {
             show(context, &report)?;
         }
         if report.status == "already stored" {
-            context.output.note(&format!(
-                "this very network was stored before, as {}: --name, --license and --tag were not applied, `tans edit` changes them",
-                report.model
-            ));
+            let ChildFlags { name, license, tag, .. } = &self.child;
+            let not_applied = match name.is_some() || license.is_some() || !tag.is_empty() {
+                true => ": --name, --license and --tag were not applied, `tans edit` changes them",
+                false => "",
+            };
+            let model = &report.model;
+            let known = format!("this very network was stored before, as {model}{not_applied}");
+            context.output.note(&known);
         }
         Ok(true)
     }
@@ -220,7 +224,17 @@ fn show(context: &Context, report: &FinetuneReport) -> Result<()> {
         context.output.table(&header, rows.collect())?;
         context.output.line("")?;
     }
-    let rows = report.epochs.iter().map(|epoch| {
+    let start = report.start.map(|start| {
+        let none = || "-".to_owned();
+        vec![
+            "start".into(),
+            none(),
+            optional(Some(start.loss)),
+            optional(Some(start.accuracy)),
+            none(),
+        ]
+    });
+    let epochs = report.epochs.iter().map(|epoch| {
         vec![
             epoch.epoch.to_string(),
             format!("{:.4}", epoch.train_loss),
@@ -230,7 +244,7 @@ fn show(context: &Context, report: &FinetuneReport) -> Result<()> {
         ]
     });
     let header = [">epoch", ">loss", ">validation loss", ">validation accuracy", ">seconds"];
-    context.output.table(&header, rows.collect())?;
+    context.output.table(&header, start.into_iter().chain(epochs).collect())?;
     context.output.line(&format!(
         "{}: test accuracy {:.3} on {} of {} (weights of {}, {:.1} s)",
         report.model,
@@ -238,7 +252,7 @@ fn show(context: &Context, report: &FinetuneReport) -> Result<()> {
         units::counted(report.test_images, "image"),
         report.task,
         match report.best_epoch {
-            0 => "the start, a probe's head".to_string(),
+            0 => "the start, with a probe's head".to_string(),
             epoch => format!("epoch {epoch}"),
         },
         report.seconds

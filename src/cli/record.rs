@@ -19,6 +19,11 @@ impl Record {
     pub fn run(&self, context: &Context) -> Result<bool> {
         let zoo = context.write(&self.zoo)?;
         let report = match &self.what[..] {
+            [file] if !Path::new(file).exists() => {
+                let message =
+                    format!("expected MODEL TASK ACCURACY or one CSV file, found no file {file}");
+                return Err(tans::Error::Input(message).into());
+            }
             [file] => zoo.record_file(Path::new(file), &mut context.output.progress())?,
             [model, task, accuracy] => {
                 let value = accuracy.parse().map_err(|_| {

@@ -1,5 +1,6 @@
 //! Fine-tunes a network on the user's dataset and stores the result as a new model.
 
+use crate::graph::exec::Evaluation;
 use crate::graph::head::{NO_HEAD, find_head};
 use crate::graph::spaces;
 use crate::state::State;
@@ -74,9 +75,11 @@ pub struct FinetuneReport {
     pub test_images: usize,
     /// One report per epoch.
     pub epochs: Vec<EpochReport>,
-    /// The epoch whose weights were kept, from 1; 0 where no epoch was better in validation than the probe's head that
-    /// the training started with.
+    /// The epoch whose weights were kept, from 1; 0 where no epoch was better in validation than the start: the head of
+    /// a ridge probe and, where batch norm is trained, statistics of these images.
     pub best_epoch: usize,
+    /// What the start did in validation; `None` where its weights could not be kept.
+    pub start: Option<Evaluation>,
     /// Epochs that were done before, by the same training when it was stopped.
     pub resumed_epochs: usize,
     /// Those that raced for it, in the query's order, then answers that were left out; one for a model that was named.
@@ -224,6 +227,7 @@ fn tune_and_store(
         test_images: samples.test.images.len(),
         epochs: tuned.epochs,
         best_epoch: tuned.best_epoch,
+        start: tuned.start,
         resumed_epochs: tuned.resumed_epochs,
         candidates,
         params: record.cost.params,

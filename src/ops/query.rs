@@ -252,7 +252,9 @@ fn nearest_tasks(
 ) -> Result<Vec<(String, f32)>> {
     let basis = generation.encoders.basis();
     let mut nearest = Vec::new();
-    for &(index, similarity) in task.nearest.iter().take(3) {
+    // What rounds to nothing is not similar.
+    let similar = task.nearest.iter().filter(|(_, similarity)| *similarity >= 0.005);
+    for &(index, similarity) in similar.take(3) {
         let Some(id) = basis.get(index) else { continue };
         // One that was removed since the encoders were learned has no name any more.
         nearest.extend(state.store.task(TaskId(*id))?.map(|task| (task.name, similarity)));

@@ -84,6 +84,8 @@ pub struct Fitted {
     pub epochs: Vec<EpochReport>,
     /// The epoch whose weights were kept, from 1; 0 for those that it started with.
     pub best_epoch: usize,
+    /// How the start did in validation, if it counts.
+    pub start: Option<Evaluation>,
     /// How its weights did in validation; `None` where there were too few images to hold some back.
     pub validation: Option<Evaluation>,
     /// Why the run ended early, when a loss or gradient was not finite after its first epoch.
@@ -196,6 +198,7 @@ pub fn resume(
     Ok(Fitted {
         graph: trainer.graph()?,
         best_epoch: state.best_epoch,
+        start: state.start,
         validation: state.validation(),
         epochs: state.epochs,
         diverged,

@@ -87,6 +87,8 @@ pub struct Tuned {
     pub epochs: Vec<EpochReport>,
     /// The epoch whose weights were kept, from 1; 0 for those that it started with.
     pub best_epoch: usize,
+    /// How the start did in validation, where its weights might have been kept.
+    pub start: Option<Evaluation>,
     /// Epochs that were done before, by the same training when it was stopped.
     pub resumed_epochs: usize,
     /// Top-1 accuracy on the test part.
@@ -315,7 +317,7 @@ impl<'a> Run<'a> {
 
     /// Scores the best epoch's weights on the test part.
     fn finish(self, course: &Course<'_>) -> Result<Tuned> {
-        let Some(Fitted { graph, epochs, best_epoch, .. }) = self.fitted else {
+        let Some(Fitted { graph, epochs, best_epoch, start, .. }) = self.fitted else {
             return Err(Error::input("expected a trained candidate, found none"));
         };
         let graph = match course.options.elastic {
@@ -325,7 +327,7 @@ impl<'a> Run<'a> {
         let test_accuracy =
             own_accuracy(&graph, &self.candidate.input, course.samples, course.device)?;
         let (resumed_epochs, paused) = (0, Paused::nowhere());
-        Ok(Tuned { graph, epochs, best_epoch, resumed_epochs, test_accuracy, paused })
+        Ok(Tuned { graph, epochs, best_epoch, start, resumed_epochs, test_accuracy, paused })
     }
 }
 

@@ -393,7 +393,8 @@ fn summary(
         let row = score::row(method, &of(index), &fixed, seed);
         MethodRow { against_static: row.against_static.filter(|_| index < cold), ..row }
     };
-    let rows: Vec<MethodRow> = names.into_iter().enumerate().map(row).collect();
+    let rows = names.into_iter().enumerate().map(row);
+    let rows: Vec<MethodRow> = rows.filter(|row| row.tasks > 0).collect();
     let average =
         |take: fn(&Outcome) -> f32| score::mean(&outcomes.iter().map(take).collect::<Vec<_>>());
     Evaluation {

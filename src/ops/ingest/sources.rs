@@ -56,6 +56,12 @@ pub fn several(source: &str, options: &IngestOptions) -> Result<Option<Vec<Line>
         return Ok(None);
     }
     let path = Path::new(source);
+    if source.contains("://") && !path.exists() {
+        return Err(Error::input(format!(
+            "expected a file or folder, found the address {source}: fetch the file first, or name the network in a \
+            manifest line with `uri`, which keeps a reference to it"
+        )));
+    }
     let metadata =
         std::fs::metadata(path).map_err(|error| Error::file("cannot read", path, error))?;
     let many = if metadata.is_dir() {
