@@ -7,7 +7,7 @@ use rocksdb::{
     Direction, ErrorKind, FlushOptions, IteratorMode, LogLevel, MultiThreaded, Options,
     ReadOptions, WriteBatch, WriteOptions,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,8 @@ const ENOENT: i32 = 2;
 
 /// How often a secondary tries to catch up with a writer that is deleting files.
 const CATCH_UP_TRIES: usize = 5;
+/// Open files of a database that is only asked for its tables' names: it opens none that it need not.
+const LISTING_OPEN_FILES: i32 = 1;
 
 /// A column family. All of them exist from the creation of a zoo on, because a reader does not see
 /// families that are created later.
@@ -96,9 +98,11 @@ impl Write {
     }
 }
 
+type Rocks = DBWithThreadMode<MultiThreaded>;
+
 /// An open database, as its writer or as a secondary.
 pub(crate) struct Db {
-    inner: DBWithThreadMode<MultiThreaded>,
+    inner: Rocks,
     // Declared after the database, so that the folder goes only when nobody writes to it any more.
     secondary: Option<Secondary>,
 }
@@ -151,19 +155,30 @@ impl Db {
         let mut options = options();
         // With fewer, a table file that the writer has compacted away could not be opened again.
         options.set_max_open_files(-1);
-        require_tables(&options, path)?;
         let folder = SecondaryFolder::create()?;
+        let own = folder.path.clone();
+        let secondary =
+            Secondary { _folder: folder, primary: path.to_owned(), seen: Mutex::default() };
+        let files = secondary.files();
+        let expected = listed_tables(path)?;
         let inner = DBWithThreadMode::open_cf_descriptors_as_secondary(
             &options,
             path,
-            folder.path.as_path(),
+            own.as_path(),
             descriptors(),
         )
         .map_err(failure)?;
-        let secondary =
-            Secondary { _folder: folder, primary: path.to_owned(), seen: Mutex::default() };
+        let is_whole = tables(&inner)? == expected;
+        if !is_whole {
+            require_tables(&options, path)?;
+        }
+        let is_current = is_whole && files.is_some() && files == secondary.files();
         let db = Self { inner, secondary: Some(secondary) };
-        db.catch_up()?;
+        if is_current {
+            db.saw(files);
+        } else {
+            db.catch_up()?;
+        }
         Ok(db)
     }
 
@@ -196,8 +211,15 @@ impl Db {
             result = self.inner.try_catch_up_with_primary();
         }
         result.map_err(failure)?;
-        *secondary.seen.lock().unwrap_or_else(PoisonError::into_inner) = files;
+        self.saw(files);
         Ok(())
+    }
+
+    /// Notes the writer's files as they were before a secondary read them.
+    fn saw(&self, files: Option<Vec<(OsString, u64)>>) {
+        if let Some(secondary) = &self.secondary {
+            *secondary.seen.lock().unwrap_or_else(PoisonError::into_inner) = files;
+        }
     }
 
     /// Grows with every write. A secondary stands where the writer stood when it caught up.
@@ -293,15 +315,26 @@ impl Db {
     }
 }
 
-/// Opens every table file once. A secondary silently leaves out those that it cannot open, and with
-/// them all that they hold.
+/// Names of the table files that the manifest has, without opening more than a few of them. A secondary silently leaves
+/// out those that it cannot open, and with them all that they hold.
+fn listed_tables(path: &Path) -> Result<BTreeSet<String>> {
+    let mut options = options();
+    options.set_max_open_files(LISTING_OPEN_FILES);
+    tables(&open_read_only(&options, path)?)
+}
+
+/// Opens every table file once, for the error of one that cannot be opened.
 fn require_tables(options: &Options, path: &Path) -> Result<()> {
-    let open = || {
-        let families = descriptors();
-        DBWithThreadMode::<MultiThreaded>::open_cf_descriptors_read_only(
-            options, path, families, false,
-        )
-    };
+    open_read_only(options, path).map(drop)
+}
+
+fn tables(db: &Rocks) -> Result<BTreeSet<String>> {
+    let files = db.live_files().map_err(failure)?;
+    Ok(files.into_iter().map(|file| file.name).collect())
+}
+
+fn open_read_only(options: &Options, path: &Path) -> Result<Rocks> {
+    let open = || Rocks::open_cf_descriptors_read_only(options, path, descriptors(), false);
     let mut opened = open();
     for _ in 1..CATCH_UP_TRIES {
         if opened.is_ok() {
@@ -310,7 +343,7 @@ fn require_tables(options: &Options, path: &Path) -> Result<()> {
         // A writer may have deleted a file between the list and its opening.
         opened = open();
     }
-    opened.map(drop).map_err(failure)
+    opened.map_err(failure)
 }
 
 /// Name of every reader's private folder, before its process and number.

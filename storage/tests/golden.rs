@@ -23,7 +23,7 @@ fn operations() -> Vec<Operation> {
         Operation::Bulk { models: vec![(1, vec![1, 4]), (2, vec![5]), (3, vec![2])] },
         Operation::Train { number: 1 },
         Operation::Put { name: 4, blobs: vec![4, 8] },
-        Operation::Remove { name: 3 },
+        Operation::Remove { names: vec![3] },
         Operation::Record { name: 1, accuracy: 0.75 },
     ]
 }

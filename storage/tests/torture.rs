@@ -138,8 +138,11 @@ fn matrix(seeds: std::ops::Range<u64>) -> BTreeMap<String, BTreeMap<String, usiz
                     let Some(seed) = next.lock().expect("unharmed").next() else { return };
                     let step = &steps[seed as usize % steps.len()];
                     let round = seed as usize / steps.len();
-                    // The first round takes the first pass of each step, later ones a random one.
-                    let count = if round == 0 { 1 } else { 1 + Random(seed).below(12) };
+                    // The first round takes the first pass of each step, later ones a random one: rather an
+                    // early one, for some steps are passed once a life.
+                    let mut random = Random(seed);
+                    let latest = 1 + random.below(12);
+                    let count = if round == 0 { 1 } else { 1 + random.below(latest) };
                     if let Some(operation) = run(seed, step, count) {
                         let mut kills = kills.lock().expect("unharmed");
                         let by_step: &mut BTreeMap<String, usize> =

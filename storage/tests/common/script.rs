@@ -20,7 +20,7 @@ pub enum Operation {
     Create,
     Put { name: u64, blobs: Vec<u64> },
     Bulk { models: Vec<(u64, Vec<u64>)> },
-    Remove { name: u64 },
+    Remove { names: Vec<u64> },
     Record { name: u64, accuracy: f32 },
     Train { number: u64 },
     Gc,
@@ -61,12 +61,17 @@ impl Life {
                     let models = (0..6).map(|_| (fresh(&mut names), random.blobs())).collect();
                     Operation::Bulk { models }
                 }
-                (6..10, Some(&name)) => Operation::Remove { name },
-                (10..12, Some(&name)) => {
+                (6..8, Some(&name)) => Operation::Remove { names: vec![name] },
+                // So that most bytes of a pack are dead.
+                (8..10, Some(&name)) => {
+                    let others = state.models.keys().copied().filter(|other| *other != name);
+                    Operation::Remove { names: others.collect() }
+                }
+                (10..11, Some(&name)) => {
                     Operation::Record { name, accuracy: random.below(100) as f32 / 100.0 }
                 }
-                (12..14, _) => Operation::Train { number: fresh(&mut generations) },
-                (14..16, _) => Operation::Gc,
+                (11..13, _) => Operation::Train { number: fresh(&mut generations) },
+                (13..16, _) => Operation::Gc,
                 (16..18, _) => {
                     backups += 1;
                     Operation::Backup
@@ -91,9 +96,9 @@ fn after(mut state: State, operation: &Operation) -> State {
     match operation {
         Operation::Put { name, blobs } => drop(state.models.insert(*name, blobs.clone())),
         Operation::Bulk { models } => state.models.extend(models.iter().cloned()),
-        Operation::Remove { name } => {
-            state.models.remove(name);
-            state.accuracies.remove(name);
+        Operation::Remove { names } => {
+            state.models.retain(|name, _| !names.contains(name));
+            state.accuracies.retain(|name, _| !names.contains(name));
         }
         Operation::Record { name, accuracy } => drop(state.accuracies.insert(*name, *accuracy)),
         Operation::Train { number } => {
@@ -145,9 +150,11 @@ pub fn apply(
     match operation {
         Operation::Put { name, blobs } => put(store, before, &[(*name, blobs.clone())]),
         Operation::Bulk { models } => put(store, before, models),
-        Operation::Remove { name } => {
+        Operation::Remove { names } => {
             let mut batch = Batch::new();
-            batch.remove_model(row(store, *name)?);
+            for name in names {
+                batch.remove_model(row(store, *name)?);
+            }
             store.commit(batch).map(|_| ())
         }
         Operation::Record { name, accuracy } => {
