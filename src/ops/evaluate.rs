@@ -3,7 +3,7 @@
 use crate::state::State;
 use crate::steps::embed::evidence_kind;
 use crate::steps::table::{self, Table};
-use crate::steps::training_set;
+use crate::steps::{results, training_set};
 use crate::train::evaluate::records::{Records, Stated, StatedModel};
 use crate::train::evaluate::{self, Contestant, Estimates, Evaluation, Protocol, Scores};
 use crate::train::{FitOptions, Recipe};
@@ -159,11 +159,7 @@ fn scores(store: &Store, path: &Path) -> Result<Scores> {
         };
         let accuracies = [("loo", Some(estimates.loo)), ("held_out", estimates.held_out)];
         for (name, found) in accuracies.into_iter().filter_map(|(name, it)| Some((name, it?))) {
-            if !(0.0..=1.0).contains(&found) {
-                return Err(Error::input(format!(
-                    "{name}: expected an accuracy in 0..1, found {found}"
-                )));
-            }
+            results::check_accuracy(name, found)?;
         }
         Ok((place, estimates))
     })?;
@@ -180,10 +176,7 @@ fn records(path: &Path) -> Result<Records> {
     let lines = table.map(|record| {
         let field = |column: Option<usize>| column.map_or("", |column| &record[column]);
         let accuracy = table::number(&record[accuracy], "accuracy")?;
-        if !(0.0..=1.0).contains(&accuracy) {
-            let expected = "accuracy: expected a fraction in 0..1";
-            return Err(Error::input(format!("{expected}, found {accuracy}")));
-        }
+        results::check_accuracy("accuracy", accuracy)?;
         let params = match field(params) {
             "" => None,
             text => Some(crate::parse_count(text)? as f32),

@@ -36,7 +36,7 @@ struct Reported {
 /// Records one result; unknown names become references.
 pub(crate) fn one(state: &State, model: &str, task: &str, accuracy: f32) -> Result<RecordReport> {
     admit_name::check("model", model)?;
-    check_accuracy(accuracy, "accuracy")?;
+    results::check_accuracy("accuracy", accuracy)?;
     let (model, task) = (model.to_owned(), bare(task).to_owned());
     let reported = Reported { model, task, kind: PairKind::Reported, accuracy, params: None };
     all(state, &[reported], &mut crate::unobserved)
@@ -45,13 +45,6 @@ pub(crate) fn one(state: &State, model: &str, task: &str, accuracy: f32) -> Resu
 /// A task's name, also where it is written as a dataset is.
 fn bare(task: &str) -> &str {
     task.strip_prefix("task:").unwrap_or(task)
-}
-
-fn check_accuracy(accuracy: f32, place: &str) -> Result<()> {
-    if (0.0..=1.0).contains(&accuracy) {
-        return Ok(());
-    }
-    Err(Error::input(format!("{place}: expected an accuracy in 0..1, found {accuracy}")))
 }
 
 /// Columns of a file of results.
@@ -80,7 +73,7 @@ fn parse(table: &Table) -> Result<Vec<Reported>> {
         let accuracy = text
             .parse()
             .map_err(|_| Error::input(format!("expected an accuracy in 0..1, found {text:?}")))?;
-        check_accuracy(accuracy, "accuracy")?;
+        results::check_accuracy("accuracy", accuracy)?;
         let params = params.map(|column| &record[column]).filter(|text| !text.is_empty());
         Ok(Reported {
             model: model.to_owned(),

@@ -214,14 +214,8 @@ fn gate(
         observer(Progress { step: "held-out tasks", item: String::new(), done, total })
     };
     // Nothing is timed: the gate looks at losses alone.
-    let protocol = Protocol {
-        folds: Some(GATE_FOLDS),
-        scores: None,
-        judge: None,
-        cold: false,
-        memory: Some(memory),
-        clock: || 0.0,
-    };
+    let protocol =
+        Protocol { folds: Some(GATE_FOLDS), memory: Some(memory), ..Protocol::default() };
     let evaluation = evaluate::leave_tasks_out(set, &contestants, &protocol, &mut progress)?;
     if evaluation.tasks.len() < GATE_TASKS_MIN {
         return Ok(None);

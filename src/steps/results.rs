@@ -54,6 +54,16 @@ pub struct NewReference {
     pub params: Option<u64>,
 }
 
+/// Refuses what is no accuracy. `what`: where it stands.
+pub fn check_accuracy(what: &str, accuracy: f32) -> Result<()> {
+    match (0.0..=1.0).contains(&accuracy) {
+        true => Ok(()),
+        false => {
+            Err(Error::input(format!("{what}: expected an accuracy in 0..1, found {accuracy}")))
+        }
+    }
+}
+
 /// The task of that name, and whether it is new: an unknown name becomes a reference task, which the caller commits
 /// together with what refers to it.
 pub fn task(state: &State, name: &str) -> Result<(TaskRecord, bool)> {

@@ -422,14 +422,7 @@ mod tests {
     fn the_first_pick_beats_the_static_list_and_intervals_cover() {
         let set = world(36, 20, (40, 12));
         let contestants = [Contestant::new(options(10))];
-        let protocol = Protocol {
-            folds: Some(3),
-            scores: None,
-            judge: None,
-            cold: false,
-            memory: None,
-            clock: || 0.0,
-        };
+        let protocol = Protocol { folds: Some(3), ..Protocol::default() };
         let go_on = &mut |_, _| ControlFlow::Continue(());
         let rows = leave_tasks_out(&set, &contestants, &protocol, go_on).unwrap().rows;
         let row = |name: &str| rows.iter().find(|row| row.method == name).unwrap();

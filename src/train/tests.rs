@@ -95,7 +95,7 @@ fn evaluated(set: &TrainingSet, recipes: &[FitOptions]) -> Evaluation {
 }
 
 fn protocol(scores: Option<&Scores>) -> Protocol<'_> {
-    Protocol { folds: Some(8), scores, judge: None, cold: false, memory: None, clock: || 0.0 }
+    Protocol { folds: Some(8), scores, ..Protocol::default() }
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {

@@ -20,6 +20,7 @@ mod packs;
 mod readers;
 mod records;
 mod rocks;
+mod rocks_manifest;
 mod schema;
 mod store;
 mod syncs;

@@ -1,6 +1,6 @@
 //! The only file that speaks RocksDB: opening, reading, iterating, the one write and the one sync.
 
-use crate::{Error, Result, files::io_error, keys};
+use crate::{Error, Result, files::io_error, keys, rocks_manifest};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBWithThreadMode,
@@ -160,6 +160,7 @@ impl Db {
         let secondary =
             Secondary { _folder: folder, primary: path.to_owned(), seen: Mutex::default() };
         let files = secondary.files();
+        rocks_manifest::check(path)?;
         let expected = listed_tables(path)?;
         let inner = DBWithThreadMode::open_cf_descriptors_as_secondary(
             &options,
@@ -183,6 +184,7 @@ impl Db {
     }
 
     fn open_primary(options: &Options, path: &Path) -> Result<Self> {
+        rocks_manifest::check(path)?;
         let inner =
             DBWithThreadMode::open_cf_descriptors(options, path, descriptors()).map_err(failure)?;
         Ok(Self { inner, secondary: None })

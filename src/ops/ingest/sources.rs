@@ -5,7 +5,7 @@ mod entry;
 use super::IngestOptions;
 use crate::graph::input::InputHints;
 use crate::graph::spaces;
-use crate::steps::{bundle, network_source};
+use crate::steps::{bundle, network_source, results};
 use crate::{Error, Result};
 use entry::{Entry, Shape};
 use std::path::{Path, PathBuf};
@@ -82,10 +82,10 @@ pub fn several(source: &str, options: &IngestOptions) -> Result<Option<Vec<Line>
 
 /// An accuracy is a fraction, and belongs to a task.
 pub fn check_result(options: &IngestOptions) -> Result<()> {
+    if let Some(accuracy) = options.accuracy {
+        results::check_accuracy("accuracy", accuracy)?;
+    }
     match (options.accuracy, &options.task) {
-        (Some(value), _) if !(0.0..=1.0).contains(&value) => {
-            Err(Error::input(format!("accuracy: expected a fraction in 0..1, found {value}")))
-        }
         (Some(_), None) => Err(Error::input(
             "accuracy: expected a task that it was measured on, found none; pass --task",
         )),

@@ -62,7 +62,6 @@ impl Life {
                     Operation::Bulk { models }
                 }
                 (6..8, Some(&name)) => Operation::Remove { names: vec![name] },
-                // So that most bytes of a pack are dead.
                 (8..10, Some(&name)) => {
                     let others = state.models.keys().copied().filter(|other| *other != name);
                     Operation::Remove { names: others.collect() }
@@ -79,6 +78,10 @@ impl Life {
                 (18, _) if backups > 0 => Operation::Restore,
                 _ => Operation::Reopen,
             });
+            if matches!(&operation, Operation::Remove { names } if names.len() > 1) {
+                // Most bytes of a pack are dead now.
+                next = Some(Operation::Gc);
+            }
             state = after(state, &operation);
             life.operations.push(operation);
             life.states.push(state.clone());
