@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 
 /// Added inside the logarithm of each spread.
 const SPREAD_FLOOR: f32 = 0.05;
+/// Variance that the contrast adds to that of the kernel, which is 1, where it is one standard deviation off.
+const CONTRAST: f32 = 0.2;
+/// Accuracies are kept this far from 0 and 1 in the contrast, which takes their logits.
+const CONTRAST_MARGIN: f32 = 0.02;
 
 /// Means and standard deviations that standardise a block of features.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -76,14 +80,15 @@ pub(crate) struct Basis {
     pub(crate) centre: Vec<f32>,
     pub(crate) directions: Directions,
     pub(crate) spread: Standardiser,
+    /// Of the scalars and, behind them, of the contrast, which earlier versions lack.
     pub(crate) scalars: Standardiser,
     /// Blocks of each training task, row-major: mean, spread, scalars.
     pub(crate) blocks: Blocks,
     /// Median squared distance among training tasks, block by block.
     pub(crate) medians: [f32; 3],
-    /// `[k, tasks]`: U' / sqrt(w), from kernel values to coordinates.
+    /// `[k - 1, tasks]`: U' / sqrt(w), from kernel values to all coordinates but the contrast.
     pub(crate) map: Vec<f32>,
-    /// `[tasks, k]`: U sqrt(w), the training tasks' coordinates.
+    /// `[tasks, k]`: U sqrt(w) and the contrast, the training tasks' coordinates.
     pub(crate) coordinates: Vec<f32>,
     /// Number of coordinates.
     pub(crate) k: usize,
@@ -137,9 +142,16 @@ impl Basis {
     }
 
     /// Coordinates of a dataset with these kernel values.
-    pub(crate) fn locate(&self, kernel: &[f32]) -> Vec<f32> {
+    pub(crate) fn locate(&self, sample: &TaskSample, kernel: &[f32]) -> Vec<f32> {
         let rows = self.map.chunks_exact(kernel.len().max(1));
-        rows.map(|row| dot_f32(row, kernel)).collect()
+        rows.map(|row| dot_f32(row, kernel)).chain(self.contrast(sample)).collect()
+    }
+
+    /// How much more the backbone tells of the classes than the pixels do, as a coordinate: networks differ in which
+    /// of the two they follow, and a kernel of many features hardly sees it. `None` for the basis of an earlier version.
+    pub(crate) fn contrast(&self, sample: &TaskSample) -> Option<f32> {
+        let value = self.scalars.apply(&scalar_row(sample)).get(SCALARS).copied();
+        value.map(|value| CONTRAST.sqrt() * value)
     }
 }
 
@@ -216,8 +228,14 @@ pub(crate) fn spread(sample: &TaskSample, directions: &Directions) -> Vec<Option
     [within, between, difference].concat().into_iter().map(Some).collect()
 }
 
-/// Scalars as a row for `Standardiser::fit`.
+/// Scalars and contrast as a row for `Standardiser::fit`.
 pub(crate) fn scalar_row(sample: &TaskSample) -> Vec<Option<f32>> {
+    let logit = |accuracy: f32| {
+        let accuracy = accuracy.clamp(CONTRAST_MARGIN, 1.0 - CONTRAST_MARGIN);
+        (accuracy / (1.0 - accuracy)).ln()
+    };
+    let [_, _, _, _, by_rows, by_pixels, ..] = sample.scalars;
+    let contrast = by_rows.zip(by_pixels).map(|(rows, pixels)| logit(rows) - logit(pixels));
     let row: [Option<f32>; SCALARS] = sample.scalars;
-    row.to_vec()
+    row.into_iter().chain([contrast]).collect()
 }

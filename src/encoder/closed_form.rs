@@ -117,7 +117,7 @@ impl ClosedForm {
         let kernel = self.basis.kernel(&blocks);
         let chance = sample.chance();
         let (accuracy_mean, accuracy_sd) = self.predictor.expect(chance, &blocks[2], &kernel);
-        let features = self.basis.locate(&kernel);
+        let features = self.basis.locate(sample, &kernel);
         if features.iter().chain([&accuracy_mean]).any(|value| !value.is_finite()) {
             return Err(Error::Numerical("the dataset's features overflow".into()));
         }

@@ -19,8 +19,8 @@ const EXACT_MAX: usize = 512;
 /// Columns and rounds of the subspace iteration for larger ones.
 const SUBSPACE: usize = 72;
 const ROUNDS: usize = 12;
-/// Coordinates kept, and the least eigenvalue beside the largest.
-const COORDINATES_MAX: usize = 62;
+/// Coordinates kept of the kernel, and the least eigenvalue beside the largest.
+const COORDINATES_MAX: usize = 61;
 const EIGENVALUE_MIN: f64 = 1e-6;
 
 /// Learns the basis from the samples of these tasks.
@@ -42,16 +42,18 @@ pub(super) fn fit(tasks: &[([u8; 32], &TaskSample)], seed: u64) -> Result<Basis,
         tasks.iter().map(|(_, sample)| spread(sample, &basis.directions)).collect();
     let scalars: Vec<_> = tasks.iter().map(|(_, sample)| scalar_row(sample)).collect();
     basis.spread = Standardiser::fit(&spreads, spreads[0].len());
-    basis.scalars = Standardiser::fit(&scalars, SCALARS);
+    basis.scalars = Standardiser::fit(&scalars, SCALARS + 1);
     basis.blocks = [
         means.iter().flat_map(|mean| centred_mean(mean, &basis.centre)).collect(),
         spreads.iter().flat_map(|row| basis.spread.apply(row)).collect(),
-        scalars.iter().flat_map(|row| basis.scalars.apply(row)).collect(),
+        scalars.iter().flat_map(|row| basis.scalars.apply(&row[..SCALARS])).collect(),
     ];
     for block in 0..3 {
         basis.medians[block] = median_distance(&basis.blocks[block], tasks.len());
     }
-    place(&mut basis)?;
+    let contrasts: Vec<f32> =
+        tasks.iter().filter_map(|(_, sample)| basis.contrast(sample)).collect();
+    place(&mut basis, &contrasts)?;
     Ok(basis)
 }
 
@@ -68,8 +70,8 @@ pub(super) fn kernel(basis: &Basis) -> Vec<f32> {
     (0..count).flat_map(row).collect()
 }
 
-/// Coordinates from the eigenvectors of the kernel.
-fn place(basis: &mut Basis) -> Result<(), Error> {
+/// Coordinates from the eigenvectors of the kernel, and the contrast of each task.
+fn place(basis: &mut Basis, contrasts: &[f32]) -> Result<(), Error> {
     let count = basis.tasks.len();
     let kernel = kernel(basis);
     let matrix = Mat::from_fn(count, count, |i, j| {
@@ -78,12 +80,17 @@ fn place(basis: &mut Basis) -> Result<(), Error> {
     let (values, vectors) = eigh(matrix.as_ref())?;
     let floor = values[0] * EIGENVALUE_MIN;
     let kept = values.iter().take(COORDINATES_MAX).take_while(|&&value| value > floor).count();
-    basis.k = kept;
+    basis.k = kept + 1;
     basis.map = (0..kept * count)
         .map(|at| (vectors[(at % count, at / count)] / values[at / count].sqrt()) as f32)
         .collect();
-    basis.coordinates = (0..kept * count)
-        .map(|at| (vectors[(at / kept, at % kept)] * values[at % kept].sqrt()) as f32)
+    let coordinate = |task, at: usize| (vectors[(task, at)] * values[at].sqrt()) as f32;
+    basis.coordinates = contrasts
+        .iter()
+        .enumerate()
+        .flat_map(|(task, &contrast)| {
+            (0..kept).map(move |at| coordinate(task, at)).chain([contrast])
+        })
         .collect();
     Ok(())
 }

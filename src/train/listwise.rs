@@ -178,6 +178,12 @@ fn place(
                 *sum += share as f32 * value;
             }
         }
+        // No other task tells of a task's contrast, which it has in itself.
+        if let (Some(own), Some(&contrast)) =
+            (features.last_mut(), basis.coordinates_of(task).last())
+        {
+            *own = contrast;
+        }
         out.extend(query_input(&features));
     }
     Ok(out)
