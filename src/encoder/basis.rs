@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 const SPREAD_FLOOR: f32 = 0.05;
 /// Variance that the contrast adds to that of the kernel, which is 1, where it is one standard deviation off.
 const CONTRAST: f32 = 0.2;
+/// One further off than this, in standard deviations, says no more.
+const CONTRAST_MAX: f32 = 3.0;
 /// Accuracies are kept this far from 0 and 1 in the contrast, which takes their logits.
 const CONTRAST_MARGIN: f32 = 0.02;
 
@@ -151,7 +153,7 @@ impl Basis {
     /// of the two they follow, and a kernel of many features hardly sees it. `None` for the basis of an earlier version.
     pub(crate) fn contrast(&self, sample: &TaskSample) -> Option<f32> {
         let value = self.scalars.apply(&scalar_row(sample)).get(SCALARS).copied();
-        value.map(|value| CONTRAST.sqrt() * value)
+        value.map(|value| CONTRAST.sqrt() * value.clamp(-CONTRAST_MAX, CONTRAST_MAX))
     }
 }
 

@@ -10,6 +10,9 @@ use crate::{Error, Observer, Result};
 use serde::Serialize;
 use tans_storage::{ModelRecord, TaskId};
 
+/// Sums of a few accuracies differ by no more.
+const ROUNDING: f32 = 1e-5;
+
 /// Options of `explain`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ExplainOptions {
@@ -22,7 +25,8 @@ pub struct ExplainOptions {
 pub struct ScoreTerm {
     /// What it stands for.
     pub term: &'static str,
-    /// Its part of the cosine; 0 for results on the dataset itself, which move the prediction alone.
+    /// Its part of the cosine; 0 for what moves the prediction alone: results on the dataset itself, and the bounds of an
+    /// accuracy.
     pub cosine: f32,
     /// What it adds to the predicted accuracy.
     pub accuracy: f32,
@@ -175,7 +179,18 @@ fn terms(
         accuracy: with - encoders.predict(task, cosine - term.cosine).accuracy,
         share: 0.0,
     };
-    terms.into_iter().map(score).collect()
+    let mut scores: Vec<ScoreTerm> = terms.into_iter().map(score).collect();
+    let sum: f32 = scores.iter().map(|term| term.accuracy).sum();
+    let cut = with - encoders.predict(task, 0.0).accuracy - sum;
+    if cut.abs() > ROUNDING {
+        scores.push(ScoreTerm {
+            term: "accuracies end at 0 and 1",
+            cosine: 0.0,
+            accuracy: cut,
+            share: 0.0,
+        });
+    }
+    scores
 }
 
 fn share_out(terms: &mut [ScoreTerm]) {
