@@ -25,6 +25,9 @@ pub struct Evaluate {
     /// networks have
     #[arg(long, value_name = "KIND", conflicts_with = "records")]
     judge: Option<PairKind>,
+    /// Rank networks with at most this many parameters, such as 500k; all are learned from
+    #[arg(long, value_name = "N", value_parser = units::count, conflicts_with = "records")]
+    max_params: Option<u64>,
     /// Leave out the rows for networks of which nothing was measured, which take most of the time
     #[arg(long)]
     no_cold: bool,
@@ -57,6 +60,7 @@ impl Evaluate {
             scores: self.scores.clone(),
             records: self.records.clone(),
             judge: self.judge,
+            params_max: self.max_params,
             cold: !self.no_cold,
             closed_form_only: self.closed_form_only,
             listwise: self.listwise,

@@ -30,6 +30,8 @@ pub struct EvaluateOptions {
     /// Judge candidates by their results of this kind alone; `None` for the first of probe, finetune, reported that
     /// three candidates have. With `scores`, results of another kind than `Probe` ignore `held_out`.
     pub judge: Option<PairKind>,
+    /// Rank models with at most so many parameters only; the others are learned from all the same.
+    pub params_max: Option<u64>,
     /// Add rows for networks of which nothing was measured, or little. Default true.
     pub cold: bool,
     /// Leave the libtorch recipes out.
@@ -51,6 +53,7 @@ impl Default for EvaluateOptions {
             scores,
             records,
             judge: None,
+            params_max: None,
             cold: true,
             closed_form_only: cfg!(not(feature = "torch")),
             listwise: false,
@@ -107,6 +110,7 @@ pub(crate) fn run(
         folds: options.folds,
         scores: scores.as_ref(),
         judge: options.judge.map(evidence_kind),
+        params_max: options.params_max,
         cold: options.cold,
         memory: None,
         clock,

@@ -34,6 +34,8 @@ pub struct Protocol<'a> {
     /// The results that candidates are judged by; `None` for the first of probe, finetune, reported that at least three
     /// candidates have. Other kinds than that of the probes are not known for images that no probe saw.
     pub judge: Option<Kind>,
+    /// Only models with at most so many parameters are candidates; the others are learned from all the same.
+    pub params_max: Option<u64>,
     /// Rows for networks that the first contestant's encoders know nothing of.
     pub cold: bool,
     /// Where encoders of an evaluation that was stopped are found again.
@@ -45,7 +47,15 @@ pub struct Protocol<'a> {
 impl Default for Protocol<'_> {
     /// The contestants alone, one family at a time, in no time.
     fn default() -> Self {
-        Self { folds: None, scores: None, judge: None, cold: false, memory: None, clock: || 0.0 }
+        Self {
+            folds: None,
+            scores: None,
+            judge: None,
+            params_max: None,
+            cold: false,
+            memory: None,
+            clock: || 0.0,
+        }
     }
 }
 
@@ -124,7 +134,7 @@ pub fn leave_tasks_out(
             return Err(Error::Cancelled);
         }
         let queries: Vec<Query> =
-            group.iter().filter_map(|&task| Query::new(set, task, protocol.judge)).collect();
+            group.iter().filter_map(|&task| Query::new(set, task, protocol)).collect();
         if queries.is_empty() {
             continue;
         }
@@ -175,19 +185,21 @@ struct Query {
 }
 
 impl Query {
-    fn new(set: &TrainingSet, task: usize, judge: Option<Kind>) -> Option<Self> {
+    fn new(set: &TrainingSet, task: usize, protocol: &Protocol<'_>) -> Option<Self> {
         set.tasks[task].sample.as_ref()?;
         let family = &set.tasks[task].family;
-        let clean = |model: usize| {
-            let mut seen = set.models[model].seen.iter().filter_map(|&seen| set.tasks.get(seen));
-            !seen.any(|seen| seen.family == *family)
+        let is_candidate = |model: usize| {
+            let model = &set.models[model];
+            let mut seen = model.seen.iter().filter_map(|&seen| set.tasks.get(seen));
+            let is_clean = !seen.any(|seen| seen.family == *family);
+            is_clean && protocol.params_max.is_none_or(|most| (1..=most).contains(&model.params))
         };
         let kinds = [Kind::Probe, Kind::Finetune, Kind::Reported].into_iter();
-        kinds.filter(|&kind| judge.is_none_or(|judge| judge == kind)).find_map(|kind| {
+        kinds.filter(|&kind| protocol.judge.is_none_or(|judge| judge == kind)).find_map(|kind| {
             let (models, truth): (Vec<usize>, Vec<f32>) = set
                 .pairs
                 .iter()
-                .filter(|pair| pair.task == task && pair.kind == kind && clean(pair.model))
+                .filter(|pair| pair.task == task && pair.kind == kind && is_candidate(pair.model))
                 .map(|pair| (pair.model, pair.accuracy))
                 .unzip();
             (models.len() >= CANDIDATES_MIN).then_some(Self { task, models, truth })

@@ -129,6 +129,26 @@ fn default_beats_static_beats_random_on_unseen_families() {
     assert!(random.best5 < random.loss && learned.best5 <= learned.loss);
 }
 
+#[test]
+fn larger_models_than_asked_for_are_no_candidates() {
+    let mut set = world(30, 20, (30, 12));
+    for pair in set.pairs.iter_mut().filter(|pair| pair.model == 3) {
+        pair.accuracy = 1.0;
+    }
+    (set.models[3].params, set.models[4].params) = (1_000_000, 0);
+    let best = |params_max| {
+        let protocol = Protocol { params_max, ..protocol(None) };
+        let contestants = [Contestant::new(FitOptions::default())];
+        let mut go_on = |_, _| ControlFlow::Continue(());
+        let result = leave_tasks_out(&set, &contestants, &protocol, &mut go_on).unwrap();
+        (result.tasks.len(), result.best_accuracy)
+    };
+    let (all, below) = (best(None), best(Some(999_999)));
+    assert!(all.1 > below.1 + 0.1 && all.0 == below.0, "{all:?} {below:?}");
+    assert_eq!(best(Some(1_000_000)), all);
+    assert_eq!(best(Some(0)).0, 0, "what is not known meets no limit");
+}
+
 /// Here fine-tuning turns the order of the probes around.
 #[test]
 fn candidates_are_judged_by_the_kind_of_results_that_is_named() {

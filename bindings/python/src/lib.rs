@@ -426,9 +426,10 @@ impl Zoo {
     /// How good the first pick is on held-out tasks: one dictionary per method. `closed_form_only` leaves out the
     /// recipes that are trained anew for every fold, of which `listwise` takes part only where it is asked for; `cold`
     /// adds rows for networks of which nothing was measured. `scores` is a CSV file of what probes say (columns task,
-    /// model, loo, logme), `judge` the kind of results that counts, and `records` a CSV file of results that is judged
+    /// model, loo, logme), `judge` the kind of results that counts, `max_params` keeps larger
+    /// models from being ranked, and `records` a CSV file of results that is judged
     /// instead of the zoo.
-    #[pyo3(signature = (*, folds=None, closed_form_only=false, listwise=false, scores=None, records=None, judge=None, cold=true))]
+    #[pyo3(signature = (*, folds=None, closed_form_only=false, listwise=false, scores=None, records=None, judge=None, max_params=None, cold=true))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn evaluate<'py>(
         &self,
@@ -439,11 +440,13 @@ impl Zoo {
         scores: Option<PathBuf>,
         records: Option<PathBuf>,
         judge: Option<&str>,
+        max_params: Option<i128>,
         cold: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let options = EvaluateOptions {
             folds: whole_if("folds", folds)?,
             judge: judge.map(kind).transpose()?,
+            params_max: whole_if("max_params", max_params)?,
             closed_form_only,
             listwise,
             scores,
