@@ -128,12 +128,18 @@ pub struct Changes {
     pub rows: BTreeSet<u64>,
     /// Whether another generation was installed.
     pub installed: bool,
+    /// The last of them without one missing before it.
+    pub until: u64,
 }
 
 /// Reads the op log after `sequence`.
 pub fn changes(store: &Store, sequence: u64) -> Result<Changes> {
-    let mut changes = Changes { rows: BTreeSet::new(), installed: false };
-    for (_, operation) in store.operations_after(sequence)? {
+    let mut changes = Changes { rows: BTreeSet::new(), installed: false, until: sequence };
+    for (number, operation) in store.operations_after(sequence)? {
+        if number != changes.until + 1 {
+            break;
+        }
+        changes.until = number;
         match operation {
             Operation::ModelAdded { row }
             | Operation::ModelEdited { row }

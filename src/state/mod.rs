@@ -167,7 +167,7 @@ impl State {
             match load(&self.store) {
                 Ok(generation) => {
                     self.install(generation);
-                    self.followed.store(now, Ordering::Release);
+                    self.followed.store(changes.until, Ordering::Release);
                 }
                 Err(error) => tracing::warn!("{error}; the generation before stays in service"),
             }
@@ -182,7 +182,7 @@ impl State {
         }
         let mut delta = generation.delta.write().unwrap_or_else(PoisonError::into_inner);
         load::follow(&self.store, generation.record.encoder, &mut delta, changes.rows)?;
-        self.followed.store(now, Ordering::Release);
+        self.followed.store(changes.until, Ordering::Release);
         Ok(())
     }
 }

@@ -7,7 +7,7 @@
 use crate::files::{self, install_file, io_error, parent};
 use crate::{Damage, Error, Result, failpoint, schema};
 use serde::Serialize;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -147,9 +147,26 @@ pub(crate) fn prepare(folder: &Path) -> Result<()> {
         return Ok(());
     }
     schema::require_empty(folder)?;
-    fs::create_dir_all(folder).map_err(io_error("cannot create", folder))?;
+    files::create_folders(folder)?;
     install_file(&folder.join(MARKER), |file| file.write_all(MARKER_TEXT.as_bytes()))?;
     files::sync_folder(parent(folder))
+}
+
+/// Keeps others from backing up into the folder as long as the file is open.
+///
+/// # Errors
+/// `Error::Locked` while another backup is made there; `Error::Io`.
+pub(crate) fn lock(folder: &Path) -> Result<File> {
+    let marker = folder.join(MARKER);
+    let file = File::open(&marker).map_err(io_error("cannot open", &marker))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let holder = "another backup into this folder".to_owned();
+            Err(Error::Locked { path: folder.to_owned(), holder })
+        }
+        Err(TryLockError::Error(error)) => Err(io_error("cannot lock", &marker)(error)),
+    }
 }
 
 /// Numbers of the complete backups in a folder, ascending.

@@ -57,6 +57,13 @@ pub(crate) fn sync_folder(path: &Path) -> Result<()> {
     sync(path, &folder)
 }
 
+/// Makes a folder and those above it that are missing, all durable.
+pub(crate) fn create_folders(path: &Path) -> Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
+    fs::create_dir_all(path).map_err(io_error("cannot create", path))?;
+    missing.into_iter().try_for_each(|folder| sync_folder(parent(folder)))
+}
+
 /// Renames a file or folder and makes that durable.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
     failpoint::step("disk/rename")
@@ -155,9 +162,16 @@ fn temporary_sibling(path: &Path) -> Result<PathBuf> {
     };
     let mut temporary = std::ffi::OsString::from(".");
     temporary.push(name);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    temporary.push(format!(".{}-{count}{TEMPORARY}", std::process::id()));
-    Ok(parent(path).join(temporary))
+    loop {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let mut numbered = temporary.clone();
+        numbered.push(format!(".{}-{count}{TEMPORARY}", std::process::id()));
+        let sibling = parent(path).join(numbered);
+        // One that is there was left by a process with our number, which was killed, or works in another container.
+        if !sibling.exists() {
+            return Ok(sibling);
+        }
+    }
 }
 
 /// The folder in which a path lies.

@@ -15,6 +15,7 @@ mod ids;
 mod keys;
 mod lock;
 mod map;
+mod owner;
 mod pack;
 mod packs;
 mod readers;

@@ -2,6 +2,7 @@
 //! the same process closes another handle, and its refusal is plain text.
 
 use crate::files::io_error;
+use crate::owner::Owner;
 use crate::{Error, Result, schema};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -11,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Holds the writer lock of a zoo until it is dropped or the process dies.
 pub(crate) struct WriterLock {
     file: File,
+    owner: Owner,
 }
 
 impl WriterLock {
@@ -38,12 +40,15 @@ impl WriterLock {
             .and_then(|()| file.rewind())
             .and_then(|()| file.write_all(introduction().as_bytes()))
             .map_err(io_error("cannot write", &path))?;
-        Ok(Self { file })
+        Ok(Self { file, owner: Owner::this() })
     }
 }
 
 impl Drop for WriterLock {
     fn drop(&mut self) {
+        if !self.owner.is_this() {
+            return;
+        }
         // A stale name in the file misleads nobody, because only a held lock is ever reported; and
         // closing the file releases the lock even when unlocking fails.
         let _ = self.file.set_len(0);

@@ -23,8 +23,10 @@ pub(crate) struct Packs {
     proven: Mutex<HashSet<(u32, u64)>>,
 }
 
+/// No descriptor is kept: a large zoo has more packs than a process may have open files.
 struct MappedPack {
-    file: File,
+    /// Device and number of the file.
+    file: (u64, u64),
     map: Arc<Mmap>,
 }
 
@@ -52,19 +54,24 @@ impl Packs {
         if locked(&self.proven).contains(&(pack, offset)) {
             return Ok(tensor);
         }
-        let found = TensorId::of(tensor.dtype(), tensor.shape(), tensor.bytes());
-        if found != id {
-            return Err(Error::Corrupt {
-                file: pack_name(pack),
-                offset: format!("byte {offset}"),
-                what: format!("expected a tensor with hash {id}, found {found}"),
-            });
-        }
+        prove(id, &tensor, (pack, offset))?;
         let mut proven = locked(&self.proven);
         if proven.len() >= PROVEN_MAX {
             proven.clear();
         }
         proven.insert((pack, offset));
+        Ok(tensor)
+    }
+
+    /// The same, hashed now whatever was found before: what is copied must not have rotted meanwhile.
+    ///
+    /// # Errors
+    /// As `proven`.
+    pub(crate) fn proven_now(&self, id: TensorId, record: &TensorRecord) -> Result<MappedTensor> {
+        let tensor = self.unproven(id, record)?;
+        if let Place::Pack { pack, offset } = record.place {
+            prove(id, &tensor, (pack, offset))?;
+        }
         Ok(tensor)
     }
 
@@ -127,8 +134,10 @@ impl Packs {
     /// Lets go of packs that were deleted, so that the disk gets their space back when the last
     /// tensor in use is dropped.
     pub(crate) fn forget_deleted(&self) {
-        locked(&self.maps)
-            .retain(|_, mapped| mapped.file.metadata().is_ok_and(|metadata| metadata.nlink() > 0));
+        locked(&self.maps).retain(|&number, mapped| {
+            let now = pack_path(&self.folder, number).metadata();
+            now.is_ok_and(|now| (now.dev(), now.ino()) == mapped.file)
+        });
     }
 
     /// The map of a pack, at least up to `end` if the file is that long.
@@ -136,18 +145,40 @@ impl Packs {
         let path = pack::pack_path(&self.folder, number);
         let mut maps = locked(&self.maps);
         if let Some(mapped) = maps.get(&number) {
-            let bytes = mapped.file.metadata().map_err(io_error("cannot inspect", &path))?.len();
-            // A map that is longer than its file would kill the process when read.
-            if end <= mapped.map.len() as u64 && mapped.map.len() as u64 <= bytes {
+            // A map that is longer than its file would kill the process when read. One of a file that is gone is whole.
+            let bytes = match path.metadata() {
+                Ok(now) if (now.dev(), now.ino()) == mapped.file => Some(now.len()),
+                Ok(_) => None,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(u64::MAX),
+                Err(error) => return Err(io_error("cannot inspect", &path)(error)),
+            };
+            let is_whole = bytes.is_some_and(|bytes| mapped.map.len() as u64 <= bytes);
+            if end <= mapped.map.len() as u64 && is_whole {
                 return Ok(mapped.map.clone());
             }
         }
         let file = open(&path)?;
         check_header(&path, &file, number)?;
         let map = map::map_file(&path, &file)?;
-        maps.insert(number, MappedPack { file, map: map.clone() });
+        let metadata = file.metadata().map_err(io_error("cannot inspect", &path))?;
+        maps.insert(
+            number,
+            MappedPack { file: (metadata.dev(), metadata.ino()), map: map.clone() },
+        );
         Ok(map)
     }
+}
+
+fn prove(id: TensorId, tensor: &MappedTensor, (pack, offset): (u32, u64)) -> Result<()> {
+    let found = TensorId::of(tensor.dtype(), tensor.shape(), tensor.bytes());
+    if found == id {
+        return Ok(());
+    }
+    Err(Error::Corrupt {
+        file: pack_name(pack),
+        offset: format!("byte {offset}"),
+        what: format!("expected a tensor with hash {id}, found {found}"),
+    })
 }
 
 fn open(pack: &Path) -> Result<File> {

@@ -2,6 +2,7 @@
 //! still look for: one file for each open reader, locked by it as long as it lives.
 
 use crate::files::{self, io_error};
+use crate::owner::Owner;
 use crate::{Result, schema};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -17,6 +18,7 @@ const DIGITS: usize = 20;
 pub(crate) struct Registration {
     path: PathBuf,
     file: File,
+    owner: Owner,
     /// What the file says.
     passed: Mutex<u64>,
 }
@@ -33,7 +35,10 @@ impl Registration {
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
             let path = folder.join(format!("{}-{count}", std::process::id()));
             match register(&path) {
-                Ok(Some(file)) => return Some(Self { path, file, passed: Mutex::new(0) }),
+                Ok(Some(file)) => {
+                    let (owner, passed) = (Owner::this(), Mutex::new(0));
+                    return Some(Self { path, file, owner, passed });
+                }
                 // Taken by a reader with our process id on another machine, or removed as left
                 // behind in the moment before it was locked.
                 Ok(None) => {}
@@ -62,7 +67,9 @@ fn position(position: u64) -> String {
 impl Drop for Registration {
     fn drop(&mut self) {
         // Left behind it is unlocked and means nothing.
-        let _ = std::fs::remove_file(&self.path);
+        if self.owner.is_this() {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The only file that speaks RocksDB: opening, reading, iterating, the one write and the one sync.
 
+use crate::owner::Owner;
 use crate::{Error, Result, files::io_error, keys, rocks_manifest};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
@@ -12,7 +13,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Memory for cached blocks; an embedded library stays modest.
@@ -27,8 +28,8 @@ const WAL_BYTES_MAX: u64 = 64 << 20;
 const OS_ERRORS: [i32; 9] = [5, 28, 24, 23, 122, 30, 13, 27, ENOENT];
 const ENOENT: i32 = 2;
 
-/// How often a secondary tries to catch up with a writer that is deleting files.
-const CATCH_UP_TRIES: usize = 5;
+/// How often a secondary reads what a writer is replacing, with growing pauses between: a second in all.
+const TRIES: u32 = 20;
 /// Open files of a database that is only asked for its tables' names: it opens none that it need not.
 const LISTING_OPEN_FILES: i32 = 1;
 
@@ -99,10 +100,13 @@ impl Write {
 }
 
 type Rocks = DBWithThreadMode<MultiThreaded>;
+/// Name and size.
+type WriterFile = (OsString, u64);
 
 /// An open database, as its writer or as a secondary.
 pub(crate) struct Db {
-    inner: Rocks,
+    inner: Arc<Rocks>,
+    owner: Owner,
     // Declared after the database, so that the folder goes only when nobody writes to it any more.
     secondary: Option<Secondary>,
 }
@@ -114,28 +118,23 @@ struct Secondary {
     /// The writer's folder.
     primary: PathBuf,
     /// The writer's files when it was last caught up with.
-    seen: Mutex<Option<Vec<(OsString, u64)>>>,
+    seen: Mutex<Option<Vec<WriterFile>>>,
 }
 
-impl Secondary {
-    /// Names and sizes of what grows or changes its name with every write: the log and the manifest. `None` where they
-    /// cannot be listed.
-    fn files(&self) -> Option<Vec<(OsString, u64)>> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.primary).ok()? {
-            let entry = entry.ok()?;
-            let name = entry.file_name();
-            let text = name.to_string_lossy();
-            if text.ends_with(".log") || text.starts_with("MANIFEST-") {
-                files.push((name, entry.metadata().ok()?.len()));
-            }
+impl Drop for Db {
+    fn drop(&mut self) {
+        if !self.owner.is_this() {
+            // Closing it would wait for threads that are not there.
+            std::mem::forget(Arc::clone(&self.inner));
         }
-        files.sort_unstable();
-        Some(files)
     }
 }
 
 impl Db {
+    fn new(inner: Rocks, secondary: Option<Secondary>) -> Self {
+        Self { inner: Arc::new(inner), owner: Owner::this(), secondary }
+    }
+
     /// Creates the database with all families.
     pub(crate) fn create(path: &Path) -> Result<Self> {
         let mut options = options();
@@ -152,42 +151,45 @@ impl Db {
 
     /// Opens the database for reading beside a writer.
     pub(crate) fn open_secondary(path: &Path) -> Result<Self> {
-        let mut options = options();
-        // With fewer, a table file that the writer has compacted away could not be opened again.
-        options.set_max_open_files(-1);
-        let folder = SecondaryFolder::create()?;
-        let own = folder.path.clone();
-        let secondary =
-            Secondary { _folder: folder, primary: path.to_owned(), seen: Mutex::default() };
-        let files = secondary.files();
+        let (db, files) = attempted(path, || Self::follow(path))?;
+        let is_settled = is_same_set(files.as_deref(), writer_files(path).as_deref());
+        let present = tables(&db.inner)?;
+        if is_settled && listed_tables(path).is_ok_and(|listed| listed == present) {
+            db.saw(files);
+            return Ok(db);
+        }
+        let ((), files) = settled(path, || {
+            db.inner.try_catch_up_with_primary().map_err(failure)?;
+            if tables(&db.inner)? == listed_tables(path)? {
+                return Ok(());
+            }
+            open_read_only(&reading(), path)?;
+            Err(Error::Rocks("table files were left out; try again".to_owned()))
+        })?;
+        db.saw(files);
+        Ok(db)
+    }
+
+    fn follow(path: &Path) -> Result<Self> {
         rocks_manifest::check(path)?;
-        let expected = listed_tables(path)?;
-        let inner = DBWithThreadMode::open_cf_descriptors_as_secondary(
-            &options,
+        let folder = SecondaryFolder::create()?;
+        let inner = Rocks::open_cf_descriptors_as_secondary(
+            &reading(),
             path,
-            own.as_path(),
+            folder.path.as_path(),
             descriptors(),
         )
         .map_err(failure)?;
-        let is_whole = tables(&inner)? == expected;
-        if !is_whole {
-            require_tables(&options, path)?;
-        }
-        let is_current = is_whole && files.is_some() && files == secondary.files();
-        let db = Self { inner, secondary: Some(secondary) };
-        if is_current {
-            db.saw(files);
-        } else {
-            db.catch_up()?;
-        }
-        Ok(db)
+        let secondary =
+            Secondary { _folder: folder, primary: path.to_owned(), seen: Mutex::default() };
+        Ok(Self::new(inner, Some(secondary)))
     }
 
     fn open_primary(options: &Options, path: &Path) -> Result<Self> {
         rocks_manifest::check(path)?;
         let inner =
             DBWithThreadMode::open_cf_descriptors(options, path, descriptors()).map_err(failure)?;
-        Ok(Self { inner, secondary: None })
+        Ok(Self::new(inner, None))
     }
 
     /// Whether nothing was written since a secondary caught up. Far cheaper than catching up, for which RocksDB reads its
@@ -195,30 +197,20 @@ impl Db {
     pub(crate) fn is_current(&self) -> bool {
         let Some(secondary) = &self.secondary else { return true };
         let seen = secondary.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.is_some() && *seen == secondary.files()
+        seen.is_some() && *seen == writer_files(&secondary.primary)
     }
 
     /// Brings a secondary up to the writer's last commit; does nothing on a writer.
     pub(crate) fn catch_up(&self) -> Result<()> {
         let Some(secondary) = &self.secondary else { return Ok(()) };
-        // Listed first: what is written from here on makes it another list.
-        let files = secondary.files();
-        // The writer may delete a file between the moment that its list is read and the moment that
-        // it is opened; the next list no longer has it.
-        let mut result = self.inner.try_catch_up_with_primary();
-        for _ in 1..CATCH_UP_TRIES {
-            if result.is_ok() {
-                break;
-            }
-            result = self.inner.try_catch_up_with_primary();
-        }
-        result.map_err(failure)?;
+        let read = || self.inner.try_catch_up_with_primary().map_err(failure);
+        let ((), files) = settled(&secondary.primary, read)?;
         self.saw(files);
         Ok(())
     }
 
     /// Notes the writer's files as they were before a secondary read them.
-    fn saw(&self, files: Option<Vec<(OsString, u64)>>) {
+    fn saw(&self, files: Option<Vec<WriterFile>>) {
         if let Some(secondary) = &self.secondary {
             *secondary.seen.lock().unwrap_or_else(PoisonError::into_inner) = files;
         }
@@ -317,6 +309,84 @@ impl Db {
     }
 }
 
+/// Names and sizes of what grows or changes its name with every write: the log and the manifest. `None` where they
+/// cannot be listed.
+fn writer_files(db: &Path) -> Option<Vec<WriterFile>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(db).ok()? {
+        let entry = entry.ok()?;
+        let name = entry.file_name();
+        let text = name.to_string_lossy();
+        if text.ends_with(".log") || text.starts_with("MANIFEST-") {
+            // One that has just gone makes another list.
+            files.push((name, entry.metadata().map_or(u64::MAX, |metadata| metadata.len())));
+        }
+    }
+    files.sort_unstable();
+    Some(files)
+}
+
+/// What is read while the writer replaces no file, and the files from before it was read: what is written from there on
+/// makes them other files.
+///
+/// RocksDB reads the manifest, then lists the logs, then reads those. What the writer flushes and deletes meanwhile it
+/// finds in neither, and says nothing.
+fn settled<T>(
+    db: &Path,
+    mut read: impl FnMut() -> Result<T>,
+) -> Result<(T, Option<Vec<WriterFile>>)> {
+    for turn in 0..TRIES {
+        let (found, before) = attempted(db, &mut read)?;
+        if is_same_set(before.as_deref(), writer_files(db).as_deref()) {
+            return Ok((found, before));
+        }
+        std::thread::sleep(pause(turn));
+    }
+    Err(Error::Rocks(
+        "the writer replaces its files faster than this reader follows; try again".to_owned(),
+    ))
+}
+
+/// The same, whether or not the writer replaced files meanwhile; an error counts only if it did not, because it may be of
+/// a file that has just gone.
+fn attempted<T>(
+    db: &Path,
+    mut read: impl FnMut() -> Result<T>,
+) -> Result<(T, Option<Vec<WriterFile>>)> {
+    let mut turn = 0;
+    loop {
+        let before = writer_files(db);
+        match read() {
+            Ok(found) => return Ok((found, before)),
+            Err(error) => {
+                let is_final = is_same_set(before.as_deref(), writer_files(db).as_deref());
+                if is_final || turn == TRIES {
+                    return Err(error);
+                }
+            }
+        }
+        std::thread::sleep(pause(turn));
+        turn += 1;
+    }
+}
+
+fn pause(turn: u32) -> Duration {
+    Duration::from_millis(1 << turn.min(6))
+}
+
+/// Whether no log came or went, and nothing was added to the manifest. Logs may have grown.
+fn is_same_set(before: Option<&[WriterFile]>, after: Option<&[WriterFile]>) -> bool {
+    let (Some(before), Some(after)) = (before, after) else { return before.is_none() };
+    let fixed = |files: &[WriterFile]| -> Vec<WriterFile> {
+        let is_log = |name: &OsString| name.to_string_lossy().ends_with(".log");
+        files
+            .iter()
+            .map(|(name, size)| (name.clone(), if is_log(name) { 0 } else { *size }))
+            .collect()
+    };
+    fixed(before) == fixed(after)
+}
+
 /// Names of the table files that the manifest has, without opening more than a few of them. A secondary silently leaves
 /// out those that it cannot open, and with them all that they hold.
 fn listed_tables(path: &Path) -> Result<BTreeSet<String>> {
@@ -325,27 +395,13 @@ fn listed_tables(path: &Path) -> Result<BTreeSet<String>> {
     tables(&open_read_only(&options, path)?)
 }
 
-/// Opens every table file once, for the error of one that cannot be opened.
-fn require_tables(options: &Options, path: &Path) -> Result<()> {
-    open_read_only(options, path).map(drop)
-}
-
 fn tables(db: &Rocks) -> Result<BTreeSet<String>> {
     let files = db.live_files().map_err(failure)?;
     Ok(files.into_iter().map(|file| file.name).collect())
 }
 
 fn open_read_only(options: &Options, path: &Path) -> Result<Rocks> {
-    let open = || Rocks::open_cf_descriptors_read_only(options, path, descriptors(), false);
-    let mut opened = open();
-    for _ in 1..CATCH_UP_TRIES {
-        if opened.is_ok() {
-            break;
-        }
-        // A writer may have deleted a file between the list and its opening.
-        opened = open();
-    }
-    opened.map_err(failure)
+    Rocks::open_cf_descriptors_read_only(options, path, descriptors(), false).map_err(failure)
 }
 
 /// Name of every reader's private folder, before its process and number.
@@ -358,6 +414,7 @@ struct SecondaryFolder {
     path: PathBuf,
     /// Locked as long as the reader lives, so that others know a folder that was left behind.
     _held: fs::File,
+    owner: Owner,
 }
 
 impl SecondaryFolder {
@@ -372,7 +429,7 @@ impl SecondaryFolder {
                 Ok(()) => {
                     let held = fs::File::open(&path).map_err(io_error("cannot open", &path))?;
                     held.lock_shared().map_err(io_error("cannot lock", &path))?;
-                    return Ok(Self { path, _held: held });
+                    return Ok(Self { path, _held: held, owner: Owner::this() });
                 }
                 // Left by a reader that was killed and had our process id.
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -403,8 +460,18 @@ fn remove_left_behind(parent: &Path) {
 impl Drop for SecondaryFolder {
     fn drop(&mut self) {
         // A later reader removes it if this fails.
-        let _ = fs::remove_dir_all(&self.path);
+        if self.owner.is_this() {
+            let _ = fs::remove_dir_all(&self.path);
+        }
     }
+}
+
+/// Options of a reader.
+fn reading() -> Options {
+    let mut options = options();
+    // With fewer, a table file that the writer has compacted away could not be opened again.
+    options.set_max_open_files(-1);
+    options
 }
 
 fn options() -> Options {

@@ -20,19 +20,25 @@ const MASK: u32 = 0xa282_ead8;
 /// # Errors
 /// `Error::Corrupt` with the offset; `Error::Io`.
 pub(crate) fn check(db: &Path) -> Result<()> {
-    let current = db.join("CURRENT");
-    let Some(name) = read(&current)? else { return Ok(()) };
-    let name = String::from_utf8_lossy(&name);
-    // A name that is no file, and a manifest that has just been replaced, are RocksDB's to judge.
-    let Some(bytes) = read(&db.join(name.trim_end()))? else { return Ok(()) };
+    // A name that is none, and a manifest that has just been replaced, are RocksDB's to judge.
+    let Some(name) = read(&db.join("CURRENT"))?.and_then(|text| manifest_name(&text)) else {
+        return Ok(());
+    };
+    let Some(bytes) = read(&db.join(&name))? else { return Ok(()) };
     match first_damage(&bytes) {
         None => Ok(()),
         Some(offset) => Err(Error::Corrupt {
-            file: format!("db/{}", name.trim_end()),
+            file: format!("db/{name}"),
             offset: offset.to_string(),
             what: "expected a record with its checksum, found other bytes".to_owned(),
         }),
     }
+}
+
+fn manifest_name(text: &[u8]) -> Option<String> {
+    let name = std::str::from_utf8(text).ok()?.strip_suffix('\n')?;
+    let number = name.strip_prefix("MANIFEST-")?;
+    number.bytes().all(|byte| byte.is_ascii_digit()).then(|| name.to_owned())
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
@@ -53,6 +59,10 @@ fn first_damage(bytes: &[u8]) -> Option<usize> {
             // Too short for a record: zeros that fill a block, or a header that was torn.
             at = block_end;
             continue;
+        }
+        if bytes[at..].iter().all(|&byte| byte == 0) {
+            // A file system may have lengthened the file before it had the bytes.
+            return None;
         }
         let length = usize::from(u16::from_le_bytes([rest[4], rest[5]]));
         match rest.get(HEADER..HEADER + length) {
@@ -110,6 +120,8 @@ mod tests {
         assert_eq!(first_damage(&bytes), None);
         for end in 0..bytes.len() {
             assert_eq!(first_damage(&bytes[..end]), None, "cut to {end}");
+            let lengthened = [&bytes, &vec![0; end][..]].concat();
+            assert_eq!(first_damage(&lengthened), None, "with {end} zeros");
         }
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();

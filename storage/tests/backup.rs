@@ -2,8 +2,11 @@
 //! and a damaged backup is never taken for a sound one.
 
 mod common;
+#[path = "common/folders.rs"]
+mod folders;
 
 use common::{BACKBONE, assert_sound, model, put_blob, task};
+use folders::copy;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -184,14 +187,14 @@ fn rot_in_the_zoo_is_told_by_its_backup_and_its_restoration() {
     let mut bytes = std::fs::read(&pack).expect("read");
     *bytes.last_mut().expect("a pack that holds something") ^= 1;
     std::fs::write(&pack, bytes).expect("write");
-    // It is closed and has the header it had: the backup before holds it as it was.
-    assert_eq!(backup(&store, &backups).damages.len(), 0);
+    assert_eq!(backup(&store, &backups).damages.len(), 1);
     let elsewhere = folder.path().join("elsewhere");
     assert_eq!(backup(&store, &elsewhere).damages.len(), 1);
     let restored = restore(&elsewhere, &folder.path().join("restored")).expect("restore");
     assert_eq!(restored.damages.len(), 1);
-    let restored = restore(&backups, &folder.path().join("sound")).expect("restore");
-    assert_eq!(restored.damages.len(), 0);
+    // The backup before holds it as it was.
+    let first = restore(&backups.join("000001"), &folder.path().join("sound")).expect("restore");
+    assert_eq!(first.damages.len(), 0);
 }
 
 #[test]
@@ -252,4 +255,52 @@ fn names(folder: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+#[test]
+fn two_backups_into_one_folder_do_not_meet() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let backups = folder.path().join("backups");
+    let made = |name: &str, n: u64| {
+        let store = Store::create(&folder.path().join(name), BACKBONE).expect("create");
+        add(&store, n);
+        store
+    };
+    let (one, other) = (made("one", 1), made("other", 2));
+    let mut refused = 0;
+    let mut meanwhile = |_: usize, _: usize| {
+        let error = other.backup(&backups, &mut go_on).expect_err("the folder is in use");
+        assert!(matches!(error, Error::Locked { .. }), "{error}");
+        refused += 1;
+        ControlFlow::Continue(())
+    };
+    one.backup(&backups, &mut meanwhile).expect("backup");
+    assert!(refused > 0);
+    assert_eq!(backup(&other, &backups).number, 2);
+    restore(&backups.join("000001"), &folder.path().join("restored")).expect("restore");
+    assert_eq!(rows(&folder.path().join("restored")), [1]);
+}
+
+/// A zoo is copied, goes on, and the copy takes its place: packs of the same name, header and length differ.
+#[test]
+fn a_copy_that_went_another_way_is_no_older_backup() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let [zoo, copied, backups] = ["zoo", "copy", "backups"].map(|name| folder.path().join(name));
+    let store = Store::create(&zoo, BACKBONE).expect("create");
+    add(&store, 1);
+    drop(store);
+    copy(&zoo, &copied);
+    let store = Store::open(&zoo, Mode::Write).expect("open");
+    add(&store, 2);
+    backup(&store, &backups);
+    drop(store);
+    fs::remove_dir_all(&zoo).expect("remove");
+    fs::rename(&copied, &zoo).expect("rename");
+    let store = Store::open(&zoo, Mode::Write).expect("open");
+    add(&store, 3);
+    backup(&store, &backups);
+    let restored = folder.path().join("restored");
+    let report = restore(&backups, &restored).expect("restore");
+    assert!(report.damages.is_empty(), "{:?}", report.damages);
+    assert_eq!(rows(&restored), [1, 3]);
 }

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tans_storage::{Batch, Mode, Store};
+use tans_storage::{Batch, Error, Mode, PairKind, Store, TaskId};
 
 const ZOO: &str = "TANS_TEST_PROCESSES_ZOO";
 
@@ -193,4 +193,52 @@ fn threads_that_commit_at_once_share_writes_and_lose_nothing() {
     assert_eq!(store.stats().expect("stats").sequence, 8 * 10 + 10);
     drop(store);
     assert_sound(&Store::open(&zoo, Mode::Write).expect("open"));
+}
+
+/// A flush replaces the log while a reader is between the writer's manifest and its log.
+#[test]
+fn a_reader_misses_nothing_that_is_flushed_meanwhile() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let (zoo, backups) = (folder.path().join("zoo"), folder.path().join("backups"));
+    let store = Store::create(&zoo, BACKBONE).expect("create");
+    let mut batch = Batch::new();
+    batch.put_model(&model(0, "model", &[]));
+    batch.put_task(&task(1, "task"));
+    let acknowledged = AtomicU64::new(store.commit(batch).expect("commit"));
+    let done = AtomicBool::new(false);
+    let is_over = || done.load(Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over() {
+                let mut batch = Batch::new();
+                batch.put_pair(TaskId([1; 32]), 0, PairKind::Probe, 0.5);
+                acknowledged.store(store.commit(batch).expect("commit"), Ordering::SeqCst);
+            }
+        });
+        scope.spawn(|| {
+            while !is_over() {
+                // It flushes before it asks.
+                let stopped = store.backup(&backups, &mut |_, _| ControlFlow::Break(()));
+                assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
+                std::thread::sleep(Duration::from_millis(150));
+            }
+        });
+        let read = scope.spawn(|| {
+            let reader = Store::open(&zoo, Mode::Read).expect("open");
+            let start = Instant::now();
+            let mut last = 0;
+            while start.elapsed() < Duration::from_secs(3) {
+                let expected = acknowledged.load(Ordering::SeqCst);
+                reader.refresh().expect("refresh");
+                for (sequence, _) in reader.operations_after(last).expect("operations") {
+                    assert_eq!(sequence, last + 1, "a hole");
+                    last = sequence;
+                }
+                assert!(last >= expected, "acknowledged {expected}, seen {last}");
+            }
+        });
+        let read = read.join();
+        done.store(true, Ordering::SeqCst);
+        read.expect("nothing is missed");
+    });
 }

@@ -16,6 +16,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::PoisonError;
 
+/// How much of a pack's end is compared with the backup before.
+const TAIL_BYTES: u64 = 1 << 20;
+
 /// The zoo at one moment.
 struct Moment {
     /// Files with the paths that they have in a backup.
@@ -59,6 +62,7 @@ impl Store {
         self.step("backup/start")?;
         self.refuse_inside(folder)?;
         backup::prepare(folder)?;
+        let _alone_there = backup::lock(folder)?;
         let number = backup::numbers(folder)?.last().map_or(1, |newest| newest + 1);
         let partial = backup::start_partial(folder, number)?;
         let staging = self.path.join(format!(".backup.{}-0.tmp", std::process::id()));
@@ -112,6 +116,8 @@ impl Store {
 
     /// Takes hold of everything that belongs to the zoo at this moment.
     fn hold_still(&self, staging: &Path) -> Result<Moment> {
+        // A process with our number may have left it when it was killed.
+        files::remove_folder(staging)?;
         fs::create_dir(staging).map_err(io_error("cannot create", staging))?;
         let database = staging.join(schema::DATABASE);
         let mut writer = self.writer()?;
@@ -215,8 +221,9 @@ impl Previous {
             return Ok(None);
         }
         let unchanged = if path.starts_with(schema::PACKS) {
-            // A closed pack never changes, and its header is random.
-            header(source).is_some_and(|found| header(&before) == Some(found))
+            // A closed pack never changes, and its header is random; of two copies of a zoo that went different ways the
+            // ends differ.
+            ends(source).is_some_and(|found| ends(&before) == Some(found))
         } else {
             backup::hash(source)? == entry.hash
         };
@@ -233,10 +240,16 @@ fn previous(folder: &Path, zoo: &str) -> Option<Previous> {
     Some(Previous { path, entries })
 }
 
-fn header(pack: &Path) -> Option<[u8; HEADER_BYTES]> {
+/// Header and last bytes of a pack.
+fn ends(pack: &Path) -> Option<([u8; HEADER_BYTES], Vec<u8>)> {
+    let file = File::open(pack).ok()?;
     let mut header = [0; HEADER_BYTES];
-    File::open(pack).ok()?.read_exact_at(&mut header, 0).ok()?;
-    Some(header)
+    file.read_exact_at(&mut header, 0).ok()?;
+    let bytes = file.metadata().ok()?.len();
+    let length = bytes.min(TAIL_BYTES);
+    let mut tail = vec![0; length as usize];
+    file.read_exact_at(&mut tail, bytes - length).ok()?;
+    Some((header, tail))
 }
 
 fn link_or_copy(from: &Path, to: &Path) -> std::io::Result<()> {

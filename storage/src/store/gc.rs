@@ -189,7 +189,7 @@ impl Store {
         if !matches!(tensor.place, Place::Pack { pack, .. } if pack == victim) {
             return Ok(0);
         }
-        let mapped = match self.packs.proven(id, &tensor) {
+        let mapped = match self.packs.proven_now(id, &tensor) {
             Ok(mapped) => mapped,
             // What is left of it may still help somebody, and a copy would hide where it came from.
             Err(Error::Corrupt { .. }) => {

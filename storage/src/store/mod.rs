@@ -19,8 +19,9 @@ pub use restore::RestoreReport;
 pub use staging::{HashedTensor, NewTensor, Staging};
 pub use stats::StoreStats;
 
-use crate::files::{io_error, sync_folder};
+use crate::files::{self, io_error, sync_folder};
 use crate::lock::WriterLock;
+use crate::owner::Owner;
 use crate::pack::Appender;
 use crate::packs::Packs;
 use crate::readers::Registration;
@@ -60,6 +61,7 @@ pub struct Store {
     synced: Syncs,
     /// Why an earlier write or sync failed, if one did.
     failed: OnceLock<String>,
+    owner: Owner,
     /// Held by what must not meet another of its kind: collecting and backing up.
     maintenance: Mutex<()>,
     /// Tells the writer's process what a reader has seen; `None` in a writer, and where the zoo
@@ -94,7 +96,7 @@ impl Store {
     /// file cannot be made.
     pub fn begin(path: &Path, backbone: [u8; 32]) -> Result<Self> {
         schema::require_vacant(path)?;
-        fs::create_dir_all(path).map_err(io_error("cannot create", path))?;
+        files::create_folders(path)?;
         // Before the lock, so that whatever this process leaves is known to be ours.
         schema::mark_unfinished(path)?;
         step("create/unfinished", path)?;
@@ -143,33 +145,34 @@ impl Store {
     /// process writes; `Error::Corrupt`, `Error::Io` or `Error::Rocks` when it cannot be read.
     pub fn open(path: &Path, mode: Mode) -> Result<Self> {
         schema::read_marker(path)?;
-        let database = path.join(schema::DATABASE);
-        if !database.is_dir() {
-            return Err(Error::Corrupt {
-                file: schema::DATABASE.to_owned(),
-                offset: "the folder".to_owned(),
-                what: "expected the database of a zoo, found no such folder".to_owned(),
-            });
-        }
+        let database = database(path)?;
         match mode {
-            Mode::Write => {
-                let lock = WriterLock::take(path)?;
-                let step = |name| failpoint::step(name).map_err(io_error("cannot open", path));
-                step("open/locked")?;
-                let db = Db::open(&database)?;
-                step("open/database")?;
-                Self::assemble(path, mode, db, Some(lock))
-            }
+            Mode::Write => Self::open_locked(path, WriterLock::take(path)?),
             Mode::Read => {
                 // Registered before the database is read: what it names then is not deleted.
                 let registration = Registration::new(path);
                 let mut store = Self::assemble(path, mode, Db::open_secondary(&database)?, None)?;
-                if let Some(registration) = &registration {
-                    registration.pass(store.db.position())?;
-                }
                 store.registration = registration;
+                store.tell_position();
                 Ok(store)
             }
+        }
+    }
+
+    /// Opens a zoo for writing whose lock is held.
+    pub(crate) fn open_locked(path: &Path, lock: WriterLock) -> Result<Self> {
+        let step = |name| failpoint::step(name).map_err(io_error("cannot open", path));
+        step("open/locked")?;
+        let db = Db::open(&database(path)?)?;
+        step("open/database")?;
+        Self::assemble(path, Mode::Write, db, Some(lock))
+    }
+
+    /// Lets the collector know how far this reader is. Where it cannot be written (a full disk), an earlier position
+    /// stays, and what that names is kept.
+    fn tell_position(&self) {
+        if let Some(registration) = &self.registration {
+            let _ = registration.pass(self.db.position());
         }
     }
 
@@ -197,15 +200,14 @@ impl Store {
         if self.mode == Mode::Write {
             return Ok(());
         }
+        self.owner.require()?;
         if !self.db.is_current() {
             let _between = self.catching_up.write().unwrap_or_else(PoisonError::into_inner);
             self.db.catch_up()?;
         }
         self.packs.forget_deleted();
-        match &self.registration {
-            Some(registration) => registration.pass(self.db.position()),
-            None => Ok(()),
-        }
+        self.tell_position();
+        Ok(())
     }
 
     /// Reserves the next dense row id (persisted by the commit that uses it).
@@ -253,6 +255,7 @@ impl Store {
             writer,
             synced: Syncs::default(),
             failed: OnceLock::new(),
+            owner: Owner::this(),
             maintenance: Mutex::default(),
             registration: None,
             lock,
@@ -266,6 +269,7 @@ impl Drop for Store {
         // that counts has a checksum that does not forgive. The log holds all of it if this fails.
         if self.writer.as_ref().is_some_and(|writer| !writer.is_poisoned())
             && self.failed.get().is_none()
+            && self.owner.is_this()
         {
             let _ = failpoint::step("close/flush")
                 .map_err(io_error("cannot write", &self.path))
@@ -273,6 +277,19 @@ impl Drop for Store {
             let _ = failpoint::step("close/flushed");
         }
     }
+}
+
+/// Where the database of a zoo is.
+fn database(path: &Path) -> Result<PathBuf> {
+    let database = path.join(schema::DATABASE);
+    if database.is_dir() {
+        return Ok(database);
+    }
+    Err(Error::Corrupt {
+        file: schema::DATABASE.to_owned(),
+        offset: "the folder".to_owned(),
+        what: "expected the database of a zoo, found no such folder".to_owned(),
+    })
 }
 
 /// Makes the folders and the database of a new zoo.

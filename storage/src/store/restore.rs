@@ -1,6 +1,6 @@
 //! Restoring a backup.
 
-use super::{Damage, Mode, Store};
+use super::{Damage, Store};
 use crate::backup::{self, Manifest};
 use crate::files::{self, io_error, parent};
 use crate::lock::WriterLock;
@@ -45,20 +45,22 @@ impl Store {
         let backup = backup::find(from)?;
         let manifest = Manifest::read(&backup)?;
         let partial = partial_path(zoo)?;
-        fs::create_dir_all(&partial).map_err(io_error("cannot create", &partial))?;
+        files::create_folders(&partial)?;
         let lock = WriterLock::take(&partial)?;
         step("restore/start", zoo)?;
         let restored = clear(&partial)
             .and_then(|()| copy_all(&backup, &manifest, &partial, observe))
             .and_then(|()| schema::write_marker(&partial, manifest.format))
             .and_then(|()| step("restore/marked", zoo));
-        drop(lock);
-        let installed = restored.and_then(|()| prove(&partial)).and_then(|damages| {
-            step("restore/rename", zoo)?;
-            files::rename(&partial, zoo)?;
-            step("restore/renamed", zoo)?;
-            Ok(damages)
-        });
+        // The lock goes with the zoo to its place, so that no other restore takes this one's folder for a left-over.
+        let installed =
+            restored.and_then(|()| prove(&partial, lock)).and_then(|(damages, held)| {
+                step("restore/rename", zoo)?;
+                files::rename(&partial, zoo)?;
+                step("restore/renamed", zoo)?;
+                drop(held);
+                Ok(damages)
+            });
         let damages = installed.inspect_err(|_| {
             // The first error is the one to report; the next restore clears what is left.
             let _ = files::remove_folder(&partial);
@@ -134,13 +136,13 @@ fn copy_all(
 
 /// Opens the restored zoo, checks it, and closes the pack that it would append to: the
 /// backup has a pack with the same header, which must not be taken for it later.
-fn prove(partial: &Path) -> Result<Vec<Damage>> {
-    let store = Store::open(partial, Mode::Write)?;
+fn prove(partial: &Path, lock: WriterLock) -> Result<(Vec<Damage>, Option<WriterLock>)> {
+    let mut store = Store::open_locked(partial, lock)?;
     let report = store.check()?;
     step("restore/proven", partial)?;
     store.seal(&mut *store.writer()?)?;
     step("restore/sealed", partial)?;
-    Ok(report.damages)
+    Ok((report.damages, store.lock.take()))
 }
 
 fn step(name: &'static str, path: &Path) -> Result<()> {

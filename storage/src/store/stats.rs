@@ -57,7 +57,9 @@ impl Store {
             let logical = bytes.saturating_mul(tensor.references);
             stats.logical_bytes = stats.logical_bytes.saturating_add(logical);
             if matches!(tensor.place, Place::Pack { .. }) {
-                living = living.saturating_add(bytes.next_multiple_of(pack::ALIGNMENT));
+                living = living.saturating_add(
+                    bytes.checked_next_multiple_of(pack::ALIGNMENT).unwrap_or(bytes),
+                );
             }
         }
         stats.dead_bytes = self.pack_bytes()?.saturating_sub(living);

@@ -101,7 +101,9 @@ impl Store {
 
     /// Takes the write mutex; refuses when an earlier write failed.
     pub(super) fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
-        let Ok(writer) = self.writer.as_ref().ok_or(Error::ReadOnly)?.lock() else {
+        let writer = self.writer.as_ref().ok_or(Error::ReadOnly)?;
+        self.owner.require()?;
+        let Ok(writer) = writer.lock() else {
             return Err(Error::Poisoned { reason: "a thread panicked while writing".to_owned() });
         };
         // Asked under the mutex: asked before, a failure could still happen while waiting.
