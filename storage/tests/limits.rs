@@ -92,7 +92,7 @@ fn files_that_may_not_grow_and_descriptors_that_run_out() {
 fn a_disk_that_is_really_full() {
     let folder = folder();
     let place = Place(folder.path().to_owned());
-    for (seed, bytes) in [(7, "1300k"), (8, "1600k"), (9, "1900k")] {
+    for (seed, bytes) in [(7, "1100k"), (8, "1200k"), (9, "1300k")] {
         // A file system of our own, in a mount namespace of our own, needs no root. It is gone with
         // the child, so the child does the looking.
         let mount = format!(
