@@ -112,6 +112,7 @@ fn broken_networks_are_refused() {
             ("ingest zoo absent.onnx", &["cannot read", "absent.onnx"]),
             ("ingest zoo https://example.org/net.onnx", &["https://example.org", "manifest"]),
             ("ingest zoo bare", &["bare", "expected files of networks"]),
+            ("measure zoo any colours --epochs 3", &["--by finetune"]),
             ("ingest zoo small:cnn-w17@32", &["small:cnn-w16"]),
             ("ingest zoo backbone:nope", &["backbone:efficientnet-lite0", "backbone:nope"]),
             ("ingest zoo small:cnn-w18@32 --name base", &["base", "another model", "--name"]),

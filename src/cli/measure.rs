@@ -5,7 +5,7 @@ use super::sample::SampleFlags;
 use super::{Context, units};
 use anyhow::Result;
 use std::path::PathBuf;
-use tans::{DatasetSource, MeasureBy, MeasureOptions, MeasureReport};
+use tans::{DatasetSource, MeasureBy, MeasureOptions, MeasureReport, TuningOptions};
 
 /// Measure stored models on a dataset and record the results
 #[derive(clap::Args)]
@@ -46,10 +46,15 @@ impl Measure {
                 return Err(tans::Error::Input(message).into());
             }
         };
+        let tuning = self.tuning.options();
+        if matches!(self.by, ByFlag::Probe) && tuning != TuningOptions::default() {
+            let message = "expected --by finetune with flags of a training, found them with --by probe, which trains nothing";
+            return Err(tans::Error::Input(message.to_owned()).into());
+        }
         let options = MeasureOptions {
             by: match self.by {
                 ByFlag::Probe => MeasureBy::Probe,
-                ByFlag::Finetune => MeasureBy::Finetune(self.tuning.options()),
+                ByFlag::Finetune => MeasureBy::Finetune(tuning),
             },
             sample: self.sample.options(),
             missing: self.missing,

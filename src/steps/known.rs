@@ -41,7 +41,11 @@ pub fn answers(
     let mut found = with_results(state, generation, (id, task), found)?;
     found.retain(|hit| search::permits(filter, &hit.model));
     if found.iter().any(|hit| !hit.measured.is_empty()) {
-        found.sort_by(|a, b| b.prediction.accuracy.total_cmp(&a.prediction.accuracy));
+        // Of equals the one that is known to be so comes first: predictions end at 1.
+        found.sort_by(|a, b| {
+            let accuracy = b.prediction.accuracy.total_cmp(&a.prediction.accuracy);
+            accuracy.then(a.measured.is_empty().cmp(&b.measured.is_empty()))
+        });
     }
     Ok(found)
 }

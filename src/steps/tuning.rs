@@ -18,7 +18,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How a network is fine-tuned.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TuningOptions {
     /// Passes over the training part. Default 10.
     pub epochs: usize,
