@@ -27,6 +27,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -221,12 +222,16 @@ class Corpus:
     def finetune(self):
         """Real fine-tunes of cells drawn at random, spread over all tasks."""
         tuned, models = tuned_table(), self.tans.sources(self.zoo)
+        # In a copy, so that the zoo, which becomes zoo.tar, holds probes alone.
+        copy = packages.cache("corpus", "tuned")
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self.zoo, copy)
         for task, model in cells_to_tune(self.tasks, models):
             if self.late():
                 return
             if (task.name, model) not in tuned.rows:
                 start = time.monotonic()
-                accuracy = self.tans.tune(self.zoo, model, task.file)
+                accuracy = self.tans.tune(copy, model, task.file)
                 tuned.add(task.name, {model: (accuracy, time.monotonic() - start)})
                 self.progress.say(f"fine-tuned {model} on {task.name}: {accuracy:.3f}")
 

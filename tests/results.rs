@@ -45,9 +45,9 @@ fn predicted(at: &Path) -> [f64; 2] {
     })
 }
 
-/// Fine-tuned and reported accuracies are no probes: they say nothing of what a probe of another model would.
+/// Reported accuracies are no probes: they tell something of the dataset, and less of other models than of their own.
 #[test]
-fn only_probes_tell_what_probes_of_other_models_would() {
+fn results_tell_what_probes_of_other_models_would_show() {
     let folder = zoo_of_one();
     let at = folder.path();
     done(at, &format!("task add zoo digits {DIGITS}"));
@@ -55,9 +55,10 @@ fn only_probes_tell_what_probes_of_other_models_would() {
     let [base, other] = predicted(at);
     done(at, "record zoo base task:digits 0.9");
     let [known, same] = predicted(at);
-    assert!(known > base && same == other, "{base} {known}, {other} {same}");
+    let moved = [known - base, same - other];
+    assert!(moved[0] > moved[1] && moved[1] > 0.0, "{base} {known}, {other} {same}");
     done(at, &format!("measure zoo base {DIGITS}"));
-    assert_ne!(predicted(at)[1], other);
+    assert_ne!(predicted(at)[1], same);
 }
 
 /// With steps too small to matter, what is left is the head that the training starts from.
