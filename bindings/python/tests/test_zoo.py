@@ -433,3 +433,31 @@ def test_a_closed_zoo_is_free_for_the_next(tmp_path):
     with pytest.raises(tans.InputError, match="closed"):
         zoo.list()
     tans.open(path).close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_leaves_the_zoo_alone(tmp_path):
+    at = tmp_path / "zoo"
+    with tans.init(at) as zoo:
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                zoo.record("model", "task", 0.5)
+                said = "recorded"
+            except Exception as error:
+                said = f"{type(error).__name__}: {error}"
+            # As a child does that ends in the ordinary way.
+            zoo.close()
+            os.write(write, said.encode())
+            os._exit(0)
+        os.close(write)
+        with os.fdopen(read) as words:
+            said = words.read()
+        assert os.waitpid(child, 0)[1] == 0
+        assert "child that it forked" in said, said
+        # Its end has taken the lock from nobody.
+        with pytest.raises(tans.TansError, match="written by"):
+            tans.open(at)
+        zoo.record("model", "task", 0.5)
+        assert zoo.check()["sound"]
