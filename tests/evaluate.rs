@@ -93,7 +93,7 @@ fn networks_without_results_rank_by_what_is_left() {
     let (_folder, zoo, _) = zoo();
     let evaluation = evaluate(&zoo, &EvaluateOptions { cold: true, ..options() });
     // Groups of one or two networks are too small to be ranked among themselves.
-    assert_eq!(row(&evaluation, "cold").tasks, 0);
+    assert!(evaluation.rows.iter().all(|row| !row.method.starts_with("cold")));
     let figures = |evaluation: Evaluation| -> Vec<(String, Vec<Option<f32>>, Option<f32>)> {
         evaluation.rows.into_iter().map(|row| (row.method, row.losses, row.mae)).collect()
     };
