@@ -154,14 +154,9 @@ pub fn resume(
             state
         }
         None => {
-            let start = trainer.checkpoint()?;
-            FitState {
-                best: start.clone(),
-                current: start,
-                best_epoch: 0,
-                start: if options.start_counts { validate(&trainer)? } else { None },
-                epochs: Vec::new(),
-            }
+            let current = trainer.checkpoint()?;
+            let start = if options.start_counts { validate(&trainer)? } else { None };
+            FitState { best: current.clone(), current, best_epoch: 0, start, epochs: Vec::new() }
         }
     };
     let mut diverged = None;
