@@ -136,7 +136,7 @@ are means over five splits. The query looks at the training part of the first; `
 comparison, are judged by the test part of the first split alone, whose few images (40 % of at most 1,000) make every figure noisier:
 the best of so many accuracies is best by luck as well, so that even `probe` loses points. Changed since the tasks were frozen:
 accuracies are means over five splits instead of that of the first, which `scores.csv` still holds (`held_out`); EfficientNet-Lite0, 1
-and 2 came last, after the recipe had been looked at on the other 179 networks."""
+and 2 came last."""
 SMALL = "1M"
 CORPUS_SMALL = f"""`tans evaluate --max-params {SMALL}`: the corpus without the three EfficientNets, whose ImageNet weights win on two thirds of the tasks,
 so that the static list, which always names one of them, leaves less to be won there."""
