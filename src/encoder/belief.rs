@@ -23,6 +23,8 @@ const TEST_SD: f64 = 0.03;
 /// a network reaches by training around what its probe does, as the two differ over the tasks of the corpus.
 const REPEAT_SD: f64 = 0.02;
 const TRAINED_SD: f64 = 0.2;
+/// Vectors whose distances tell those of all.
+pub const SAMPLED: usize = 64;
 /// A probe that is expected to gain less accuracy than this is not worth its time.
 const GAIN_MIN: f64 = 5e-4;
 
@@ -204,10 +206,12 @@ fn result_sd(kind: Kind) -> f64 {
     }
 }
 
-/// Median of the squared distances between vectors; what their nearness is compared with.
+/// Median of the squared distances between `SAMPLED` of the vectors; what their nearness is compared with.
 pub fn typical_distance(vectors: &[&[f32]]) -> f64 {
-    let pairs = (0..vectors.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
-    let squared = pairs.map(|(i, j)| f64::from(distance_squared(vectors[i], vectors[j])));
+    let step = vectors.len().div_ceil(SAMPLED).max(1);
+    let some: Vec<&[f32]> = vectors.iter().step_by(step).copied().collect();
+    let pairs = (0..some.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
+    let squared = pairs.map(|(i, j)| f64::from(distance_squared(some[i], some[j])));
     median(squared.collect()).max(1e-6)
 }
 
@@ -232,6 +236,13 @@ mod tests {
 
     fn predicted(accuracy: f32) -> Prediction {
         prediction(accuracy, 0.25)
+    }
+
+    /// Two candidates that are expected to do the same and are not alike.
+    fn strangers() -> [Candidate<'static>; 2] {
+        static VECTORS: [[f32; 2]; 2] = [[1.0, 0.0], [0.0, 1.0]];
+        let candidate = |vector| Candidate { prediction: predicted(0.6), vector, runnable: true };
+        VECTORS.each_ref().map(|vector| candidate(&vector[..]))
     }
 
     #[test]
@@ -282,12 +293,7 @@ mod tests {
 
     #[test]
     fn a_probe_of_the_test_part_says_more_than_other_results() {
-        let candidates = [[1.0, 0.0], [0.0, 1.0]].map(|vector| (predicted(0.6), vector));
-        let candidates = candidates.each_ref().map(|(prediction, vector)| Candidate {
-            prediction: *prediction,
-            vector,
-            runnable: true,
-        });
+        let candidates = strangers();
         let after = |kind: Option<Kind>| {
             let mut belief = Belief::new(&task(), &candidates, 1.0);
             match kind {
@@ -307,12 +313,7 @@ mod tests {
 
     #[test]
     fn a_result_of_its_own_moves_a_candidate_and_no_other() {
-        let candidates = [[1.0, 0.0], [0.0, 1.0]].map(|vector| (predicted(0.6), vector));
-        let candidates = candidates.each_ref().map(|(prediction, vector)| Candidate {
-            prediction: *prediction,
-            vector,
-            runnable: true,
-        });
+        let candidates = strangers();
         let mut belief = Belief::new(&task(), &candidates, 1.0);
         let own = belief.prediction_given(0, &[(Kind::Probe, 0.8)]);
         assert_eq!(belief.prediction(1), predicted(0.6));

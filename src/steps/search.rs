@@ -9,9 +9,6 @@ use std::sync::PoisonError;
 use tans_index::{Embedding, Filter, SearchOptions};
 use tans_storage::ModelRecord;
 
-/// Vectors whose distances tell those of all.
-const SAMPLED: usize = 64;
-
 /// One model found.
 pub struct Found {
     /// Its record.
@@ -171,7 +168,7 @@ pub fn vectors_of(
 /// The distance between two models of the zoo that is neither near nor far.
 pub fn typical_distance(generation: &Generation) -> Result<f64> {
     let delta = generation.delta.read().unwrap_or_else(PoisonError::into_inner);
-    let some = tans_index::sample(generation.segment.as_ref(), &delta, SAMPLED)?;
+    let some = tans_index::sample(generation.segment.as_ref(), &delta, belief::SAMPLED)?;
     Ok(belief::typical_distance(&some.iter().map(Embedding::as_slice).collect::<Vec<_>>()))
 }
 

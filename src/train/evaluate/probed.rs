@@ -109,9 +109,8 @@ impl Probed {
                 runnable: estimate.is_some(),
             })
             .collect();
-        let step = candidates.len().div_ceil(64).max(1);
-        let some: Vec<&[f32]> = candidates.iter().step_by(step).map(|one| one.vector).collect();
-        let distance = belief::typical_distance(&some);
+        let vectors: Vec<&[f32]> = candidates.iter().map(|one| one.vector).collect();
+        let distance = belief::typical_distance(&vectors);
         let start = clock();
         let mut belief = Belief::new(&answer.task, &candidates, distance);
         let (mut probes, mut seconds) = (0, Some(0.0));
