@@ -1,7 +1,7 @@
 //! The only file that speaks RocksDB: opening, reading, iterating, the one write and the one sync.
 
 use crate::owner::Owner;
-use crate::{Error, Result, files::io_error, keys, rocks_manifest};
+use crate::{Error, Result, files::io_error, keys, rocks_manifest, rocks_wal};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBWithThreadMode,
@@ -146,12 +146,15 @@ impl Db {
 
     /// Opens the database for writing.
     pub(crate) fn open(path: &Path) -> Result<Self> {
+        rocks_manifest::check(path)?;
+        rocks_wal::check(path)?;
         Self::open_primary(&options(), path)
     }
 
     /// Opens the database for reading beside a writer.
     pub(crate) fn open_secondary(path: &Path) -> Result<Self> {
-        let (db, files) = attempted(path, || Self::follow(path))?;
+        let (db, files) = attempted(path, || Self::follow(path))
+            .map_err(|error| rocks_wal::explain(path, error))?;
         let is_settled = is_same_set(files.as_deref(), writer_files(path).as_deref());
         let present = tables(&db.inner)?;
         if is_settled && listed_tables(path).is_ok_and(|listed| listed == present) {
@@ -172,6 +175,7 @@ impl Db {
 
     fn follow(path: &Path) -> Result<Self> {
         rocks_manifest::check(path)?;
+        rocks_wal::check(path)?;
         let folder = SecondaryFolder::create()?;
         let inner = Rocks::open_cf_descriptors_as_secondary(
             &reading(),
@@ -186,7 +190,6 @@ impl Db {
     }
 
     fn open_primary(options: &Options, path: &Path) -> Result<Self> {
-        rocks_manifest::check(path)?;
         let inner =
             DBWithThreadMode::open_cf_descriptors(options, path, descriptors()).map_err(failure)?;
         Ok(Self::new(inner, None))
@@ -267,10 +270,12 @@ impl Db {
         }
     }
 
-    /// Writes everything, or nothing: behind all that was written before, and durable after `sync`.
-    pub(crate) fn write(&self, write: Write) -> Result<()> {
+    /// Writes everything, or nothing: behind all that was written before, and durable after `sync`. `synced`: the
+    /// position up to which everything is durable already.
+    pub(crate) fn write(&self, write: Write, synced: u64) -> Result<()> {
         let Write { cleared, entries } = write;
         let mut batch = WriteBatch::default();
+        batch.put_log_data(rocks_wal::mark(synced));
         for (family, prefix) in cleared {
             let handle = self.handle(family)?;
             match keys::after(&prefix) {

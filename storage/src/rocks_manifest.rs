@@ -1,19 +1,14 @@
 //! Damage in RocksDB's manifest that RocksDB takes for the end of the file.
 //!
-//! The manifest is a log of blocks of 32 KiB; a record is a masked crc32c of type and payload, the payload's length
-//! (u16), the type, the payload (RocksDB wiki, "Write Ahead Log File Format"). A record that seems to reach beyond the
-//! end of the file is one that a crash tore, and RocksDB goes on with what stands before it. Where a flipped bit of its
-//! length makes it seem so, that is an earlier state of the database, and silently a wrong one.
+//! A piece of a record that seems to reach beyond the end of the file is one that a crash tore, and RocksDB goes on with
+//! what stands before it. Where a flipped bit of its length makes it seem so, that is an earlier state of the database,
+//! and silently a wrong one.
 
+use crate::rocks_log::{HEADER, block_end, checksum, masked, payload_len, piece, stored};
 use crate::{Error, Result, files::io_error};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
-
-const BLOCK: usize = 32 << 10;
-const HEADER: usize = 7;
-/// What RocksDB adds to a checksum that it has rotated, so that checksums of checksums differ.
-const MASK: u32 = 0xa282_ead8;
 
 /// Refuses a manifest that is not a sequence of whole records, save for a last one that was torn.
 ///
@@ -53,8 +48,8 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 fn first_damage(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     while at < bytes.len() {
-        let block_end = (at / BLOCK + 1) * BLOCK;
-        let rest = &bytes[at..block_end.min(bytes.len())];
+        let block_end = block_end(bytes, at);
+        let rest = &bytes[at..block_end];
         if rest.len() < HEADER {
             // Too short for a record: zeros that fill a block, or a header that was torn.
             at = block_end;
@@ -64,14 +59,12 @@ fn first_damage(bytes: &[u8]) -> Option<usize> {
             // A file system may have lengthened the file before it had the bytes.
             return None;
         }
-        let length = usize::from(u16::from_le_bytes([rest[4], rest[5]]));
-        match rest.get(HEADER..HEADER + length) {
-            Some(payload) if masked(checksum(rest[6], payload)) == stored(rest) => {
-                at += HEADER + length;
-            }
-            Some(_) => return Some(at),
-            None => return (block_end < bytes.len() || has_record(rest)).then_some(at),
+        if let Some((_, payload)) = piece(bytes, at) {
+            at += HEADER + payload.len();
+            continue;
         }
+        let seems_torn = HEADER + payload_len(rest) > rest.len() && block_end == bytes.len();
+        return (!seems_torn || has_record(rest)).then_some(at);
     }
     None
 }
@@ -87,36 +80,14 @@ fn has_record(rest: &[u8]) -> bool {
         })
 }
 
-fn checksum(kind: u8, payload: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&[kind]), payload)
-}
-
-fn masked(sum: u32) -> u32 {
-    sum.rotate_right(15).wrapping_add(MASK)
-}
-
-fn stored(record: &[u8]) -> u32 {
-    u32::from_le_bytes([record[0], record[1], record[2], record[3]])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn log(payloads: &[&[u8]]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for payload in payloads {
-            bytes.extend(masked(checksum(1, payload)).to_le_bytes());
-            bytes.extend((payload.len() as u16).to_le_bytes());
-            bytes.push(1);
-            bytes.extend(*payload);
-        }
-        bytes
-    }
+    use crate::rocks_log::written;
 
     #[test]
     fn every_flipped_bit_is_found_and_every_torn_end_is_let_through() {
-        let bytes = log(&[b"one", b"", b"the third record", b"4"]);
+        let bytes = written(&[b"one", b"", b"the third record", b"4"]);
         assert_eq!(first_damage(&bytes), None);
         for end in 0..bytes.len() {
             assert_eq!(first_damage(&bytes[..end]), None, "cut to {end}");

@@ -45,6 +45,11 @@ impl Syncs {
         Self { progress: Mutex::new(progress), ended: Condvar::new() }
     }
 
+    /// Everything before this is durable.
+    pub(crate) fn synced(&self) -> u64 {
+        self.progress().synced
+    }
+
     /// Returns when everything before `target` is durable. `reached` tells how much there is to sync.
     ///
     /// # Errors

@@ -312,7 +312,7 @@ fn lay_out(path: &Path, backbone: [u8; 32]) -> Result<Db> {
     for (key, value) in values {
         write.entries.insert((Family::Sys, key.to_vec()), Some(value));
     }
-    db.write(write)?;
+    db.write(write, 0)?;
     db.sync()?;
     step("create/records", path)?;
     Ok(db)

@@ -95,7 +95,7 @@ impl Store {
 
     fn write(&self, write: Write) -> Result<()> {
         self.step("commit/write")?;
-        self.db.write(write)?;
+        self.db.write(write, self.synced.synced())?;
         self.step("commit/written")
     }
 
