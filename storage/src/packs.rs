@@ -2,7 +2,7 @@
 
 use crate::files::{self, io_error};
 use crate::map::{self, MappedTensor};
-use crate::pack::{self, ALIGNMENT, bad_header, check_header, pack_name, pack_path};
+use crate::pack::{self, ALIGNMENT, bad_header, pack_name, pack_path};
 use crate::records::{Place, TensorRecord};
 use crate::{Error, Result, TensorId, dtype};
 use memmap2::Mmap;
@@ -78,8 +78,7 @@ impl Packs {
     /// Maps the bytes of one tensor.
     ///
     /// # Errors
-    /// `Error::Corrupt` when the pack is missing, has a bad header or ends before the tensor does,
-    /// or when the record contradicts itself.
+    /// `Error::Corrupt` when the pack is missing or ends before the tensor does, or when the record contradicts itself.
     pub(crate) fn unproven(&self, id: TensorId, record: &TensorRecord) -> Result<MappedTensor> {
         let TensorRecord { place, dtype, shape, references: _ } = record;
         let dims: Option<Vec<usize>> = shape.iter().map(|dim| usize::try_from(*dim).ok()).collect();
@@ -118,12 +117,19 @@ impl Packs {
     /// Length of a pack.
     ///
     /// # Errors
-    /// `Error::Corrupt` when it is missing or has a bad header.
+    /// `Error::Corrupt` when it is missing.
     pub(crate) fn bytes(&self, number: u32) -> Result<u64> {
-        let path = pack::pack_path(&self.folder, number);
-        let file = open(&path)?;
-        check_header(&path, &file, number)?;
-        Ok(file.metadata().map_err(io_error("cannot inspect", &path))?.len())
+        let path = pack_path(&self.folder, number);
+        Ok(open(&path)?.metadata().map_err(io_error("cannot inspect", &path))?.len())
+    }
+
+    /// Proves the header of a pack, which nothing that is read from it needs: tensors have hashes.
+    ///
+    /// # Errors
+    /// `Error::Corrupt` when it is missing or another one.
+    pub(crate) fn check_header(&self, number: u32) -> Result<()> {
+        let path = pack_path(&self.folder, number);
+        pack::check_header(&path, &open(&path)?, number)
     }
 
     /// Whether a pack is there; one that was collected is not.
@@ -142,7 +148,7 @@ impl Packs {
 
     /// The map of a pack, at least up to `end` if the file is that long.
     fn map(&self, number: u32, end: u64) -> Result<Arc<Mmap>> {
-        let path = pack::pack_path(&self.folder, number);
+        let path = pack_path(&self.folder, number);
         let mut maps = locked(&self.maps);
         if let Some(mapped) = maps.get(&number) {
             // A map that is longer than its file would kill the process when read. One of a file that is gone is whole.
@@ -158,7 +164,6 @@ impl Packs {
             }
         }
         let file = open(&path)?;
-        check_header(&path, &file, number)?;
         let map = map::map_file(&path, &file)?;
         let metadata = file.metadata().map_err(io_error("cannot inspect", &path))?;
         maps.insert(

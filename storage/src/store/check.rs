@@ -393,6 +393,11 @@ impl<'a> Check<'a> {
             }
         }
         self.tensors = rest;
+        for &pack in packs.keys().filter(|pack| !lost.contains_key(pack)) {
+            if let Err(error) = store.packs.check_header(pack) {
+                self.note_bad_header(pack, error);
+            }
+        }
         if !lost.is_empty() {
             store.refresh()?;
         }
@@ -401,6 +406,14 @@ impl<'a> Check<'a> {
             self.note_cut_pack(pack, found, tensors)?;
         }
         Ok(())
+    }
+
+    fn note_bad_header(&mut self, pack: u32, error: Error) {
+        let what = match error {
+            Error::Corrupt { what, .. } => format!("{what}: gc moves what lies behind it"),
+            other => other.to_string(),
+        };
+        self.damage(pack::pack_name(pack), Some(0), what);
     }
 
     /// Reports what still lies in that pack; what a collection has moved meanwhile is proven with the others.

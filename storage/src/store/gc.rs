@@ -59,12 +59,13 @@ impl Store {
         let mut report = GcReport::default();
         self.step("gc/start")?;
         self.drop_unreferenced(&mut report)?;
-        let victims = self.packs_to_empty()?;
-        for (done, &victim) in victims.iter().enumerate() {
-            if observe(done, victims.len()).is_break() {
+        let victims = self.tensors_to_move()?;
+        let count = victims.len();
+        for (done, (victim, tensors)) in victims.into_iter().enumerate() {
+            if observe(done, count).is_break() {
                 return Err(Error::Cancelled);
             }
-            self.empty_pack(victim, &mut report)?;
+            self.empty_pack(victim, tensors, &mut report)?;
         }
         self.delete_dead_packs(&mut report)?;
         self.delete_segments(&mut report)?;
@@ -104,7 +105,8 @@ impl Store {
         Ok(())
     }
 
-    /// The packs whose living part is under half. The open pack is closed first if it is one.
+    /// The packs whose living part is under half, and those with a damaged header. The open pack is closed first if it is
+    /// one.
     fn packs_to_empty(&self) -> Result<Vec<u32>> {
         let staged = self.staged().packs();
         let living = self.living()?;
@@ -114,7 +116,9 @@ impl Store {
             let bytes = path.metadata().map_err(io_error("cannot inspect", &path))?.len();
             let content = bytes.saturating_sub(pack::ALIGNMENT);
             let alive = living.get(&number).copied().unwrap_or(0);
-            if content > 0 && alive < content.div_ceil(2) && !staged.contains(&number) {
+            let is_bad = alive > 0 && self.packs.check_header(number).is_err();
+            let is_mostly_dead = content > 0 && alive < content.div_ceil(2);
+            if (is_mostly_dead || is_bad) && !staged.contains(&number) {
                 victims.push(number);
             }
         }
@@ -142,19 +146,33 @@ impl Store {
         Ok(living)
     }
 
-    /// Moves the living tensors of a pack into the open one, a chunk at a time.
-    fn empty_pack(&self, victim: u32, report: &mut GcReport) -> Result<()> {
-        let mut living = Vec::new();
+    /// The packs to empty, with offset and id of what lives in them.
+    fn tensors_to_move(&self) -> Result<BTreeMap<u32, Vec<(u64, TensorId)>>> {
+        let victims = self.packs_to_empty()?;
+        if victims.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let mut tensors: BTreeMap<u32, Vec<_>> =
+            victims.into_iter().map(|victim| (victim, Vec::new())).collect();
         for entry in self.db.scan(Family::Tensor, &[], &[])? {
             let (key, value) = entry?;
             let tensor: TensorRecord = record::decode(Family::Tensor, &key, &value)?;
-            match tensor.place {
-                Place::Pack { pack, offset } if pack == victim => {
-                    living.push((offset, tensor_id(&key)?));
-                }
-                Place::Pack { .. } | Place::Inline(_) => {}
+            if let Place::Pack { pack, offset } = tensor.place
+                && let Some(living) = tensors.get_mut(&pack)
+            {
+                living.push((offset, tensor_id(&key)?));
             }
         }
+        Ok(tensors)
+    }
+
+    /// Moves the living tensors of a pack into the open one, a chunk at a time.
+    fn empty_pack(
+        &self,
+        victim: u32,
+        mut living: Vec<(u64, TensorId)>,
+        report: &mut GcReport,
+    ) -> Result<()> {
         // In the order of the file, so that tensors of one model stay together.
         living.sort_unstable();
         let mut left = living.iter().map(|(_, id)| *id).peekable();
