@@ -12,6 +12,9 @@ use tans_storage::{Batch, Dtype, EncoderRecord, GenerationRecord, NewTensor, Sto
 /// Below this many vectors an exact scan of the delta answers at once, and no segment is built.
 pub const SEGMENT_MIN: usize = 2_000;
 
+/// Vectors that are written at once while a generation is installed.
+const CHUNK_BYTES: usize = 4 << 20;
+
 /// Encoders and vectors that are ready to be installed.
 pub struct Candidate {
     /// The new encoders.
@@ -57,7 +60,8 @@ pub fn prepare(store: &Store, candidate: Candidate) -> Result<Prepared> {
 
 /// Names all of a prepared generation by one commit, with new vectors of what has changed since.
 ///
-/// The caller holds the commit lock, so nothing is added meanwhile.
+/// The caller holds the commit lock, so nothing is added or removed meanwhile. Vectors that are written before the
+/// commit are of encoders that nothing names yet, and make way for those of the next ones if it does not come.
 pub fn install(store: &Store, prepared: Prepared) -> Result<Generation> {
     let Prepared { candidate, number, encoder, bytes, fingerprint, sequence, entries, segment } =
         prepared;
@@ -65,11 +69,14 @@ pub fn install(store: &Store, prepared: Prepared) -> Result<Generation> {
     let blob = NewTensor { dtype: Dtype::U8, shape: &[bytes.len()], bytes: &bytes };
     let blob = store.put_tensors(&[blob])?[0];
     let mut batch = Batch::new();
+    batch.remove_encoder(encoder);
     let mut delta = Delta::new(encoders.dim());
     let changed = state::changes(store, sequence)?.rows;
-    for Entry { key, vector, attributes } in entries {
-        if changed.contains(&key) {
-            continue;
+    let chunk = CHUNK_BYTES / (size_of::<f32>() * encoders.dim().max(1));
+    let unchanged = entries.into_iter().filter(|entry| !changed.contains(&entry.key));
+    for (count, Entry { key, vector, attributes }) in unchanged.enumerate() {
+        if count > 0 && count.is_multiple_of(chunk.max(1)) {
+            store.apply(std::mem::take(&mut batch))?;
         }
         batch.put_embedding(encoder, key, vector.as_slice());
         if segment.is_none() {
