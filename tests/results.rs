@@ -61,6 +61,22 @@ fn results_tell_what_probes_of_other_models_would_show() {
     assert_ne!(predicted(at)[1], same);
 }
 
+/// It is the accuracy of its own features, and says nothing of networks that were not trained there.
+#[test]
+fn a_network_that_was_trained_here_is_expected_to_do_what_it_did() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    done(at, "ingest zoo small:cnn-w18@32 --name other");
+    let [before, _] = predicted(at);
+    done(at, "remove zoo other");
+    let line = format!("finetune zoo base {DIGITS} --name other --epochs 2 --json");
+    let tuned = objects(&done(at, &line).out).pop().expect("a report");
+    let reached = tuned["accuracy"].as_f64().expect("a number");
+    let [base, other] = predicted(at);
+    assert_eq!(base, before);
+    assert!((other - reached).abs() < 0.03, "{other} after {reached}");
+}
+
 /// With steps too small to matter, what is left is the head that the training starts from.
 #[test]
 fn a_new_head_starts_from_the_probe() {

@@ -72,14 +72,14 @@ fn with_results(
     };
     if record.benchmark {
         let own = of_found(state, record.id, &found)?;
-        return believe(state, generation, task, found, (&own, 0));
+        return believe(state, generation, (record.id, task), found, (&own, 0));
     }
     let results = by_model(state.store.pairs_of_task(record.id)?);
     let known: BTreeSet<u64> = found.iter().map(|hit| hit.model.row).collect();
     for &row in results.keys().filter(|row| !known.contains(row)) {
         found.extend(search::one(state, generation, task, &Filter::default(), row)?);
     }
-    believe(state, generation, task, found, (&results, OBSERVED_MAX))
+    believe(state, generation, (record.id, task), found, (&results, OBSERVED_MAX))
 }
 
 /// Results of the found models on a task.
@@ -103,13 +103,14 @@ fn by_model(pairs: Vec<Pair>) -> Results {
 
 /// Moves what is predicted of all by the results of the first `observed` models, and of each by its own.
 ///
-/// Which models these are does not depend on what was found, so that no prediction does.
+/// Which models these are does not depend on what was found, so that no prediction does. What a model reaches that was
+/// trained on this very task tells of no other.
 fn believe(
     state: &State,
     generation: &Generation,
-    task: &TaskEncoding,
+    (id, task): (TaskId, &TaskEncoding),
     mut found: Vec<Found>,
-    (results, observed): (&Results, usize),
+    (results, mut observed): (&Results, usize),
 ) -> Result<Vec<Found>> {
     if results.is_empty() {
         return Ok(found);
@@ -123,25 +124,32 @@ fn believe(
     let mut belief = Belief::new(task, &candidates, search::typical_distance(generation)?);
     let place: BTreeMap<u64, usize> =
         found.iter().enumerate().map(|(at, hit)| (hit.model.row, at)).collect();
-    let mut own: Vec<&[Measured]> = vec![&[]; found.len()];
-    let known = results.iter().filter_map(|(row, of_model)| Some((*place.get(row)?, of_model)));
-    for (order, (at, of_model)) in known.enumerate() {
+    let mut own: Vec<Vec<(Kind, f32)>> = vec![Vec::new(); found.len()];
+    for (row, of_model) in results {
+        let Some(&at) = place.get(row) else { continue };
         found[at].measured.clone_from(of_model);
-        if order < observed {
-            of_model.iter().for_each(|one| belief.observe_result(at, evidence(one)));
+        let is_trained_here = found[at].model.seen.contains(&id);
+        let evidence = of_model.iter().map(|one| evidence(one, is_trained_here));
+        if is_trained_here || observed == 0 {
+            own[at] = evidence.collect();
         } else {
-            own[at] = of_model;
+            evidence.for_each(|one| belief.observe_result(at, one));
+            observed -= 1;
         }
     }
     for (at, (hit, own)) in found.iter_mut().zip(own).enumerate() {
-        let own: Vec<(Kind, f32)> = own.iter().map(evidence).collect();
         hit.prediction = belief.prediction_given(at, &own);
     }
     Ok(found)
 }
 
-fn evidence(measured: &Measured) -> (Kind, f32) {
-    (evidence_kind(measured.kind), measured.accuracy)
+/// Of a model that was trained here, what it reached is what a probe of it would show.
+fn evidence(measured: &Measured, is_trained_here: bool) -> (Kind, f32) {
+    let kind = match evidence_kind(measured.kind) {
+        Kind::Finetune if is_trained_here => Kind::Probe,
+        kind => kind,
+    };
+    (kind, measured.accuracy)
 }
 
 fn precedence(kind: PairKind) -> u8 {
