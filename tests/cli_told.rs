@@ -139,6 +139,20 @@ fn what_went_is_told() {
 }
 
 #[test]
+fn results_on_other_images_of_the_same_name_are_told() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    done(at, "measure zoo base colours");
+    let (same, other) = ("query zoo colours", "query zoo colours --per-class 3");
+    assert!(!done(at, same).err.contains("other images"));
+    assert!(done(at, other).err.contains("task colours has results on other images"));
+    assert!(done(at, "query zoo colours --rerank 1").err.contains("1 probe "));
+    done(at, "finetune zoo base colours --epochs 1 --benchmark none --name child");
+    done(at, "task remove zoo colours");
+    assert!(done(at, "list zoo").out.contains("removed task "));
+}
+
+#[test]
 fn names_are_looked_at_before_anything_else() {
     let folder = zoo_of_one();
     let at = folder.path();

@@ -108,14 +108,14 @@ fn a_recorded_result_moves_its_model_at_once() {
     assert_eq!(names(&all(&zoo)), ["wide", "middle", "narrow"]);
     let before = cosine(&zoo, "narrow");
     let report = zoo.record("narrow", BENCHMARK_TASK, 0.95).expect("a result is recorded");
-    assert_eq!((report.pairs, report.new_models, report.new_tasks), (1, 0, 0));
+    assert_eq!((report.pairs, report.replaced, report.new_models, report.new_tasks), (1, 1, 0, 0));
     assert!(cosine(&zoo, "narrow") > before, "{} after {before}", cosine(&zoo, "narrow"));
     assert_eq!(names(&all(&zoo))[0], "narrow", "the best on the task itself comes first");
     let known = zoo.show("narrow").expect("the model is there").results;
     assert!(known.iter().any(|result| result.kind == "reported" && result.accuracy == 0.95));
 
     let report = zoo.record("elsewhere", "their task", 0.7).expect("a result is recorded");
-    assert_eq!((report.pairs, report.new_models, report.new_tasks), (1, 1, 1));
+    assert_eq!((report.pairs, report.replaced, report.new_models, report.new_tasks), (1, 0, 1, 1));
     assert!(names(&all(&zoo)).contains(&"elsewhere"), "references are found as well");
     assert!(zoo.export("elsewhere", &folder.path().join("x.onnx")).is_err());
     let before = knowledge(&zoo);

@@ -123,13 +123,21 @@ fn remark(context: &Context, report: &QueryReport) {
     if !similar.is_empty() {
         context.output.note(&format!("most similar tasks: {}", similar.join(", ")));
     }
+    if let Some(name) = &report.namesake {
+        context.output.note(&format!(
+            "task {name} has results on other images than these (another sample, or they have changed), which do not count here"
+        ));
+    }
+    let rerank = match report.probes {
+        0 => String::new(),
+        probes => format!(", {} {:.1} ms", units::counted(probes, "probe"), times.rerank),
+    };
     context.output.note(&format!(
-        "backbone {:.1} ms; dataset {:.1} ms, encode {:.2} ms, lookup {:.2} ms, re-rank {:.1} ms; generation {} ({})",
+        "backbone {:.1} ms; dataset {:.1} ms, encode {:.2} ms, lookup {:.2} ms{rerank}; generation {} ({})",
         times.backbone,
         times.dataset,
         times.encode,
         times.lookup,
-        times.rerank,
         report.generation,
         report.recipe
     ));

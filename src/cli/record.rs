@@ -49,8 +49,12 @@ impl Record {
         if context.output.json {
             context.output.object(&report)?;
         } else {
+            let replaced = match report.replaced {
+                0 => String::new(),
+                count => format!(", {count} in place of another accuracy"),
+            };
             context.output.line(&format!(
-                "{} recorded; new references: {}, {}",
+                "{} recorded{replaced}; new references: {}, {}",
                 units::counted(report.pairs, "result"),
                 units::counted(report.new_models, "model"),
                 units::counted(report.new_tasks, "task")

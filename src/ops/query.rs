@@ -123,8 +123,12 @@ pub struct QueryReport {
     pub encoders: String,
     /// Names and kernel values of the most similar tasks.
     pub nearest_tasks: Vec<(String, f32)>,
+    /// A task of the dataset's name that has results, but on other images, so that they are not taken in.
+    pub namesake: Option<String>,
     /// Where the time went.
     pub times_ms: QueryTimes,
+    /// Networks that were probed.
+    pub probes: usize,
     /// (model, reason) of candidates that were to be probed and could not be; they rank by their prediction.
     pub unprobed: Vec<(String, String)>,
     /// (file, reason) of images that could not be read.
@@ -171,9 +175,11 @@ pub(crate) fn run(
         unprobed = rerank(state, &generation, asked, &mut found, (options, observer))?;
         times.rerank = milliseconds(start);
     }
+    let probes = found.iter().filter(|hit| hit.probed.is_some()).count();
     found.truncate(options.k);
     let hits = found.into_iter().enumerate();
     let hits = hits.map(|(index, found)| hit(state, index + 1, found)).collect::<Result<_>>()?;
+    let namesake = namesake(state, query.task, &query.name)?;
     Ok(QueryReport {
         dataset: query.name,
         hits,
@@ -181,7 +187,9 @@ pub(crate) fn run(
         recipe: generation.encoders.recipe().to_owned(),
         encoders: dataset::hex(&generation.fingerprint),
         nearest_tasks: nearest_tasks(state, &generation, &task)?,
+        namesake,
         times_ms: times,
+        probes,
         unprobed,
         skipped: query.skipped,
         zoo_is_empty: false,
@@ -212,11 +220,22 @@ fn nothing(generation: &Generation, dataset: String) -> QueryReport {
         recipe: generation.encoders.recipe().to_owned(),
         encoders: dataset::hex(&generation.fingerprint),
         nearest_tasks: Vec::new(),
+        namesake: None,
         times_ms: QueryTimes::default(),
+        probes: 0,
         unprobed: Vec::new(),
         skipped: Vec::new(),
         zoo_is_empty: generation.vector_count() == 0,
     }
+}
+
+/// A stored task of this name that has results and is another one than `task`, if that is not stored.
+fn namesake(state: &State, task: Option<TaskId>, name: &str) -> Result<Option<String>> {
+    let Some(task) = task else { return Ok(None) };
+    let Some(other) = state.store.task_by_name(name)? else { return Ok(None) };
+    let is_known = other.id == task || state.store.task(task)?.is_some();
+    let has_results = !is_known && !state.store.pairs_of_task(other.id)?.is_empty();
+    Ok(has_results.then_some(other.name))
 }
 
 fn milliseconds(start: Instant) -> f64 {

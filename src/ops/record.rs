@@ -3,6 +3,7 @@
 use crate::options::parse_count;
 use crate::state::{Ordered, State};
 use crate::steps::admit_name;
+use crate::steps::embed::Known;
 use crate::steps::results::{self, Addition, NewReference, Subject, Tasks};
 use crate::steps::table::Table;
 use crate::{Error, Observer, Result};
@@ -16,6 +17,8 @@ use tans_storage::{PairKind, TaskId, TaskRecord};
 pub struct RecordReport {
     /// Results recorded.
     pub pairs: usize,
+    /// Those of them that take the place of another accuracy of the same model, task and kind.
+    pub replaced: usize,
     /// Models that became references.
     pub new_models: usize,
     /// Tasks that became references.
@@ -167,11 +170,13 @@ fn apply(
     let (task_ids, new_tasks) = tasks(state, reported)?;
     let models = by_model(reported, &task_ids)?;
     let (total, mut additions) = (models.len(), Vec::<Addition>::with_capacity(models.len()));
+    let mut replaced = 0;
     let mut places: HashMap<u64, usize> = HashMap::new();
     for (done, (name, of_model)) in models.into_iter().enumerate() {
         crate::progress::report(&mut *observer, "recording", name, done, total)?;
         let addition = addition(state, name, of_model)?;
         if let Subject::Stored(row) = addition.subject {
+            replaced += replaces(state, row, &addition.results)?;
             // A reference that was renamed can be meant by two names; a commit names it once.
             if let Some(&place) = places.get(&row) {
                 additions[place].results.extend(addition.results);
@@ -184,6 +189,7 @@ fn apply(
     let is_new = |addition: &&Addition| matches!(addition.subject, Subject::New(..));
     let report = RecordReport {
         pairs: additions.iter().map(|addition| addition.results.len()).sum(),
+        replaced,
         new_models: additions.iter().filter(is_new).count(),
         new_tasks: new_tasks.len(),
         ignored_columns: Vec::new(),
@@ -191,6 +197,15 @@ fn apply(
     let tasks = Tasks { new: &new_tasks, replaced: None };
     results::apply(state, ordered, &tasks, additions)?;
     Ok(report)
+}
+
+/// How many of the results take the place of another accuracy.
+fn replaces(state: &State, row: u64, results: &[Known]) -> Result<usize> {
+    let pairs = state.store.pairs_of_model(row)?;
+    let replaces = |&&(task, kind, accuracy): &&Known| {
+        pairs.iter().any(|it| (it.task, it.kind) == (task, kind) && it.accuracy != accuracy)
+    };
+    Ok(results.iter().filter(replaces).count())
 }
 
 fn addition(state: &State, name: &str, of_model: OfModel) -> Result<Addition> {

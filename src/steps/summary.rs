@@ -54,13 +54,17 @@ pub fn known_results(store: &Store, row: u64, task: Option<TaskId>) -> Result<Ve
     Ok(results)
 }
 
-/// Names of tasks; one that was removed meanwhile is shown by its id.
+/// Names of tasks; one that was removed meanwhile is shown by the beginning of its id.
 pub fn task_names(store: &Store, tasks: &[TaskId]) -> Result<Vec<String>> {
     let mut names = Vec::with_capacity(tasks.len());
     for &id in tasks {
-        names.push(store.task(id)?.map_or_else(|| hex(&id.0), |task| task.name));
+        names.push(store.task(id)?.map_or_else(|| removed(id), |task| task.name));
     }
     Ok(names)
+}
+
+fn removed(id: TaskId) -> String {
+    format!("removed task {}", hex(&id.0))
 }
 
 /// `stored`, `reference`, or the reason why it cannot be run.

@@ -184,12 +184,14 @@ def test_every_command_has_its_method(zoo, dataset, folder):
     images, labels = dataset
     task = zoo.add_task("kept", images[::2], labels[::2], family="clothes")
     assert task["task"] == "kept"
-    assert zoo.record("elsewhere", "kept", 0.5) == {"pairs": 1, "new_models": 1, "new_tasks": 0, "ignored_columns": []}
+    assert zoo.record("elsewhere", "kept", 0.5) == {
+        "pairs": 1, "replaced": 0, "new_models": 1, "new_tasks": 0, "ignored_columns": []
+    }
     zoo.edit("elsewhere", name="far", license="MIT OR Apache-2.0", tags={"for": "test"})
     assert models(zoo.query("task:kept", k=100, licenses=["Apache-2.0"], tags={"for": "test"})) == ["far"]
     results = folder / "results.csv"
     results.write_text("model,dataset,accuracy\nfar,kept,0.25\n")
-    assert zoo.record_file(results)["pairs"] == 1
+    assert zoo.record_file(results)["replaced"] == 1
     assert [it["accuracy"] for it in zoo.show("far")["results"]] == [pytest.approx(0.25)]
     zoo.encode(folder / "rows.npz", images, labels)
     # Rows alone lack the pixel scalars, so that the order may differ from the images' own.
