@@ -53,15 +53,13 @@ pub(crate) fn starter(
     }
     state.refresh()?;
     prove_all(&state.store)?;
-    let mut bytes = Vec::new();
     let weights = match options.without_weights {
         true => bundle::Weights::Without,
         false => bundle::Weights::Half,
     };
-    let counts = bundle::export(&state.store, weights, &mut bytes)?;
-    steps::write_file(output, &bytes)?;
-    let output = output.to_path_buf();
-    Ok(ExportReport { model: None, output, bytes: bytes.len() as u64, models: counts.models })
+    let counts = steps::write_with(output, |out| bundle::export(&state.store, weights, out))?;
+    let bytes = output.metadata().map_err(|error| Error::file("cannot read", output, error))?.len();
+    Ok(ExportReport { model: None, output: output.to_path_buf(), bytes, models: counts.models })
 }
 
 /// A bundle is rounded to f16, so nobody could tell a flipped byte from a rounded one later.

@@ -6,6 +6,7 @@ use crate::steps::{benchmark, bundle, generation, training_set};
 use crate::train::{self, FitOptions};
 use crate::{Error, OpenOptions, Result};
 use serde::Serialize;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use tans_storage::Store;
 
@@ -61,9 +62,9 @@ fn fill(
     starters: Vec<std::fs::File>,
 ) -> Result<(Generation, InitReport)> {
     let built_in = Path::new("built-in benchmark tasks");
-    bundle::import(store, benchmark::TASKS, built_in)?;
+    bundle::import(store, Cursor::new(benchmark::TASKS), built_in)?;
     for (file, origin) in starters.into_iter().zip(&options.starters) {
-        bundle::import(store, std::io::BufReader::new(file), origin)?;
+        bundle::import(store, file, origin)?;
     }
     let set = training_set::load(store)?;
     let mut go_on = |_, _, _| std::ops::ControlFlow::Continue(());

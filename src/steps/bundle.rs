@@ -1,6 +1,6 @@
 //! The import format of a starter zoo: one tar of a manifest, f16 weights, task rows and pairs. No database files.
 
-use super::{bundle_check, stored_graph, stored_weight};
+use super::{bundle_check, cannot_write, stored_graph, stored_weight};
 use crate::encoder::TaskSample;
 use crate::encoder::signature::SIGNATURE_VERSION;
 use crate::graph::formats::{onnx, safetensors};
@@ -10,7 +10,7 @@ use crate::rows::Rows;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 use tans_storage::{
@@ -145,7 +145,7 @@ pub fn export(store: &Store, weights: Weights, out: &mut dyn Write) -> Result<Co
     for (index, model) in models.iter().enumerate().filter(|_| weights == Weights::Half) {
         export_model(store, &mut archive, index, model)?;
     }
-    archive.finish().map_err(|error| cannot_write("the bundle", error))?;
+    archive.finish().map_err(|error| cannot_write(Path::new("the bundle"), error))?;
     Ok(counts)
 }
 
@@ -155,11 +155,8 @@ fn append(archive: &mut tar::Builder<&mut dyn Write>, name: &str, bytes: &[u8]) 
     header.set_mode(0o644);
     // No time stamp: the same zoo gives the same bytes.
     header.set_mtime(0);
-    archive.append_data(&mut header, name, bytes).map_err(|error| cannot_write(name, error))
-}
-
-fn cannot_write(name: &str, source: std::io::Error) -> Error {
-    Error::Write { action: "cannot write", path: name.into(), source }
+    let appended = archive.append_data(&mut header, name, bytes);
+    appended.map_err(|error| cannot_write(Path::new(name), error))
 }
 
 fn task_entry(task: &TaskRecord) -> TaskEntry {
@@ -323,46 +320,59 @@ fn truncated(origin: &Path, found: &str) -> Error {
     ))
 }
 
-/// Members of a bundle, read and checked for size.
-struct Members(HashMap<String, Vec<u8>>);
+/// Members of a bundle, checked for size, and read when they are taken: their networks need not fit into memory.
+struct Members<R> {
+    source: R,
+    /// Offset and size by name.
+    places: HashMap<String, (u64, u64)>,
+}
 
-impl Members {
-    fn read(bytes: impl Read, origin: &Path) -> Result<Self> {
-        let mut members: HashMap<String, Vec<u8>> = HashMap::new();
-        let mut archive = tar::Archive::new(bytes);
-        let entries = archive.entries().map_err(|error| unreadable(error, origin, 0))?;
-        for entry in entries {
-            let read = members.len();
+impl<R: Read + Seek> Members<R> {
+    fn find(mut source: R, origin: &Path) -> Result<Self> {
+        let end = source.seek(SeekFrom::End(0)).and_then(|end| source.rewind().map(|()| end));
+        let end = end.map_err(|error| Error::file("cannot read", origin, error))?;
+        let mut places: HashMap<String, (u64, u64)> = HashMap::new();
+        let mut archive = tar::Archive::new(&mut source);
+        let entries = archive.entries_with_seek();
+        for entry in entries.map_err(|error| unreadable(error, origin, 0))? {
+            let read = places.len();
             let failed = |error| unreadable(error, origin, read);
             let entry = entry.map_err(failed)?;
             let name = entry.path().map_err(failed)?.to_string_lossy().into_owned();
-            let size = entry.size();
+            let (start, size) = (entry.raw_file_position(), entry.size());
             if size > MEMBER_BYTES_MAX {
                 return Err(Error::input(format!(
                     "{}: {name}: expected at most {MEMBER_BYTES_MAX} bytes, found {size}",
                     origin.display()
                 )));
             }
-            let mut content = Vec::new();
-            entry.take(size).read_to_end(&mut content).map_err(failed)?;
-            if content.len() as u64 != size {
-                let found = format!("{} of {size} bytes of {name}", content.len());
-                return Err(truncated(origin, &found));
+            let there = end.saturating_sub(start);
+            if there < size {
+                return Err(truncated(origin, &format!("{there} of {size} bytes of {name}")));
             }
-            members.insert(name, content);
+            places.insert(name, (start, size));
         }
-        if !members.contains_key(MANIFEST) {
-            let found = match members.len() {
+        drop(archive);
+        if !places.contains_key(MANIFEST) {
+            let found = match places.len() {
                 0 => "an empty archive".to_owned(),
                 _ => format!("a tar archive without {MANIFEST}"),
             };
             return Err(not_a_bundle(origin, &found));
         }
-        Ok(Self(members))
+        Ok(Self { source, places })
     }
 
     fn take(&mut self, name: &str, origin: &Path) -> Result<Vec<u8>> {
-        self.0.remove(name).ok_or_else(|| truncated(origin, &format!("no member {name}")))
+        let (start, size) = self
+            .places
+            .remove(name)
+            .ok_or_else(|| truncated(origin, &format!("no member {name}")))?;
+        let mut content = vec![0; size as usize];
+        let read = self.source.seek(SeekFrom::Start(start));
+        read.and_then(|_| self.source.read_exact(&mut content))
+            .map_err(|error| Error::file("cannot read", origin, error))?;
+        Ok(content)
     }
 
     fn manifest(&mut self, origin: &Path) -> Result<Manifest> {
@@ -381,8 +391,8 @@ impl Members {
 /// pairs are added.
 ///
 /// Models arrive without embeddings: the caller installs a generation afterwards.
-pub fn import(store: &Store, bytes: impl Read, origin: &Path) -> Result<Counts> {
-    let mut members = Members::read(bytes, origin)?;
+pub fn import(store: &Store, source: impl Read + Seek, origin: &Path) -> Result<Counts> {
+    let mut members = Members::find(source, origin)?;
     let manifest = members.manifest(origin)?;
     if manifest.version != VERSION {
         return Err(Error::input(format!(
@@ -418,8 +428,8 @@ pub fn import(store: &Store, bytes: impl Read, origin: &Path) -> Result<Counts> 
 }
 
 /// The rows that a bundle holds of its tasks, without a zoo.
-pub fn samples(bytes: impl Read, origin: &Path) -> Result<HashMap<TaskId, TaskSample>> {
-    let mut members = Members::read(bytes, origin)?;
+pub fn samples(source: impl Read + Seek, origin: &Path) -> Result<HashMap<TaskId, TaskSample>> {
+    let mut members = Members::find(source, origin)?;
     let manifest = members.manifest(origin)?;
     let mut tensors = members.tensors("tasks.safetensors", origin)?;
     let mut found = HashMap::new();
@@ -506,7 +516,7 @@ fn import_task(
 fn import_models(
     store: &Store,
     manifest: &Manifest,
-    members: &mut Members,
+    members: &mut Members<impl Read + Seek>,
     origin: &Path,
     batch: &mut Batch,
 ) -> Result<(Vec<u64>, usize)> {
@@ -580,7 +590,7 @@ fn import_network(
     store: &Store,
     index: usize,
     entry: &ModelEntry,
-    members: &mut Members,
+    members: &mut Members<impl Read + Seek>,
     origin: &Path,
 ) -> Result<(StoredGraph, Vec<WeightRef>)> {
     let (graph, weights) = match (entry.built_in, entry.uri.is_some()) {
@@ -616,7 +626,7 @@ type Network = (Vec<u8>, Vec<Weight>);
 fn bundled_network(
     index: usize,
     entry: &ModelEntry,
-    members: &mut Members,
+    members: &mut Members<impl Read + Seek>,
     origin: &Path,
 ) -> Result<Network> {
     let graph = members.take(&format!("models/{index}.graph"), origin)?;

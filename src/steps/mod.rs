@@ -227,12 +227,43 @@ pub fn refuse_missing_folder(output: &Path) -> Result<()> {
 
 /// Writes a user's file as a whole, or not at all.
 pub fn write_file(output: &Path, bytes: &[u8]) -> Result<()> {
-    refuse_missing_folder(output)?;
-    let written = tans_storage::install_file(output, |file| std::io::Write::write_all(file, bytes));
-    written.map_err(|error| match error {
-        tans_storage::Error::Io { action, source, .. } => {
-            Error::Write { action, path: output.to_owned(), source }
-        }
-        other => other.into(),
+    write_with(output, |out| {
+        std::io::Write::write_all(out, bytes).map_err(|source| cannot_write(output, source))
     })
+}
+
+/// As `write_file`, with what `write` makes, which need not fit into memory.
+pub fn write_with<T>(
+    output: &Path,
+    write: impl FnOnce(&mut dyn std::io::Write) -> Result<T>,
+) -> Result<T> {
+    refuse_missing_folder(output)?;
+    let mut written = None;
+    let installed = tans_storage::install_file(output, |file| {
+        let mut out = std::io::BufWriter::new(file);
+        let made = write(&mut out);
+        let is_made = made.is_ok();
+        written = Some(made);
+        // Nothing may be installed that is not whole; the error itself is told below.
+        if is_made {
+            std::io::Write::flush(&mut out)
+        } else {
+            Err(std::io::ErrorKind::Other.into())
+        }
+    });
+    match (written, installed) {
+        (Some(Err(Error::Write { source, .. })), _) => Err(cannot_write(output, source)),
+        (Some(Err(error)), _) => Err(error),
+        (Some(Ok(made)), Ok(())) => Ok(made),
+        (_, Err(tans_storage::Error::Io { action, source, .. })) => {
+            Err(Error::Write { action, path: output.to_owned(), source })
+        }
+        (_, Err(other)) => Err(other.into()),
+        (None, Ok(())) => Err(cannot_write(output, std::io::ErrorKind::Other.into())),
+    }
+}
+
+/// The error of a file that a user asked for.
+pub fn cannot_write(output: &Path, source: std::io::Error) -> Error {
+    Error::Write { action: "cannot write", path: output.to_owned(), source }
 }
