@@ -10,6 +10,8 @@ mod images;
 mod zoo;
 
 use command::{done, objects, tans};
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::Path;
 use zoo::zoo_of_one;
 
@@ -136,4 +138,72 @@ fn a_dataset_becomes_a_task_by_its_rows_alone() {
         hits[0]["cosine"].as_f64().expect("a number")
     };
     assert!((cosine("task:digits") - cosine(DIGITS)).abs() < 1e-3);
+}
+
+/// Copies feature rows with their numbers multiplied, or with seven of them a row.
+fn other_rows(from: &Path, to: &Path, factor: Option<f32>) {
+    let mut archive = zip::ZipArchive::new(File::open(from).expect("rows")).expect("an archive");
+    let mut out = zip::ZipWriter::new(File::create(to).expect("files can be written"));
+    for index in 0..archive.len() {
+        let mut entry = archive.by_index(index).expect("an array");
+        let name = entry.name().to_owned();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).expect("its bytes");
+        if name == "rows.npy" {
+            let start = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+            let text = String::from_utf8_lossy(&bytes[10..start]).into_owned();
+            match factor {
+                Some(factor) => bytes[start..].as_chunks_mut().0.iter_mut().for_each(|value| {
+                    *value = (f32::from_le_bytes(*value) * factor).to_le_bytes();
+                }),
+                None => {
+                    let rows = (bytes.len() - start) / 4 / 1280;
+                    bytes.truncate(start + rows * 4 * 7);
+                    let text = text.replacen("1280", "7   ", 1);
+                    bytes[10..start].copy_from_slice(text.as_bytes());
+                }
+            }
+        }
+        out.start_file(name, zip::write::SimpleFileOptions::default()).expect("an entry");
+        out.write_all(&bytes).expect("its bytes");
+    }
+    out.finish().expect("an archive");
+}
+
+/// They would be stored as infinity, or as rows that nothing else fits, and every later result would be refused.
+#[test]
+fn rows_that_a_zoo_cannot_keep_are_refused() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    done(at, "encode zoo colours -o rows.npz");
+    for factor in [Some(1e9), None] {
+        other_rows(&at.join("rows.npz"), &at.join("other.npz"), factor);
+        for line in ["task add zoo other other.npz", "query zoo other.npz"] {
+            let refused = tans(at, line);
+            assert_eq!(refused.code, Some(2), "{refused:?}");
+            assert!(refused.err.contains("rows of 1280 numbers"), "{refused:?}");
+        }
+    }
+    done(at, "record zoo base colours 0.5");
+}
+
+/// Another sample of a dataset tells what a network reaches that was trained on the first.
+#[test]
+fn tasks_that_share_images_are_held_out_together() {
+    let folder = zoo_of_one();
+    let at = folder.path();
+    for width in [18, 20, 22] {
+        done(at, &format!("ingest zoo small:cnn-w{width}@32 --benchmark none"));
+    }
+    done(at, &format!("measure zoo --all {DIGITS}"));
+    done(at, &format!("measure zoo --all {DIGITS} --split-seed 1"));
+    let line = format!("finetune zoo base {DIGITS} --name child --epochs 1 --benchmark none");
+    done(at, &line);
+    let file = "model,dataset,accuracy,kind\nchild,char_digits-2,1,probe\n";
+    std::fs::write(at.join("results.csv"), file).expect("a written file");
+    done(at, "record zoo results.csv");
+    let told = done(at, "evaluate zoo --closed-form-only --no-cold").out;
+    let best = told.split("best network ").nth(1).expect("a figure");
+    let best: f64 = best.split(',').next().expect("a number").parse().expect("a number");
+    assert!(best < 0.95, "the child is a candidate: {told}");
 }

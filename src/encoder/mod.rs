@@ -33,6 +33,9 @@ pub const BACKBONE_FINGERPRINT: [u8; 32] = [
     0x07, 0x79, 0x71, 0xb8, 0x78, 0xc6, 0x06, 0x15, 0x6c, 0x48, 0x87, 0xf2, 0x44, 0xcf, 0x03, 0x7f,
 ];
 
+/// Numbers in one of its rows.
+pub const BACKBONE_DIM: usize = 1280;
+
 pub use listwise::Listwise;
 pub use tans2021::Tans2021;
 pub use task::{SCALARS, TaskSample};

@@ -1,8 +1,8 @@
 //! The import format of a starter zoo: one tar of a manifest, f16 weights, task rows and pairs. No database files.
 
 use super::{bundle_check, cannot_write, stored_graph, stored_weight};
-use crate::encoder::TaskSample;
 use crate::encoder::signature::SIGNATURE_VERSION;
+use crate::encoder::{BACKBONE_DIM, TaskSample};
 use crate::graph::formats::{onnx, safetensors};
 use crate::graph::input::InputContract;
 use crate::graph::{Dtype, Weight, cost};
@@ -352,7 +352,6 @@ impl<R: Read + Seek> Members<R> {
             }
             places.insert(name, (start, size));
         }
-        drop(archive);
         if !places.contains_key(MANIFEST) {
             let found = match places.len() {
                 0 => "an empty archive".to_owned(),
@@ -468,8 +467,8 @@ fn import_task(
         let Some(weight) = tensors.remove(&format!("{index}.{part}")) else { return Ok(None) };
         let labels = task.labels.as_ref().map_or(0, Vec::len);
         let fits = match (part, &weight.shape[..]) {
-            ("rows", &[rows, _]) => weight.dtype == Dtype::F16 && rows == labels,
-            ("means", &[classes, _]) => {
+            ("rows", &[rows, BACKBONE_DIM]) => weight.dtype == Dtype::F16 && rows == labels,
+            ("means", &[classes, BACKBONE_DIM]) => {
                 weight.dtype == Dtype::F16 && classes == task.class_names.len()
             }
             ("hashes", &[_, 32]) => weight.dtype == Dtype::U8,
@@ -477,7 +476,7 @@ fn import_task(
         };
         if !fits {
             return Err(Error::input(format!(
-                "task {}: {part}: expected a matrix that fits {labels} labels and {} classes, found {:?} {:?}",
+                "task {}: {part}: expected a matrix that fits {labels} labels, {} classes and rows of {BACKBONE_DIM} numbers, found {:?} {:?}",
                 task.name,
                 task.class_names.len(),
                 weight.dtype,

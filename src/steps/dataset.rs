@@ -1,7 +1,7 @@
 //! From what the user names as a dataset to samples, a split and a task.
 
 use crate::data::{self, Dataset, ImageDataset, Split, SplitOptions};
-use crate::encoder::TaskSample;
+use crate::encoder::{BACKBONE_DIM, TaskSample};
 use crate::sample::Image;
 use crate::state::State;
 use crate::{Error, Result};
@@ -436,6 +436,16 @@ fn rows_query(
             path.display(),
             hex(&state.store.backbone()),
             hex(&dataset.backbone)
+        )));
+    }
+    // They are stored as half floats.
+    let most = half::f16::MAX;
+    let is_narrow = |value: &f32| value.abs() <= most.to_f32();
+    if dataset.rows.dim() != BACKBONE_DIM || !dataset.rows.values().iter().all(is_narrow) {
+        return Err(Error::input(format!(
+            "{}: expected rows of {BACKBONE_DIM} numbers, none beyond {most}, as `tans encode` writes them, found rows of {} numbers or larger ones",
+            path.display(),
+            dataset.rows.dim()
         )));
     }
     let mut sample = TaskSample::measure(&dataset.rows, &dataset.labels, None, options.seed)?;
