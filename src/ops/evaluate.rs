@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Instant;
-use tans_storage::{PairKind, Store};
+use tans_storage::PairKind;
 
 /// Options of `evaluate`.
 #[derive(Clone, Debug)]
@@ -91,9 +91,8 @@ pub(crate) fn run(
         );
     }
     state.refresh()?;
-    let set = training_set::load(&state.store)?;
-    let mut scores =
-        options.scores.as_deref().map(|path| scores(&state.store, path)).transpose()?;
+    let (set, names) = training_set::load_named(&state.store)?;
+    let mut scores = options.scores.as_deref().map(|path| scores(&names, path)).transpose()?;
     if options.judge.is_some_and(|kind| kind != PairKind::Probe) {
         // Those are accuracies of probes.
         scores.iter_mut().flat_map(Scores::values_mut).for_each(|one| one.held_out = None);
@@ -143,12 +142,11 @@ pub(crate) fn clock() -> f64 {
 }
 
 /// Reads a file of estimates; its indices are those of the training set.
-fn scores(store: &Store, path: &Path) -> Result<Scores> {
+fn scores(names: &training_set::Names, path: &Path) -> Result<Scores> {
     let table = Table::read(path)?;
     let [task, model, loo, logme] =
         table.columns([&["task", "dataset"], &["model"], &["loo"], &["logme"]])?;
     let (held_out, seconds) = (table.column(&["held_out"])?, table.column(&["seconds"])?);
-    let names = training_set::Names::load(store)?;
     let rows = table.map(|record| {
         let place = (names.task(&record[task])?, names.model(&record[model])?);
         let optional = |column: Option<usize>, name| {
@@ -170,13 +168,15 @@ fn scores(store: &Store, path: &Path) -> Result<Scores> {
     Ok(rows.into_iter().collect())
 }
 
-/// Reads a file of results; the last one of each model and dataset counts.
+/// Reads a file of results; the last one of each model and dataset counts. A model that was trained on a dataset before
+/// is none that could be found for it.
 fn records(path: &Path) -> Result<Records> {
     let table = Table::read(path)?;
     let [model, dataset, accuracy] =
         table.columns([&["model"], &["dataset", "task"], &["accuracy"]])?;
     let (params, logme) = (table.column(&["params"])?, table.column(&["logme"])?);
-    let words = [table.column(&["architecture"])?, table.column(&["source_dataset"])?];
+    let source = table.column(&["source_dataset"])?;
+    let words = [table.column(&["architecture"])?, source];
     let lines = table.map(|record| {
         let field = |column: Option<usize>| column.map_or("", |column| &record[column]);
         let accuracy = table::number(&record[accuracy], "accuracy")?;
@@ -191,11 +191,12 @@ fn records(path: &Path) -> Result<Records> {
         };
         let words = words.map(|column| field(column).to_owned()).to_vec();
         let names = (record[model].to_owned(), record[dataset].to_owned());
-        Ok((names, StatedModel { params, words }, accuracy, logme))
+        let is_own = field(source).eq_ignore_ascii_case(&names.1);
+        Ok((!is_own).then_some((names, StatedModel { params, words }, accuracy, logme)))
     })?;
     let (mut models, mut datasets) = (BTreeMap::new(), BTreeMap::new());
     let (mut out, mut results) = (Records::default(), BTreeMap::new());
-    for ((model, dataset), stated, accuracy, logme) in lines {
+    for ((model, dataset), stated, accuracy, logme) in lines.into_iter().flatten() {
         let model = *models.entry(model).or_insert_with(|| {
             out.models.push(stated);
             out.models.len() - 1
