@@ -21,6 +21,8 @@ pub struct Measured {
 
 /// More models with results than these tell of the task's level no more than these.
 const OBSERVED_MAX: usize = 200;
+/// Models with the best results that are looked at whatever the search finds, or as many as are asked for.
+const BEST_MIN: usize = 200;
 
 /// Results by row: fine-tuned before probed before reported.
 type Results = BTreeMap<u64, Vec<Measured>>;
@@ -38,7 +40,7 @@ pub fn answers(
     k: usize,
 ) -> Result<Vec<Found>> {
     let found = search::search(state, generation, task, filter, k)?;
-    let mut found = with_results(state, generation, (id, task), found)?;
+    let mut found = with_results(state, generation, (id, task), (found, k.max(BEST_MIN)))?;
     found.retain(|hit| search::permits(filter, &hit.model));
     if found.iter().any(|hit| !hit.measured.is_empty()) {
         // Of equals the one that is known to be so comes first: predictions end at 1.
@@ -57,15 +59,16 @@ pub fn answer(
     asked: (Option<TaskId>, &TaskEncoding),
     found: Found,
 ) -> Result<Found> {
-    Ok(with_results(state, generation, asked, vec![found])?.swap_remove(0))
+    Ok(with_results(state, generation, asked, (vec![found], 0))?.swap_remove(0))
 }
 
-/// What was found and, behind it, what else has results, with the predictions that follow from the results.
+/// What was found and, behind it, the `best` others with results and those that tell of the task's level, with the
+/// predictions that follow from the results.
 fn with_results(
     state: &State,
     generation: &Generation,
     (id, task): (Option<TaskId>, &TaskEncoding),
-    mut found: Vec<Found>,
+    (mut found, best): (Vec<Found>, usize),
 ) -> Result<Vec<Found>> {
     let Some(record) = id.map(|id| state.store.task(id)).transpose()?.flatten() else {
         return Ok(found);
@@ -76,10 +79,21 @@ fn with_results(
     }
     let results = by_model(state.store.pairs_of_task(record.id)?);
     let known: BTreeSet<u64> = found.iter().map(|hit| hit.model.row).collect();
-    for &row in results.keys().filter(|row| !known.contains(row)) {
+    for row in looked_at(&results, best).into_iter().filter(|row| !known.contains(row)) {
         found.extend(search::one(state, generation, task, &Filter::default(), row)?);
     }
     believe(state, generation, (record.id, task), found, (&results, OBSERVED_MAX))
+}
+
+/// Rows of the models whose results are observed, and of those with the best ones.
+fn looked_at(results: &Results, best: usize) -> BTreeSet<u64> {
+    let highest =
+        |of_model: &[Measured]| of_model.iter().map(|one| one.accuracy).fold(0.0, f32::max);
+    let mut by_result: Vec<(f32, u64)> =
+        results.iter().map(|(&row, of_model)| (highest(of_model), row)).collect();
+    by_result.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    let best = by_result.into_iter().take(best).map(|(_, row)| row);
+    results.keys().copied().take(OBSERVED_MAX).chain(best).collect()
 }
 
 /// Results of the found models on a task.
@@ -110,7 +124,7 @@ fn believe(
     generation: &Generation,
     (id, task): (TaskId, &TaskEncoding),
     mut found: Vec<Found>,
-    (results, mut observed): (&Results, usize),
+    (results, observed): (&Results, usize),
 ) -> Result<Vec<Found>> {
     if results.is_empty() {
         return Ok(found);
@@ -125,16 +139,15 @@ fn believe(
     let place: BTreeMap<u64, usize> =
         found.iter().enumerate().map(|(at, hit)| (hit.model.row, at)).collect();
     let mut own: Vec<Vec<(Kind, f32)>> = vec![Vec::new(); found.len()];
-    for (row, of_model) in results {
+    for (order, (row, of_model)) in results.iter().enumerate() {
         let Some(&at) = place.get(row) else { continue };
         found[at].measured.clone_from(of_model);
         let is_trained_here = found[at].model.seen.contains(&id);
         let evidence = of_model.iter().map(|one| evidence(one, is_trained_here));
-        if is_trained_here || observed == 0 {
+        if is_trained_here || order >= observed {
             own[at] = evidence.collect();
         } else {
             evidence.for_each(|one| belief.observe_result(at, one));
-            observed -= 1;
         }
     }
     for (at, (hit, own)) in found.iter_mut().zip(own).enumerate() {
