@@ -146,7 +146,8 @@ tasks and the few fine-tunes there; `probe` ranks by the leave-one-out accuracy 
 has to be guessed from when nothing was trained yet."""
 RECORDS_TITLE = "Results alone, one dataset left out at a time"
 RECORDS = """`tans evaluate --records` on 2,254 published results of 180 public image models on 13 data sets (not in this repository).
-`scored` rows count the datasets and models with LogME only; `@4` and `@1`: no more than so many known results of each model, drawn three times."""
+A model's result on the dataset that it was trained on before does not count (23 of them). `default` knows results alone, and LogME in the
+`scored` rows, which count the datasets and models with LogME only; `@4` and `@1`: no more than so many known results of each model, drawn three times."""
 
 
 def kept_records():

@@ -119,6 +119,22 @@ fn results_alone_are_enough() {
 }
 
 #[test]
+fn a_model_that_was_trained_on_a_dataset_is_no_answer_for_it() {
+    let (folder, zoo, _) = zoo();
+    let mut text = "model,dataset,accuracy,source_dataset\n".to_owned();
+    for model in 0..8 {
+        for dataset in 0..6 {
+            // The worst elsewhere is the best where it comes from.
+            let accuracy = if model == dataset { 0.99 } else { accuracy(model, dataset) };
+            writeln!(text, "m{model},d{dataset},{accuracy},D{model}").expect("a line");
+        }
+    }
+    let records = file(&folder, "records.csv", &text);
+    let evaluation = evaluate(&zoo, &EvaluateOptions { records, ..options() });
+    assert!(evaluation.best_accuracy < 0.99, "{}", evaluation.best_accuracy);
+}
+
+#[test]
 fn bad_files_are_refused() {
     let (folder, zoo, tasks) = zoo();
     let task = &tasks[0];

@@ -49,7 +49,7 @@ pub(super) fn fit(set: &TrainingSet, options: &FitOptions) -> Result<ClosedForm,
 /// Learns all but how far predictions are off.
 pub(super) fn learn(set: &TrainingSet, options: &FitOptions) -> Result<Learned, Error> {
     let samples: Vec<_> =
-        set.tasks.iter().filter_map(|task| Some((task.id, task.sample.as_ref()?))).collect();
+        set.tasks.iter().filter_map(|task| Some((task.id, task.sample.as_deref()?))).collect();
     let basis = basis::fit(&samples, options.seed)?;
     let mut levels = measured_levels(set, options);
     let chances: Vec<f32> = samples.iter().map(|(_, sample)| sample.chance()).collect();

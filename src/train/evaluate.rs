@@ -11,6 +11,7 @@ pub use score::MethodRow;
 
 use super::{FitOptions, Memory, Recipe, TrainingSet, closed_form};
 use crate::encoder::{Encoders, Error, Kind, Prediction, TaskEncoding, TaskSample};
+use closed_form::Known;
 use fixed::{Fixed, STATIC_SHRINK};
 use probed::Probed;
 use score::Scored;
@@ -141,13 +142,14 @@ pub fn leave_tasks_out(
         let stop = &mut || progress(done, groups.len());
         let fold = Fold::fit(set, group, contestants, protocol.memory, stop)?;
         let cold = match protocol.cold {
-            true => Some(cold::fit(&fold.set, &fold.options, stop)?),
+            true => Some(cold::Cold::fit(&fold.set, &fold.options, stop)?),
             false => None,
         };
+        let known = fold.known();
         for query in queries {
-            let mut outcome = fold.judge(set, &query, protocol)?;
-            if let (Some(groups), Some(sample)) = (&cold, &set.tasks[query.task].sample) {
-                outcome.methods.extend(cold::judge(&fold.set, groups, &query, sample)?);
+            let mut outcome = fold.judge(set, &query, (&known, protocol))?;
+            if let (Some(cold), Some(sample)) = (&cold, &set.tasks[query.task].sample) {
+                outcome.methods.extend(cold.judge(&query, sample)?);
             }
             outcomes.push(outcome);
         }
@@ -268,11 +270,17 @@ impl Fold {
         Ok(Self { set: rest, options, fixed, reference, learned })
     }
 
+    /// What each contestant knows of each model.
+    fn known(&self) -> Vec<Vec<Known<'_>>> {
+        let fresh = self.learned.iter().map(|learned| &learned.fresh);
+        fresh.map(|fresh| closed_form::known(&self.set, &|task| fresh.get(task))).collect()
+    }
+
     fn judge(
         &self,
         set: &TrainingSet,
         query: &Query,
-        protocol: &Protocol<'_>,
+        (known, protocol): (&[Vec<Known<'_>>], &Protocol<'_>),
     ) -> Result<Outcome, Error> {
         let Some(sample) = &set.tasks[query.task].sample else {
             return Err(Error::Numerical("a query lost its sample".into()));
@@ -285,8 +293,9 @@ impl Fold {
         let mut methods = vec![Some(Scored::random(&query.truth))];
         methods.extend(scores.iter().map(|scores| Some(Scored::new(scores, &query.truth))));
         let mut rows = Vec::new();
-        for (index, learned) in self.learned.iter().enumerate() {
-            let answer = self.answer(learned, sample, query, protocol.clock)?;
+        for (index, (learned, known)) in self.learned.iter().zip(known).enumerate() {
+            let encoders = &learned.encoders;
+            let answer = self.answer((encoders, known), sample, query, protocol.clock)?;
             methods.push(Some(answer.scored(&query.truth)));
             if let (0, Some(all)) = (index, protocol.scores) {
                 let probed = Probed::new(all, query);
@@ -302,13 +311,11 @@ impl Fold {
     /// A contestant's vectors are stored, so that a query encodes its dataset and compares.
     fn answer(
         &self,
-        learned: &Learned,
+        (encoders, known): (&Encoders, &[Known<'_>]),
         sample: &TaskSample,
         query: &Query,
         clock: fn() -> f64,
     ) -> Result<Answer, Error> {
-        let Learned { encoders, fresh } = learned;
-        let known = closed_form::known(&self.set, &|task| fresh.get(task));
         let vector = |&model: &usize| -> Vec<f32> {
             encoders.encode_model(&closed_form::evidence(&self.set, model, &known[model]))
         };

@@ -18,7 +18,7 @@ use crate::encoder::linalg::Cholesky;
 use crate::encoder::listwise::{Listwise, model_input, query_input};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use tch::{Kind, TchError, Tensor};
 
@@ -32,6 +32,8 @@ const DROPOUT: f32 = 0.2;
 const PATIENCE: usize = 30;
 /// Shorter lists say nothing about order.
 const LIST_MIN: usize = 3;
+/// Networks that lists are made of, at most: those with most results.
+const MEMBERS_MAX: usize = 2000;
 /// Added to the diagonal of the kernel where a task is placed without its fold.
 const JITTER: f64 = 1e-3;
 /// Added to the scores of networks that were not measured.
@@ -89,7 +91,7 @@ pub(super) fn fit(
 struct Fold {
     /// Ids of the tasks with a list.
     tasks: Vec<[u8; 32]>,
-    /// Models with a result on any task, the same in every fold.
+    /// Models with results, the same in every fold.
     members: Vec<usize>,
     /// (position among the tasks, position among the members, standing).
     standings: Vec<(usize, usize, f32)>,
@@ -122,8 +124,8 @@ fn folds(
         let those = standings.filter(|one| usable.contains(&(one.task, model)));
         results.extend(those.map(|one| (one.task, model, one.z)));
     }
-    let members: Vec<usize> =
-        results.iter().map(|&(_, model, _)| model).collect::<BTreeSet<_>>().into_iter().collect();
+    let members = members(&results);
+    results.retain(|(_, model, _)| members.binary_search(model).is_ok());
     let kernel = basis::kernel(&form.basis);
     let mut out = Vec::new();
     for held in closed_form::folds(set) {
@@ -152,6 +154,18 @@ fn folds(
         out.push(Fold::new(tasks, &members, standings, (&queries, &models)).map_err(failed)?);
     }
     Ok(out)
+}
+
+/// The networks with most results, in order.
+fn members(results: &[([u8; 32], usize, f32)]) -> Vec<usize> {
+    let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+    results.iter().for_each(|&(_, model, _)| *counts.entry(model).or_default() += 1);
+    let mut members: Vec<(usize, usize)> = counts.into_iter().collect();
+    members.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+    members.truncate(MEMBERS_MAX);
+    let mut members: Vec<usize> = members.into_iter().map(|(model, _)| model).collect();
+    members.sort_unstable();
+    members
 }
 
 /// Where a fold's tasks lie in the coordinates when only the others are known, `[tasks, 1 + coordinates]`.

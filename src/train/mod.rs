@@ -14,6 +14,7 @@ mod tans2021;
 
 use crate::encoder::{Encoders, Error, Kind, TaskSample};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// A task to learn from.
 #[derive(Clone, Debug)]
@@ -23,20 +24,20 @@ pub struct TrainingTask {
     /// Tasks of one family are held out together.
     pub family: String,
     /// `None` for reference tasks: their results count for the static part only.
-    pub sample: Option<TaskSample>,
+    pub sample: Option<Arc<TaskSample>>,
     /// Mean and standard deviation of probe accuracies over a reference population, used while fewer than three models were measured.
     pub prior: Option<(f32, f32)>,
 }
 
-/// A model to learn from.
+/// A model to learn from; cheap to clone, because every fold of an evaluation has all models.
 #[derive(Clone, Debug)]
 pub struct TrainingModel {
     /// The 45 numbers of the Once-for-all space, or empty.
-    pub numbers: Vec<f32>,
+    pub numbers: Arc<[f32]>,
     /// Fixed-length summary of the graph.
-    pub topology: Vec<f32>,
+    pub topology: Arc<[f32]>,
     /// 512 numbers.
-    pub signature: Option<Vec<f32>>,
+    pub signature: Option<Arc<[f32]>>,
     /// Parameters.
     pub params: u64,
     /// Indices of tasks it was trained on.
@@ -220,12 +221,12 @@ fn check(set: &TrainingSet) -> Result<(), Error> {
     }
     let mut numbers = set.models.iter().flat_map(|model| {
         let signature = model.signature.as_deref().unwrap_or_default();
-        signature.iter().chain(&model.topology).chain(&model.numbers)
+        signature.iter().chain(&*model.topology).chain(&*model.numbers)
     });
     if numbers.any(|value| !value.is_finite()) {
         return refuse("a model", "finite numbers".into(), "NaN or infinity".into());
     }
-    let mut lengths = set.models.iter().filter_map(|m| m.signature.as_ref().map(Vec::len));
+    let mut lengths = set.models.iter().filter_map(|m| m.signature.as_ref().map(|it| it.len()));
     let first = lengths.next();
     match lengths.find(|&length| Some(length) != first) {
         None => Ok(()),

@@ -35,7 +35,7 @@ pub(super) fn fit(
     progress: &mut dyn FnMut(usize, usize, f32) -> ControlFlow<()>,
 ) -> Result<Tans2021, Error> {
     let samples: Vec<(usize, &TaskSample)> = (0..set.tasks.len())
-        .filter_map(|task| Some((task, set.tasks[task].sample.as_ref()?)))
+        .filter_map(|task| Some((task, set.tasks[task].sample.as_deref()?)))
         .collect();
     let positives = positives(set, options, &samples);
     if positives.is_empty() {
@@ -104,7 +104,7 @@ fn prepare(
     let topologies: Vec<_> =
         set.models.iter().map(|model| topology_row(&model.numbers, &model.topology, len)).collect();
     let signatures = set.models.iter().filter_map(|model| model.signature.as_ref());
-    let signature_len = signatures.map(Vec::len).max().unwrap_or(0);
+    let signature_len = signatures.map(|it| it.len()).max().unwrap_or(0);
     let mut uniform = |rows: usize, columns: usize| -> Vec<f32> {
         let bound = 1.0 / (columns as f32).sqrt();
         (0..rows * columns).map(|_| random.random_range(-bound..bound)).collect()

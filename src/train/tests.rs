@@ -54,7 +54,12 @@ pub(crate) fn world(tasks: usize, models: usize, shape: (usize, usize)) -> Train
         let factors = &task_factors[task * FACTORS..(task + 1) * FACTORS];
         let sample = sample(&mut random, factors, shape);
         let family = format!("family {}", task / 2);
-        set.tasks.push(TrainingTask { id: id(task), family, sample: Some(sample), prior: None });
+        set.tasks.push(TrainingTask {
+            id: id(task),
+            family,
+            sample: Some(sample.into()),
+            prior: None,
+        });
     }
     for model in 0..models {
         let factors = &model_factors[model * FACTORS..(model + 1) * FACTORS];
@@ -62,9 +67,9 @@ pub(crate) fn world(tasks: usize, models: usize, shape: (usize, usize)) -> Train
         signature[model % 5] = 0.2;
         signature[10] = 0.5 * quality[model];
         set.models.push(TrainingModel {
-            numbers: Vec::new(),
-            topology: vec![1.0, model as f32],
-            signature: Some(signature),
+            numbers: [].into(),
+            topology: [1.0, model as f32].into(),
+            signature: Some(signature.into()),
             params: 1000 + (model * 37 % 11) as u64,
             seen: vec![model % tasks],
             is_trained: true,
@@ -439,8 +444,8 @@ fn hostile_sets_are_refused() {
     refused(&|set| set.pairs[0].accuracy = f32::NAN);
     refused(&|set| set.pairs[0].task = 99);
     refused(&|set| set.tasks[1].id = set.tasks[0].id);
-    refused(&|set| set.models[1].signature = Some(vec![f32::NAN; 16]));
-    refused(&|set| set.models[1].signature = Some(vec![1.0; 3]));
+    refused(&|set| set.models[1].signature = Some([f32::NAN; 16].into()));
+    refused(&|set| set.models[1].signature = Some([1.0; 3].into()));
     refused(&|set| set.tasks[0].prior = Some((f32::NAN, 0.1)));
     refused(&|set| set.tasks[1].sample = world(1, 0, (30, 7)).tasks.remove(0).sample);
     let set = world(4, 4, (30, 12));
