@@ -66,6 +66,8 @@ const SAMPLE: usize = 512;
 const WIDE_SHARE: f64 = 0.25;
 /// Rows per step of a scan.
 const BLOCK: usize = 16;
+/// Beyond so many, a list of the best that is kept in order costs more than a scan.
+const KEPT_MAX: usize = 10_000;
 /// Points beyond `k` that a scan of codes keeps for the re-rank.
 const SCAN_SPARE: usize = 64;
 /// Rows per step of a re-rank, components of a cache line, and lines that are asked for at once.
@@ -245,7 +247,8 @@ impl<'a> SegmentPart<'a> {
         // A walk compares about m points for each point it keeps, and keeps every point that it
         // meets on its way to `ef` allowed ones.
         let walk_cost = ef / share.max(1e-9) * self.graph.m as f64 * WALK_POINT;
-        if options.exact || allowed < SCAN_BELOW || scan_cost <= walk_cost {
+        let is_long = ef as usize > KEPT_MAX;
+        if options.exact || is_long || allowed < SCAN_BELOW || scan_cost <= walk_cost {
             return self.scan(listed.as_deref(), options.exact, memory);
         }
         // A walk that costs more than was expected by as much as a scan is given up. Without a
@@ -345,7 +348,8 @@ impl<'a> SegmentPart<'a> {
             return Ok(());
         }
         let spare = memory.top.k.saturating_add(SCAN_SPARE);
-        if !exact && memory.listed.len() as f64 > SCAN_BELOW && spare < memory.listed.len() {
+        let is_short = spare < memory.listed.len().min(KEPT_MAX);
+        if !exact && is_short && memory.listed.len() as f64 > SCAN_BELOW {
             return self.scan_codes(spare, memory);
         }
         let listed = std::mem::take(&mut memory.listed);

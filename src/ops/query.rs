@@ -225,7 +225,7 @@ fn nothing(generation: &Generation, dataset: String) -> QueryReport {
         probes: 0,
         unprobed: Vec::new(),
         skipped: Vec::new(),
-        zoo_is_empty: generation.vector_count() == 0,
+        zoo_is_empty: !generation.has_vectors(),
     }
 }
 
@@ -296,7 +296,8 @@ fn rerank(
     })?;
     let allowance = Allowance {
         probes: if options.rerank > 0 { options.rerank } else { usize::MAX },
-        until: options.budget.map(|budget| Instant::now() + budget),
+        // One that never ends is none.
+        until: options.budget.and_then(|budget| Instant::now().checked_add(budget)),
     };
     rerank::rerank(state, generation, (task, samples), found, (allowance, observer))
 }

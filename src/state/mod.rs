@@ -35,6 +35,16 @@ pub struct Generation {
 }
 
 impl Generation {
+    /// Whether a search can find anything.
+    pub fn has_vectors(&self) -> bool {
+        let delta = self.delta.read().unwrap_or_else(PoisonError::into_inner);
+        // What the delta shadows may lie outside the segment, so that only counting tells then.
+        let some = self.segment.as_ref().is_some_and(|it| it.len() > delta.shadow_count());
+        let is_sure = some || !delta.is_empty();
+        drop(delta);
+        is_sure || self.vector_count() > 0
+    }
+
     /// Vectors that a search can find: those of the delta and those of the segment that it does not shadow.
     pub fn vector_count(&self) -> usize {
         let delta = self.delta.read().unwrap_or_else(PoisonError::into_inner);

@@ -48,7 +48,7 @@ pub fn search(
 /// Whether a search with this filter finds anything, whatever it is asked.
 pub fn finds_any(state: &State, generation: &Generation, filter: &Filter) -> Result<bool> {
     if filter.is_empty() {
-        return Ok(generation.vector_count() > 0);
+        return Ok(generation.has_vectors());
     }
     let mut vector = vec![0.0; generation.encoders.dim()];
     vector[0] = 1.0;
@@ -85,7 +85,7 @@ fn nearest(
             let permitted = |model: &ModelRecord| !filter.runnable || summary::is_runnable(model);
             found.extend(model.filter(permitted).map(|model| (model, neighbour.cosine)));
         }
-        if is_all || !filter.runnable || found.len() >= k {
+        if is_all || found.len() >= k {
             found.truncate(k);
             return Ok(found);
         }
