@@ -70,7 +70,8 @@ fn fill(
     let mut go_on = |_, _, _| std::ops::ControlFlow::Continue(());
     let encoders = train::fit(&set, &FitOptions::default(), &mut go_on)?;
     let notes = format!("{} tasks, {} pairs", set.tasks.len(), set.pairs.len());
-    let prepared = generation::prepare(store, generation::Candidate { encoders, notes })?;
+    let candidate = generation::Candidate { encoders, notes };
+    let prepared = generation::prepare(store, candidate, &mut crate::unobserved)?;
     let current = generation::install(store, prepared)?;
     // Counted in the zoo: bundles may share models and results.
     let report = InitReport {

@@ -4,7 +4,6 @@ use crate::state::{self, State};
 use crate::steps::generation;
 use crate::{Observer, Result};
 use serde::Serialize;
-use std::ops::ControlFlow;
 use std::sync::PoisonError;
 use tans_index::Entry;
 use tans_storage::{Batch, GenerationRecord, Mode};
@@ -54,11 +53,7 @@ pub(crate) fn run(state: &State, observer: Observer<'_>) -> Result<Option<MergeR
     let number = record.number + 1;
     // Of its own name: encoders that are installed meanwhile take the same number.
     let name = format!("{number:010}-merged.segment");
-    let mut progress = |done, total| {
-        crate::progress::report(&mut *observer, "building the index", "", done, total)
-            .map_or(ControlFlow::Break(()), ControlFlow::Continue)
-    };
-    generation::write_segment(&state.store, &name, &entries, fingerprint, &mut progress)?;
+    generation::write_segment(&state.store, &name, &entries, fingerprint, observer)?;
 
     let _ordered = state.lock_commits();
     if state.generation().record.number != record.number {

@@ -76,7 +76,10 @@ fn rebuild(store: &Store) -> Result<Generation> {
     let notes = "made again, because the generation before could not be read".to_owned();
     let candidate = generation::Candidate { encoders, notes };
     match store.mode() {
-        Mode::Write => generation::install(store, generation::prepare(store, candidate)?),
+        Mode::Write => generation::install(
+            store,
+            generation::prepare(store, candidate, &mut crate::unobserved)?,
+        ),
         Mode::Read => generation::in_memory(store, candidate.encoders),
     }
 }

@@ -19,11 +19,11 @@ pub struct ReindexReport {
 
 /// Runs the networks that have no signature of this version or no latency, as those from a starter bundle.
 pub(crate) fn run(state: &State, observer: Observer<'_>) -> Result<ReindexReport> {
-    let measured = complete(state, observer)?;
+    let measured = complete(state, &mut *observer)?;
     let _alone = state.lock_merges();
     let encoders = state.generation().encoders.clone();
     let candidate = generation::Candidate { encoders, notes: "reindex".to_owned() };
-    let prepared = generation::prepare(&state.store, candidate)?;
+    let prepared = generation::prepare(&state.store, candidate, &mut *observer)?;
     let _ordered = state.lock_commits();
     let installed = generation::install(&state.store, prepared)?;
     let (generation, models) = (installed.record.number, installed.vector_count());

@@ -115,7 +115,7 @@ pub(crate) fn is_due(state: &State) -> bool {
     state.options.retrain_after.is_some_and(|count| state.unlearned() >= count.max(1))
 }
 
-/// Learns again as the running encoders were learned.
+/// Learns the running recipe again, with its usual options, or the better of two where `train` without a word would.
 pub(crate) fn again(state: &State, observer: Observer<'_>) -> Result<TrainReport> {
     let recipe = recipe(&state.generation().encoders);
     let options =
@@ -167,7 +167,8 @@ fn learn(state: &State, options: &TrainOptions, observer: Observer<'_>) -> Resul
 
     // What was ingested since the snapshot is embedded here as well: every model is, from the store.
     let _alone = state.lock_merges();
-    let prepared = generation::prepare(&state.store, generation::Candidate { encoders, notes })?;
+    let candidate = generation::Candidate { encoders, notes };
+    let prepared = generation::prepare(&state.store, candidate, &mut *observer)?;
     let _ordered = state.lock_commits();
     let installed = generation::install(&state.store, prepared)?;
     let generation = installed.record.number;

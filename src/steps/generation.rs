@@ -1,9 +1,9 @@
 //! Builds and installs generations.
 
 use super::embed;
-use crate::Result;
 use crate::encoder::Encoders;
 use crate::state::{self, Encoded, Generation};
+use crate::{Observer, Result};
 use std::ops::ControlFlow;
 use std::sync::RwLock;
 use tans_index::{BuildOptions, Delta, Embedding, Entry, Segment};
@@ -12,6 +12,8 @@ use tans_storage::{Batch, Dtype, EncoderRecord, GenerationRecord, NewTensor, Sto
 /// Below this many vectors an exact scan of the delta answers at once, and no segment is built.
 pub const SEGMENT_MIN: usize = 2_000;
 
+/// Models that are embedded between two reports.
+const REPORTED: usize = 1024;
 /// Vectors that are written at once while a generation is installed.
 const CHUNK_BYTES: usize = 4 << 20;
 
@@ -39,21 +41,20 @@ pub struct Prepared {
 
 /// Embeds every model with these encoders and builds the segment. Takes as long as that does, while others go on
 /// writing; only one is prepared and installed at a time.
-pub fn prepare(store: &Store, candidate: Candidate) -> Result<Prepared> {
+pub fn prepare(store: &Store, candidate: Candidate, observer: Observer<'_>) -> Result<Prepared> {
     let previous = store.generation()?;
     let number = previous.as_ref().map_or(0, |generation| generation.number + 1);
     let encoder = previous.as_ref().map_or(0, |generation| generation.encoder + 1);
     let bytes = tans_storage::encode(&candidate.encoders)?;
     let fingerprint = *blake3::hash(&bytes).as_bytes();
     let sequence = store.sequence()?;
-    let entries = embed_all(store, &candidate.encoders)?;
+    let entries = embed_all(store, &candidate.encoders, &mut *observer)?;
     let segment = match entries.len() {
         0..SEGMENT_MIN => None,
         _ => Some(format!("{number:010}.segment")),
     };
     if let Some(name) = &segment {
-        let mut go_on = |_, _| ControlFlow::Continue(());
-        write_segment(store, name, &entries, fingerprint, &mut go_on)?;
+        write_segment(store, name, &entries, fingerprint, observer)?;
     }
     Ok(Prepared { candidate, number, encoder, bytes, fingerprint, sequence, entries, segment })
 }
@@ -125,19 +126,24 @@ pub fn in_memory(store: &Store, encoders: Encoders) -> Result<Generation> {
     let record = GenerationRecord { number, encoder, segment: None, sequence: store.sequence()? };
     let fingerprint = *blake3::hash(&tans_storage::encode(&encoders)?).as_bytes();
     let mut delta = Delta::new(encoders.dim());
-    for Entry { key, vector, attributes } in embed_all(store, &encoders)? {
+    for Entry { key, vector, attributes } in embed_all(store, &encoders, &mut crate::unobserved)? {
         delta.insert(key, &vector, attributes)?;
     }
     let (segment, delta, encoded) = (None, RwLock::new(delta), Encoded::default());
     Ok(Generation { record, encoders, fingerprint, segment, delta, encoded })
 }
 
-fn embed_all(store: &Store, encoders: &Encoders) -> Result<Vec<Entry>> {
+fn embed_all(store: &Store, encoders: &Encoders, observer: Observer<'_>) -> Result<Vec<Entry>> {
     let encoded = Encoded::default();
     let context = embed::Context::load(store, encoders, &encoded)?;
     let mut entries = Vec::new();
     for model in store.models()? {
         let model = model?;
+        if entries.len().is_multiple_of(REPORTED) {
+            // How many there are is known at the end.
+            let done = entries.len();
+            crate::progress::report(&mut *observer, "embedding models", &model.name, done, 0)?;
+        }
         let vector = context.embed(store, &model, &[])?;
         let dim = vector.len();
         entries.push(Entry {
@@ -155,13 +161,17 @@ pub fn write_segment(
     name: &str,
     entries: &[Entry],
     fingerprint: [u8; 32],
-    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    observer: Observer<'_>,
 ) -> Result<()> {
+    let mut progress = |done, total| {
+        crate::progress::report(&mut *observer, "building the index", "", done, total)
+            .map_or(ControlFlow::Break(()), ControlFlow::Continue)
+    };
     let mut built = Ok(());
     let installed = tans_storage::install_file(&store.segment_path(name), |file| {
         let mut out = std::io::BufWriter::new(file);
         let options = BuildOptions::default();
-        built = tans_index::build_segment(entries, fingerprint, &options, &mut out, progress)
+        built = tans_index::build_segment(entries, fingerprint, &options, &mut out, &mut progress)
             .map(|_| ());
         if let Err(error) = &built {
             // Nothing may be installed under the segment's name.
