@@ -13,10 +13,15 @@ const SHARED: f64 = 0.6;
 const OWN: f64 = 0.3;
 /// Bounds of the share of variance that is common to all candidates.
 const COMMON: [f64; 2] = [0.2, 0.9];
+/// How far it reaches, in typical distances: a network that is unlike all others tells less of their level, and was
+/// itself predicted from less.
+const REACH: f64 = 8.0;
 /// Standard deviation of a leave-one-out accuracy around the test accuracy: of one network, and of all alike, as they
-/// are over the tasks of the corpus.
+/// are over the tasks of the corpus. What all share is small unless samples come in groups, of which leaving out one
+/// sample leaves the others.
 const PROBE_SD: f64 = 0.045;
-const SHIFT_SD: f64 = 0.12;
+const SHIFT_SD: f64 = 0.03;
+const GROUPED_SHIFT_SD: f64 = 0.12;
 /// Standard deviation of what a test part of some hundred images shows around the accuracy.
 const TEST_SD: f64 = 0.03;
 /// Standard deviation of a probe's test accuracy around one from other training images of the same dataset, and of what
@@ -48,6 +53,7 @@ pub struct Belief<'a> {
     common: f64,
     shared: f64,
     distance: f64,
+    shift_sd: f64,
     /// For each probe what it explained: the rows of a Cholesky factor.
     explained: Vec<Vec<f64>>,
     open: Vec<bool>,
@@ -55,8 +61,13 @@ pub struct Belief<'a> {
 }
 
 impl<'a> Belief<'a> {
-    /// Takes the predictions as they are. `distance`: the zoo's `typical_distance`.
-    pub fn new(task: &TaskEncoding, candidates: &'a [Candidate<'a>], distance: f64) -> Self {
+    /// Takes the predictions as they are. `distance`: the zoo's `typical_distance`; `is_grouped`: whether samples of the
+    /// dataset come in groups that a split keeps whole.
+    pub fn new(
+        task: &TaskEncoding,
+        candidates: &'a [Candidate<'a>],
+        (distance, is_grouped): (f64, bool),
+    ) -> Self {
         let prior_sd: Vec<f64> = candidates.iter().map(|one| spread(&one.prediction)).collect();
         let typical = median(prior_sd.clone()).max(1e-3);
         let standing = f64::from(task.accuracy_sd).powi(2) * (SHARED + OWN);
@@ -68,6 +79,7 @@ impl<'a> Belief<'a> {
             common,
             shared: (1.0 - common) * SHARED / (SHARED + OWN),
             distance,
+            shift_sd: if is_grouped { GROUPED_SHIFT_SD } else { SHIFT_SD },
             explained: Vec::new(),
             open: candidates.iter().map(|one| one.runnable).collect(),
             probed: Vec::new(),
@@ -169,7 +181,7 @@ impl<'a> Belief<'a> {
     }
 
     fn prior(&self, a: usize, b: usize) -> f64 {
-        let shift = SHIFT_SD.powi(2);
+        let shift = self.shift_sd.powi(2);
         if a.max(b) == self.candidates.len() {
             return shift;
         }
@@ -178,8 +190,9 @@ impl<'a> Belief<'a> {
             return own + shift;
         }
         let (left, right) = (self.candidates[a].vector, self.candidates[b].vector);
-        let near = (-f64::from(distance_squared(left, right)) / self.distance).exp();
-        own * (self.common + self.shared * near) + shift
+        let apart = f64::from(distance_squared(left, right)) / self.distance;
+        let level = self.common * (-apart / REACH).exp();
+        own * (level + self.shared * (-apart).exp()) + shift
     }
 
     /// E max(0, accuracy - accuracy of `best`).
@@ -252,7 +265,7 @@ mod tests {
             .iter()
             .map(|vector| Candidate { prediction: predicted(0.6), vector, runnable: true })
             .collect();
-        let mut belief = Belief::new(&task(), &candidates, 1.0);
+        let mut belief = Belief::new(&task(), &candidates, (1.0, true));
         assert_eq!(belief.next(), Some(0), "the first of equals");
         belief.observe(0, 0.8);
         let means: Vec<f32> = (0..4).map(|at| belief.prediction(at).accuracy).collect();
@@ -275,7 +288,7 @@ mod tests {
                 runnable: true,
             })
             .collect();
-        let mut belief = Belief::new(&task(), &candidates, 1.0);
+        let mut belief = Belief::new(&task(), &candidates, (1.0, true));
         let prior: Vec<f64> = (0..9).map(|at| belief.covariance(at / 3, at % 3)).collect();
         let seen = [(0, 0.55_f32), (2, 0.65)];
         seen.iter().for_each(|&(index, accuracy)| belief.observe(index, accuracy));
@@ -285,7 +298,7 @@ mod tests {
             seen.iter().map(|&(at, y)| f64::from(y) - f64::from([0.7_f32, 0.6, 0.5][at])).collect();
         let dual = super::super::linalg::solve_ridge(&gram, PROBE_SD.powi(2), &surprise)
             .expect("solvable");
-        let of_test = |cross: f64| cross - SHIFT_SD.powi(2);
+        let of_test = |cross: f64| cross - GROUPED_SHIFT_SD.powi(2);
         let expected =
             f64::from(0.6_f32) + of_test(prior[3]) * dual[0] + of_test(prior[5]) * dual[1];
         assert!((f64::from(belief.prediction(1).accuracy) - expected).abs() < 1e-6);
@@ -295,7 +308,7 @@ mod tests {
     fn a_probe_of_the_test_part_says_more_than_other_results() {
         let candidates = strangers();
         let after = |kind: Option<Kind>| {
-            let mut belief = Belief::new(&task(), &candidates, 1.0);
+            let mut belief = Belief::new(&task(), &candidates, (1.0, true));
             match kind {
                 None => belief.observe(0, 0.8),
                 Some(kind) => belief.observe_result(0, (kind, 0.8)),
@@ -314,7 +327,7 @@ mod tests {
     #[test]
     fn a_result_of_its_own_moves_a_candidate_and_no_other() {
         let candidates = strangers();
-        let mut belief = Belief::new(&task(), &candidates, 1.0);
+        let mut belief = Belief::new(&task(), &candidates, (1.0, true));
         let own = belief.prediction_given(0, &[(Kind::Probe, 0.8)]);
         assert_eq!(belief.prediction(1), predicted(0.6));
         belief.observe_result(0, (Kind::Probe, 0.8));
@@ -331,7 +344,7 @@ mod tests {
             runnable,
         };
         let candidates = [of(0.9, 0.1, false), of(0.8, 0.02, true), of(0.3, 0.02, true)];
-        let mut belief = Belief::new(&task(), &candidates, 1.0);
+        let mut belief = Belief::new(&task(), &candidates, (1.0, true));
         assert_eq!(belief.next(), Some(1), "the best that can be probed");
         belief.observe(1, 0.8);
         assert_eq!(belief.next(), None, "half as good is no candidate");

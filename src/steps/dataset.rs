@@ -104,6 +104,11 @@ impl Samples {
         [&self.train.labels[..], &self.test.labels].concat()
     }
 
+    /// Whether images come in groups that splits keep whole.
+    pub fn is_grouped(&self) -> bool {
+        self.groups.is_some()
+    }
+
     /// Further splits of the same images, as wide and with groups kept together, by position in train then test.
     pub fn resplits(&self) -> Vec<Split> {
         let labels = self.labels();

@@ -135,7 +135,9 @@ fn believe(
         .zip(&vectors)
         .map(|(hit, vector)| Candidate { prediction: hit.prediction, vector, runnable: false })
         .collect();
-    let mut belief = Belief::new(task, &candidates, search::typical_distance(generation)?);
+    let distance = search::typical_distance(generation)?;
+    // Nothing is left out of a result, so that groups do not matter.
+    let mut belief = Belief::new(task, &candidates, (distance, false));
     let place: BTreeMap<u64, usize> =
         found.iter().enumerate().map(|(at, hit)| (hit.model.row, at)).collect();
     let mut own: Vec<Vec<(Kind, f32)>> = vec![Vec::new(); found.len()];

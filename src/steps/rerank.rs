@@ -48,7 +48,8 @@ pub fn rerank(
             runnable: summary::is_runnable(&hit.model),
         })
         .collect();
-    let mut belief = Belief::new(task, &candidates, search::typical_distance(generation)?);
+    let distance = search::typical_distance(generation)?;
+    let mut belief = Belief::new(task, &candidates, (distance, samples.is_grouped()));
     let (mut probed, mut unprobed) = (vec![None; found.len()], Vec::new());
     let mut done = 0;
     while let Some(next) = belief.next().filter(|_| !allowance.is_spent(done)) {

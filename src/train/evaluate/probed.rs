@@ -112,7 +112,8 @@ impl Probed {
         let vectors: Vec<&[f32]> = candidates.iter().map(|one| one.vector).collect();
         let distance = belief::typical_distance(&vectors);
         let start = clock();
-        let mut belief = Belief::new(&answer.task, &candidates, distance);
+        // As those of the corpus do.
+        let mut belief = Belief::new(&answer.task, &candidates, (distance, true));
         let (mut probes, mut seconds) = (0, Some(0.0));
         PROBES.map(|count| {
             while let Some(next) = belief.next().filter(|_| probes < count) {
