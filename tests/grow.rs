@@ -32,7 +32,7 @@ fn options(trainings: usize) -> GrowOptions {
     GrowOptions {
         space: "small@32".into(),
         budget: GrowBudget::Trainings(trainings),
-        tuning: TuningOptions { epochs: 1, ..TuningOptions::default() },
+        tuning: TuningOptions { epochs: Some(1), ..TuningOptions::default() },
         benchmark: Benchmark::None,
         sample: SampleOptions { per_class: 5, ..SampleOptions::default() },
         ..GrowOptions::default()

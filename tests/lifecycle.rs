@@ -160,7 +160,7 @@ fn a_fine_tuned_child_is_stored_and_found_by_the_next_query() {
     let source = DatasetSource::Path(path);
     let onnx = folder.path().join("child.onnx");
     let options = FinetuneOptions {
-        tuning: TuningOptions { epochs: 8, batch_size: 4, ..TuningOptions::default() },
+        tuning: TuningOptions { epochs: Some(8), batch_size: 4, ..TuningOptions::default() },
         name: Some("child".into()),
         benchmark: Benchmark::None,
         output: Some(onnx.clone()),
@@ -270,7 +270,7 @@ fn a_race_starts_from_the_first_answers_of_the_query() {
     let cosine = |name: &str| hits.iter().find(|hit| hit.model == name).expect("found").cosine;
     assert!(hits[0].model == "wide" && cosine("narrow") > cosine("wide"), "{hits:?}");
     let options = FinetuneOptions {
-        tuning: TuningOptions { epochs: 1, ..TuningOptions::default() },
+        tuning: TuningOptions { epochs: Some(1), ..TuningOptions::default() },
         benchmark: Benchmark::None,
         ..FinetuneOptions::default()
     };
@@ -702,7 +702,7 @@ fn a_network_with_many_constants_has_children_once_it_was_let_in() {
     assert_eq!((stored.status, &stored.note), ("stored", &None));
     let colours = DatasetSource::Path(images::colours(&folder.path().join("colours"), 12, 4));
     let child = |name: &str| FinetuneOptions {
-        tuning: TuningOptions { epochs: 1, ..TuningOptions::default() },
+        tuning: TuningOptions { epochs: Some(1), ..TuningOptions::default() },
         name: Some(name.to_owned()),
         benchmark: Benchmark::None,
         ..FinetuneOptions::default()

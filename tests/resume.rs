@@ -33,7 +33,7 @@ fn finetune(
     dataset: &Path,
     stop: usize,
 ) -> (Vec<usize>, Result<(String, usize), Error>) {
-    let tuning = TuningOptions { epochs: EPOCHS, patience: 0, ..TuningOptions::default() };
+    let tuning = TuningOptions { epochs: Some(EPOCHS), patience: 0, ..TuningOptions::default() };
     let name = Some("child".to_owned());
     let benchmark = Benchmark::None;
     let options = FinetuneOptions { name, benchmark, tuning, ..FinetuneOptions::default() };

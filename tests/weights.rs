@@ -46,7 +46,7 @@ fn zoo_of_two() -> (TempDir, Database) {
     let named = IngestOptions { name: Some("base".into()), ..options(None) };
     zoo.ingest(SPEC, &named, &mut unobserved).expect("a generated network");
     let colours = DatasetSource::Path(images::colours(&folder.path().join("colours"), 12, 4));
-    let tuning = TuningOptions { epochs: 1, ..TuningOptions::default() };
+    let tuning = TuningOptions { epochs: Some(1), ..TuningOptions::default() };
     let child = FinetuneOptions {
         tuning,
         name: Some("child".into()),

@@ -82,13 +82,9 @@ pub struct TuningFlags {
 /// How a network is trained, wherever its weights come from.
 #[derive(clap::Args)]
 pub struct TrainingFlags {
-    /// Passes over the training part
-    #[arg(
-        long,
-        default_value_t = TuningOptions::default().epochs,
-        value_parser = units::whole_from::<usize>(1)
-    )]
-    epochs: usize,
+    /// Passes over the training part; default: as many as show 6,000 images, 10 to 30
+    #[arg(long, value_parser = units::whole_from::<usize>(1))]
+    epochs: Option<usize>,
     /// Images a step
     #[arg(
         long,
@@ -102,7 +98,8 @@ pub struct TrainingFlags {
     /// Optimiser
     #[arg(long, value_enum, default_value = "adamw")]
     optimizer: OptimizerFlag,
-    /// Stop after this many epochs without a better result on images held back for validation; 0 never
+    /// Stop after this many epochs that were clearly worse on images held back for validation than an earlier one; 0
+    /// never
     #[arg(
         long,
         default_value_t = TuningOptions::default().patience,

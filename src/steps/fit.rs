@@ -116,11 +116,17 @@ impl FitState {
         }
     }
 
-    /// Higher accuracy is better, lower loss among equals; without validation the latest is the best.
-    fn is_beaten_by(&self, found: Option<Evaluation>) -> bool {
-        let (Some(found), Some(best)) = (found, self.validation()) else { return true };
-        found.accuracy > best.accuracy
-            || (found.accuracy == best.accuracy && found.loss < best.loss)
+    /// The latest weights are kept that are as good as the best within one standard error of its accuracy (Breiman et al.
+    /// 1984): the schedule makes weights better to its end, and `images` for validation, often few, tell less than that.
+    /// Without validation the latest are kept.
+    fn is_followed_by(&self, found: Option<Evaluation>, images: usize) -> bool {
+        let known =
+            self.start.into_iter().chain(self.epochs.iter().filter_map(|it| it.validation()));
+        let best = known.map(|known| known.accuracy).reduce(f32::max);
+        let (Some(found), Some(best)) = (found, best) else { return true };
+        let images = images as f32;
+        let error = (best * (1.0 - best) / images).sqrt().max(1.0 / images);
+        found.accuracy >= best - error
     }
 }
 
@@ -173,7 +179,7 @@ pub fn resume(
         };
         let validation = validate(&trainer)?;
         state.current = trainer.checkpoint()?;
-        if options.keep_last || state.is_beaten_by(validation) {
+        if options.keep_last || state.is_followed_by(validation, validation_images.len()) {
             state.best.clone_from(&state.current);
             state.best_epoch = epoch;
         }

@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 /// How a network is fine-tuned.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TuningOptions {
-    /// Passes over the training part. Default 10.
-    pub epochs: usize,
+    /// Passes over the training part; `None`: as many as show 6,000 images, 10 to 30. Default `None`.
+    pub epochs: Option<usize>,
     /// Images a step. Default 32.
     pub batch_size: usize,
     /// Peak learning rate of the cosine schedule; `None` chooses by optimiser (AdamW 1e-3, SGD 0.05).
@@ -34,8 +34,9 @@ pub struct TuningOptions {
     pub head_only: bool,
     /// Label smoothing in 0..1. Default 0.05.
     pub label_smoothing: f32,
-    /// Stop after this many epochs without a better result on the tenth of the training part that is held back for
-    /// validation; 0 never stops. The weights of the best epoch are kept in any case. Default 5.
+    /// Stop after this many epochs that were clearly worse than an earlier one (by more than the standard error of its
+    /// accuracy) on the tenth of the training part that is held back for validation; 0 never stops. The weights of the
+    /// last epoch before are kept in any case. Default 10.
     pub patience: usize,
     /// Stop after the epoch in which this time has passed. Default `None`.
     pub budget: Option<Duration>,
@@ -49,14 +50,14 @@ pub struct TuningOptions {
 impl Default for TuningOptions {
     fn default() -> Self {
         Self {
-            epochs: 10,
+            epochs: None,
             batch_size: 32,
             learning_rate: None,
             optimizer: Optimizer::AdamW,
             from_scratch: false,
             head_only: false,
             label_smoothing: 0.05,
-            patience: 5,
+            patience: 10,
             budget: None,
             elastic: None,
             seed: 0,
@@ -141,7 +142,7 @@ fn alone(
     let mut run = Run::new(candidate);
     run.paused = place.load();
     let resumed_epochs = run.paused.as_ref().map_or(0, |state| state.epochs.len());
-    let length = (course.options.epochs, course.options.budget);
+    let length = (course.epochs(), course.options.budget);
     let mut keep = |state: &FitState, next| place.keep(state, next);
     match run.advance(course, length, &mut keep, &mut *observer) {
         Err(Error::Graph(GraphError::Malformed { .. })) if resumed_epochs > 0 => {
@@ -184,7 +185,7 @@ pub fn race(
     for rungs_left in (1..=rungs).rev() {
         // The last rung is the whole training, the one before half of it, and so on. Each gets an equal part of the
         // time that is left, and so does each candidate within it.
-        let target = course.options.epochs.div_ceil(1_usize << (rungs_left - 1));
+        let target = course.epochs().div_ceil(1_usize << (rungs_left - 1));
         let rung = budget.map(|budget| budget.saturating_sub(start.elapsed()) / rungs_left);
         let rung_start = Instant::now();
         for (members_left, &index) in (1..=field.len() as u32).rev().zip(&field) {
@@ -249,7 +250,7 @@ impl<'a> Run<'a> {
             None => course.beginner(self.candidate)?,
         };
         let (mut paused, mut cancelled) = (None, false);
-        let (clock, total) = (Instant::now(), course.options.epochs);
+        let (clock, total) = (Instant::now(), course.epochs());
         let mut after_epoch = |state: &FitState| {
             let Some(epoch) = state.epochs.last() else { return ControlFlow::Continue(()) };
             let (step, item) = ("fine-tuning", epoch_text(name, epoch));
@@ -346,7 +347,17 @@ impl<'a> Course<'a> {
     }
 }
 
+/// Images that a training shows where nothing is said of its epochs, and the bounds of those.
+const IMAGES_SHOWN: usize = 6_000;
+const EPOCHS: [usize; 2] = [10, 30];
+
 impl Course<'_> {
+    fn epochs(&self) -> usize {
+        let images = self.samples.train.images.len().max(1);
+        let enough = || IMAGES_SHOWN.div_ceil(images).clamp(EPOCHS[0], EPOCHS[1]);
+        self.options.epochs.unwrap_or_else(enough)
+    }
+
     fn trainer(&self, candidate: &Candidate, graph: &Graph) -> Result<Trainer> {
         let Candidate { name, input, supernet, .. } = candidate;
         let trainer = Trainer::new(graph, input, &self.trainer_options())?;
@@ -423,7 +434,7 @@ impl Course<'_> {
     fn fit_options(&self) -> FitOptions {
         let options = self.options;
         FitOptions {
-            epochs: options.epochs,
+            epochs: self.epochs(),
             batch_size: options.batch_size,
             learning_rate: options.learning_rate.unwrap_or(match options.optimizer {
                 Optimizer::AdamW => 1e-3,
@@ -443,11 +454,10 @@ impl Course<'_> {
 /// # Errors
 /// `Error::Input` for no epoch, an empty batch, no time, or a learning rate that is not positive.
 pub fn check(options: &TuningOptions) -> Result<()> {
-    if options.epochs == 0 || options.batch_size == 0 {
-        return Err(Error::input(format!(
-            "expected at least 1 epoch and batches of at least 1, found {} and {}",
-            options.epochs, options.batch_size
-        )));
+    if options.epochs == Some(0) || options.batch_size == 0 {
+        return Err(Error::input(
+            "expected at least 1 epoch and batches of at least 1 image, found none",
+        ));
     }
     if options.budget.is_some_and(|budget| budget.is_zero()) {
         return Err(Error::input("budget: expected a time above 0, found 0"));

@@ -107,7 +107,7 @@ fn networks(zoo: &Database, colours: &DatasetSource) {
     let slim = ["slim".to_owned()];
     zoo.measure(&slim, colours, &MeasureOptions::default(), &mut unobserved).expect("a probe");
     let child = FinetuneOptions {
-        tuning: TuningOptions { epochs: 1, ..TuningOptions::default() },
+        tuning: TuningOptions { epochs: Some(1), ..TuningOptions::default() },
         name: Some("child".into()),
         benchmark: Benchmark::None,
         ..FinetuneOptions::default()

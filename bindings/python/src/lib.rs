@@ -342,7 +342,7 @@ impl Zoo {
         let budget = time.map_or(trainings, GrowBudget::Time);
         let tuning = TuningOptions::default();
         let tuning = TuningOptions {
-            epochs: whole_if("epochs", epochs)?.unwrap_or(tuning.epochs),
+            epochs: whole_if("epochs", epochs)?.or(tuning.epochs),
             seed: whole("seed", seed)?,
             ..tuning
         };

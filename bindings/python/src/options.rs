@@ -98,7 +98,7 @@ pub fn tuning(given: Option<&Bound<'_, PyDict>>) -> PyResult<TuningOptions> {
         let name: String = name.extract()?;
         let number = || whole_if(&name, value.extract()?);
         match name.as_str() {
-            "epochs" => set(&mut tuning.epochs, number()?),
+            "epochs" => tuning.epochs = number()?,
             "batch_size" => set(&mut tuning.batch_size, number()?),
             "patience" => set(&mut tuning.patience, number()?),
             "elastic" => tuning.elastic = number()?,
