@@ -88,13 +88,23 @@ impl Measure {
 }
 
 fn show(context: &Context, report: &MeasureReport) -> Result<()> {
+    let mut header = vec!["model", "task", "kind", ">accuracy"];
+    // A measurement takes the place of one that was made otherwise, with another sample or other options.
+    let replaces = report.measurements.iter().any(|row| row.replaced.is_some());
+    if replaces {
+        header.push(">before");
+    }
     let rows = report.measurements.iter().map(|row| {
-        vec![
+        let mut cells = vec![
             row.model.clone(),
             row.task.clone(),
             row.kind.to_owned(),
             format!("{:.3}", row.accuracy),
-        ]
+        ];
+        if replaces {
+            cells.push(row.replaced.map_or("-".into(), |before| format!("{before:.3}")));
+        }
+        cells
     });
-    context.output.table(&["model", "task", "kind", ">accuracy"], rows.collect())
+    context.output.table(&header, rows.collect())
 }

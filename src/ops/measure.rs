@@ -8,7 +8,7 @@ use crate::steps::tuning::{self, Candidate, Course, TuningOptions};
 use crate::steps::{self, results};
 use crate::{Error, Observer, Result};
 use serde::Serialize;
-use tans_storage::{ModelRecord, PairKind};
+use tans_storage::{ModelRecord, PairKind, TaskId};
 
 /// How accuracy is measured.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +53,8 @@ pub struct Measurement {
     /// Top-1 accuracy that was recorded, 0..=1: of a probe the mean over five seeded splits, so that nearly every image
     /// was tested; after fine-tuning, or where the model learned from this dataset, the one on the test part.
     pub accuracy: f32,
+    /// The accuracy of this kind that was recorded before, if it was another one.
+    pub replaced: Option<f32>,
     /// Top-1 accuracy on the test part, which neither queries nor fine-tuning look at.
     pub held_out_accuracy: f32,
     /// Images of the test part.
@@ -107,12 +109,14 @@ pub(crate) fn run(
                 if std::mem::take(&mut unstored) {
                     results::commit_task(state, &task)?;
                 }
+                let replaced = recorded(state, model, (task.id, kind))?;
                 results::record_results(state, model, &[(task.id, kind, accuracy)])?;
                 report.measurements.push(Measurement {
                     model: model.name.clone(),
                     task: task.name.clone(),
                     kind: kind.name(),
                     accuracy,
+                    replaced: replaced.filter(|before| *before != accuracy),
                     held_out_accuracy: held_out,
                     test_images: samples.test.images.len(),
                     estimate,
@@ -135,6 +139,17 @@ pub(crate) fn run(
     }
     report.skipped = samples.skipped;
     Ok(report)
+}
+
+/// What the zoo has of a model on a task by one kind of measurement.
+fn recorded(
+    state: &State,
+    model: &ModelRecord,
+    (task, kind): (TaskId, PairKind),
+) -> Result<Option<f32>> {
+    let pairs = state.store.pairs_of_model(model.row)?;
+    let known = pairs.iter().find(|pair| (pair.task, pair.kind) == (task, kind));
+    Ok(known.map(|pair| pair.accuracy))
 }
 
 fn choose(state: &State, names: &[String]) -> Result<Vec<ModelRecord>> {

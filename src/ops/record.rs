@@ -10,7 +10,7 @@ use crate::{Error, Observer, Result};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use tans_storage::{PairKind, TaskId, TaskRecord};
+use tans_storage::{ModelRecord, PairKind, TaskId, TaskRecord};
 
 /// What `record` did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -208,11 +208,26 @@ fn replaces(state: &State, row: u64, results: &[Known]) -> Result<usize> {
     Ok(results.iter().filter(replaces).count())
 }
 
+/// Of a network the parameters were counted, so that what others say of them does not matter.
+fn refuse_other_params(model: &ModelRecord, stated: Option<u64>) -> Result<()> {
+    let known = model.cost.params;
+    match stated {
+        Some(stated) if model.graph.is_none() && known != 0 && stated != known => {
+            Err(Error::input(format!(
+                "params of {}: expected {known}, as the reference has, found {stated}: mend the file, or remove the model first",
+                model.name
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn addition(state: &State, name: &str, of_model: OfModel) -> Result<Addition> {
     let OfModel { results, params } = of_model;
     let results: Vec<_> =
         results.into_iter().map(|((task, kind), accuracy)| (task, kind, accuracy)).collect();
     if let Some(model) = state.store.model_by_name(name)? {
+        refuse_other_params(&model, params)?;
         let subject = Subject::Stored(model.row);
         return Ok(Addition { subject, seen: Vec::new(), results });
     }
