@@ -111,6 +111,7 @@ impl InputContract {
                 "the network has no input that an image could enter".into(),
             ));
         };
+        refuse_contradictions(input, hints)?;
         let base = match stored(metadata)? {
             Some(contract) => contract,
             None => declared(input, hints)?,
@@ -247,10 +248,10 @@ fn stored(metadata: &[(String, String)]) -> Result<Option<InputContract>, Error>
     }
 }
 
-/// What the declared dimensions say, completed by the stated shape.
-fn declared(input: &ValueInfo, hints: &InputHints) -> Result<InputContract, Error> {
+/// Layout, and channels, rows and columns as far as they are declared.
+fn axes(input: &ValueInfo) -> Result<(Layout, [Option<usize>; 3]), Error> {
     let ValueInfo { name, dtype: _, dims } = input;
-    let dims: [Option<usize>; 4] = match dims.as_slice() {
+    let [_, a, b, c] = match dims.as_slice() {
         &[batch, a, b, c] => [batch, a, b, c],
         [] => [None; 4],
         dims => {
@@ -261,22 +262,39 @@ fn declared(input: &ValueInfo, hints: &InputHints) -> Result<InputContract, Erro
         }
     };
     let is_channels = |dim: Option<usize>| matches!(dim, Some(1 | 3));
-    let layout =
-        if is_channels(dims[3]) && !is_channels(dims[1]) { Layout::Nhwc } else { Layout::Nchw };
-    let [channels, height, width] = match layout {
-        Layout::Nchw => [dims[1], dims[2], dims[3]],
-        Layout::Nhwc => [dims[3], dims[1], dims[2]],
-    };
-    let stated = hints.shape;
-    let axes = [("channels", channels), ("rows", height), ("columns", width)];
-    let sides = stated.map(|(channels, height, width)| [channels, height, width]);
-    for ((what, declared), stated) in axes.into_iter().zip(sides.into_iter().flatten()) {
+    Ok(match is_channels(c) && !is_channels(a) {
+        true => (Layout::Nhwc, [c, a, b]),
+        false => (Layout::Nchw, [a, b, c]),
+    })
+}
+
+/// Refuses a stated shape or channel order that the declared dimensions contradict.
+fn refuse_contradictions(input: &ValueInfo, hints: &InputHints) -> Result<(), Error> {
+    let (name, (_, axes)) = (&input.name, axes(input)?);
+    let stated = hints.shape.map(|(channels, height, width)| [channels, height, width]);
+    let named = ["channels", "rows", "columns"].into_iter().zip(axes);
+    for ((what, declared), stated) in named.zip(stated.into_iter().flatten()) {
         if let Some(declared) = declared.filter(|&declared| declared != stated) {
             return Err(Error::Contract(format!(
                 "input {name:?} declares {declared} {what}, --input states {stated}"
             )));
         }
     }
+    match (hints.order, axes[0]) {
+        (Some(order), Some(declared)) if (order == ChannelOrder::Grey) != (declared == 1) => {
+            Err(Error::Contract(format!(
+                "input {name:?} declares {declared} channels, --channel-order states {}",
+                if order == ChannelOrder::Grey { "one" } else { "three" }
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the declared dimensions say, completed by the stated shape.
+fn declared(input: &ValueInfo, hints: &InputHints) -> Result<InputContract, Error> {
+    let (name, stated) = (&input.name, hints.shape);
+    let (layout, [channels, height, width]) = axes(input)?;
     let channels = stated.map(|shape| shape.0).or(channels).unwrap_or(3);
     let order = match channels {
         1 => ChannelOrder::Grey,

@@ -54,6 +54,9 @@ fn missing_sizes_ask_for_input() {
     assert_eq!((stated.height, stated.width), (48, 192));
     let hints = InputHints { shape: Some((1, 48, 192)), ..InputHints::default() };
     assert!(infer(&dims, &hints).expect_err("a contradiction").contains("declares 3 channels"));
+    let grey = InputHints { order: Some(ChannelOrder::Grey), ..InputHints::default() };
+    let message = infer(&[None, Some(3), Some(48), Some(48)], &grey).expect_err("a contradiction");
+    assert!(message.contains("declares 3 channels, --channel-order states one"), "{message}");
     let fixed = [None, Some(3), Some(48), Some(192)];
     let hints = InputHints { shape: Some((3, 48, 100)), ..InputHints::default() };
     assert!(infer(&fixed, &hints).expect_err("a contradiction").contains("declares 192 columns"));
