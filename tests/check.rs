@@ -107,3 +107,25 @@ fn damaged_encoders_are_a_finding_and_can_be_learned_anew() {
     done(at, "ingest zoo small:cnn-w16@32 --benchmark none");
     assert_eq!(objects(&done(at, "query zoo task:benchmark/font_style --json").out).len(), 1);
 }
+
+/// Without the rows of its tasks the encoders of a zoo cannot be made again: others would answer something else.
+#[test]
+fn a_zoo_that_lost_what_it_had_learned_from_does_not_answer() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let at = folder.path();
+    let digits = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/queries/char_digits");
+    done(at, "init zoo");
+    done(at, "ingest zoo small:cnn-w16@32 --benchmark none --name base");
+    done(at, &format!("measure zoo base {digits}"));
+    done(at, "train zoo");
+    let pack = the_file(at.join("zoo/packs"));
+    fs::rename(&pack, at.join("away")).expect("files can be moved");
+    for line in [format!("query zoo {digits}"), format!("explain zoo {digits} base")] {
+        let answer = tans(at, &line);
+        assert_eq!(answer.code, Some(3), "{answer:?}");
+        assert!(answer.err.contains("tans restore"), "{answer:?}");
+    }
+    assert!(done(at, "list zoo").out.contains("base"));
+    fs::rename(at.join("away"), &pack).expect("files can be moved");
+    done(at, &format!("query zoo {digits}"));
+}

@@ -115,6 +115,7 @@ pub(crate) fn run(
 ) -> Result<ExplainReport> {
     state.refresh()?;
     let generation = state.generation();
+    generation.require_whole()?;
     let model = steps::model(&state.store, name)?;
     let query = dataset::query(state, source, &options.sample, observer)?;
     let task = generation.encoders.encode_task(&query.sample)?;

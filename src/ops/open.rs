@@ -70,7 +70,7 @@ fn open_store(path: &Path, mode: Mode, wait: Duration) -> tans_storage::Result<S
 
 /// Learns the closed form from the records. A writer installs it; a reader keeps it in memory.
 fn rebuild(store: &Store) -> Result<Generation> {
-    let set = training_set::load_readable(store)?;
+    let (set, lost_tasks) = training_set::load_readable(store)?;
     let mut go_on = |_, _, _| ControlFlow::Continue(());
     let encoders = train::fit(&set, &FitOptions::default(), &mut go_on)?;
     let notes = "made again, because the generation before could not be read".to_owned();
@@ -80,6 +80,6 @@ fn rebuild(store: &Store) -> Result<Generation> {
             store,
             generation::prepare(store, candidate, &mut crate::unobserved)?,
         ),
-        Mode::Read => generation::in_memory(store, candidate.encoders),
+        Mode::Read => generation::in_memory(store, candidate.encoders, lost_tasks),
     }
 }

@@ -149,6 +149,7 @@ pub(crate) fn run(
     refuse_missing_device(state)?;
     state.refresh()?;
     let generation = state.generation();
+    generation.require_whole()?;
     // The backbone takes seconds, and is not asked for an answer that is empty whatever it says.
     if !search::finds_any(state, &generation, &options.filter)? {
         return Ok(nothing(&generation, dataset::check(state, source, &options.sample)?));

@@ -69,6 +69,7 @@ fn load_with(store: &Store, record: GenerationRecord, open: Opening<'_>) -> Resu
         segment,
         delta: RwLock::new(delta),
         encoded: Encoded::default(),
+        lost_tasks: 0,
     })
 }
 

@@ -32,9 +32,25 @@ pub struct Generation {
     pub delta: RwLock<Delta>,
     /// Tasks encoded so far.
     pub encoded: Encoded,
+    /// Tasks whose rows were lost when a reader had to learn these encoders again: with any, answers are not the zoo's.
+    pub lost_tasks: usize,
 }
 
 impl Generation {
+    /// Refuses to answer by encoders that lack what the zoo had learned from.
+    pub fn require_whole(&self) -> Result<()> {
+        if self.lost_tasks == 0 {
+            return Ok(());
+        }
+        Err(crate::Error::Storage(tans_storage::Error::Corrupt {
+            file: "packs".to_owned(),
+            offset: format!("the rows of {} tasks", self.lost_tasks),
+            what: "expected the encoders or what they were learned from, found damage in both: `tans check` names the \
+                   files, `tans restore` brings a backup back"
+                .to_owned(),
+        }))
+    }
+
     /// Whether a search can find anything.
     pub fn has_vectors(&self) -> bool {
         let delta = self.delta.read().unwrap_or_else(PoisonError::into_inner);

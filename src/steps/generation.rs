@@ -115,12 +115,12 @@ pub fn install(store: &Store, prepared: Prepared) -> Result<Generation> {
     // What a reader may still look for stays until `gc`; a segment that cannot be deleted now, too.
     let _ = store.delete_old_segments();
     let (delta, encoded) = (RwLock::new(delta), Encoded::default());
-    Ok(Generation { record, encoders, fingerprint, segment, delta, encoded })
+    Ok(Generation { record, encoders, fingerprint, segment, delta, encoded, lost_tasks: 0 })
 }
 
 /// Embeds every model with these encoders without storing anything, for a reader whose generation is damaged. Its
 /// fingerprint is that of the encoders, so nothing mistakes it for the stored one.
-pub fn in_memory(store: &Store, encoders: Encoders) -> Result<Generation> {
+pub fn in_memory(store: &Store, encoders: Encoders, lost_tasks: usize) -> Result<Generation> {
     let number = store.generation()?.map_or(0, |generation| generation.number);
     let encoder = state::UNSTORED_ENCODER;
     let record = GenerationRecord { number, encoder, segment: None, sequence: store.sequence()? };
@@ -130,7 +130,7 @@ pub fn in_memory(store: &Store, encoders: Encoders) -> Result<Generation> {
         delta.insert(key, &vector, attributes)?;
     }
     let (segment, delta, encoded) = (None, RwLock::new(delta), Encoded::default());
-    Ok(Generation { record, encoders, fingerprint, segment, delta, encoded })
+    Ok(Generation { record, encoders, fingerprint, segment, delta, encoded, lost_tasks })
 }
 
 fn embed_all(store: &Store, encoders: &Encoders, observer: Observer<'_>) -> Result<Vec<Entry>> {

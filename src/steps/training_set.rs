@@ -5,6 +5,7 @@ use super::{benchmark, bundle, family, readable_sample, stored_signature, task_s
 use crate::encoder::TaskSample;
 use crate::train::{TrainingModel, TrainingPair, TrainingSet, TrainingTask};
 use crate::{Error, Result};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Cursor;
 use std::path::Path;
@@ -22,12 +23,16 @@ pub fn load_named(store: &Store) -> Result<(TrainingSet, Names)> {
 }
 
 /// As `load`, for a store whose tensors are damaged: rows that cannot be read are those that every build carries, or none.
-pub fn load_readable(store: &Store) -> Result<TrainingSet> {
+/// Also counts the tasks that are left without.
+pub fn load_readable(store: &Store) -> Result<(TrainingSet, usize)> {
     let carried = bundle::samples(Cursor::new(benchmark::TASKS), Path::new(benchmark::PREFIX))?;
-    load_with(store, &|task| {
-        Ok(readable_sample(store, task)?.or_else(|| carried.get(&task.id).cloned()))
-    })
-    .map(|(set, _)| set)
+    let lost = Cell::new(0);
+    let (set, _) = load_with(store, &|task| {
+        let sample = readable_sample(store, task)?.or_else(|| carried.get(&task.id).cloned());
+        lost.set(lost.get() + usize::from(sample.is_none() && task.sample.is_some()));
+        Ok(sample)
+    })?;
+    Ok((set, lost.get()))
 }
 
 type Sampled<'a> = &'a dyn Fn(&TaskRecord) -> Result<Option<TaskSample>>;
