@@ -72,7 +72,7 @@ growth: build ## compares grow with chance on the query examples (hours, resumab
 comparison: build ## the ways to a network at equal epochs, random weights to tans (an hour, resumable); writes docs/COMPARISON.md
 	nice -n 19 python3 scripts/build_comparison.py
 
-starter-zoo: build ## trains assets/starter.tar anew from registry packages (hours, resumable)
+starter-zoo: build ## trains assets/starter.tar anew from registry packages (an hour or two, resumable)
 	python3 scripts/build_starter_zoo.py
 
 corpus: build ## trains and measures what assets/corpus lacks, from registry packages (hours, resumable)
