@@ -1,9 +1,9 @@
 //! Trains the `tans2021` recipe on libtorch: hinge over in-batch negatives in both directions + squared error of S.
 
 use super::adam::{Adam, Pace, failed, matrix, values};
-use super::{FitOptions, TrainingSet, closed_form};
+use super::{FitOptions, TrainingPair, TrainingSet, closed_form};
 use crate::encoder::basis::{Standardiser, class_mean};
-use crate::encoder::linalg::quantile;
+use crate::encoder::linalg::{dot_f32, mean_sd, quantile};
 use crate::encoder::tans2021::{
     Calibration, DIM, NUMBERS, Tans2021, model_input, query_input, topology_row,
 };
@@ -28,15 +28,59 @@ struct Positive {
     accuracy: f32,
 }
 
-/// Learns the recipe from a checked set.
+/// Learns the recipe from a checked set: twice, because only results on tasks that it did not see tell how far it is off.
 pub(super) fn fit(
     set: &TrainingSet,
     options: &FitOptions,
     progress: &mut dyn FnMut(usize, usize, f32) -> ControlFlow<()>,
 ) -> Result<Tans2021, Error> {
-    let samples: Vec<(usize, &TaskSample)> = (0..set.tasks.len())
-        .filter_map(|task| Some((task, set.tasks[task].sample.as_deref()?)))
+    let epochs = options.epochs;
+    let mut first = |epoch, _, loss| progress(epoch, 2 * epochs, loss);
+    let width = unseen_width(set, options, &mut first)?;
+    let mut second = |epoch, _, loss| progress(epochs + epoch, 2 * epochs, loss);
+    let (mut recipe, models) = learn(set, options, &mut second)?;
+    let misses = missed(&recipe, set, &models);
+    recipe.calibration = calibration(&recipe, &misses, &|pair| options.uses(set, pair));
+    recipe.calibration.half_width = width.unwrap_or(recipe.calibration.half_width);
+    Ok(recipe)
+}
+
+/// 90 % quantile of how far predictions are off on a group of families that they were not learned from; `None` where too
+/// few are left to learn from.
+fn unseen_width(
+    set: &TrainingSet,
+    options: &FitOptions,
+    progress: &mut dyn FnMut(usize, usize, f32) -> ControlFlow<()>,
+) -> Result<Option<f32>, Error> {
+    let folds = closed_form::folds(set);
+    let Some(held) = folds.first().filter(|_| folds.len() > 1) else { return Ok(None) };
+    let is_held = |pair: &TrainingPair| held.contains(&set.tasks[pair.task].id);
+    let rest = TrainingSet {
+        tasks: set.tasks.clone(),
+        models: set.models.clone(),
+        pairs: set.pairs.iter().filter(|pair| !is_held(pair)).copied().collect(),
+    };
+    if !rest.pairs.iter().any(|pair| set.tasks[pair.task].sample.is_some()) {
+        return Ok(None);
+    }
+    let (recipe, models) = learn(&rest, options, progress)?;
+    let all = missed(&recipe, set, &models);
+    let is_known = |pair: &TrainingPair| !is_held(pair) && options.uses(set, pair);
+    let Calibration { slope, offset, .. } = calibration(&recipe, &all, &is_known);
+    let unseen = all.iter().filter(|miss| is_held(&miss.pair) && options.uses(set, &miss.pair));
+    let mut off: Vec<f64> = unseen
+        .map(|miss| (miss.rest - f64::from(offset) - f64::from(slope) * miss.cosine).abs())
         .collect();
+    Ok((!off.is_empty()).then(|| quantile(&mut off, 0.9) as f32))
+}
+
+/// The layers and the share of the average model, and the vector of every model.
+fn learn(
+    set: &TrainingSet,
+    options: &FitOptions,
+    progress: &mut dyn FnMut(usize, usize, f32) -> ControlFlow<()>,
+) -> Result<(Tans2021, Vec<Vec<f32>>), Error> {
+    let samples = samples(set);
     let positives = positives(set, options, &samples);
     if positives.is_empty() {
         return Err(Error::Input {
@@ -51,8 +95,18 @@ pub(super) fn fit(
     train(&mut recipe, &inputs, options, progress, &mut random)?;
     recipe.task_vectors =
         inputs.tasks.iter().flat_map(|input| recipe.query_vector(input)).collect();
-    recipe.calibration = calibrate(&recipe, &inputs, set, &samples);
-    Ok(recipe)
+    let models: Vec<Vec<f32>> = inputs.models.iter().map(|m| recipe.model_vector(m)).collect();
+    let shares = models.iter().map(|model| dot_f32(&recipe.score[DIM..], model));
+    // What the average model adds to the score.
+    recipe.calibration.model_share = shares.sum::<f32>() / models.len().max(1) as f32;
+    Ok((recipe, models))
+}
+
+/// The tasks that can be learned from, with their place in the set.
+fn samples(set: &TrainingSet) -> Vec<(usize, &TaskSample)> {
+    (0..set.tasks.len())
+        .filter_map(|task| Some((task, set.tasks[task].sample.as_deref()?)))
+        .collect()
 }
 
 /// Each task with its best model, and each model with the tasks it was trained on.
@@ -237,41 +291,50 @@ fn vectors(inputs: &Tensor, weights: &Tensor) -> Result<Tensor, TchError> {
     out.f_div(&(square + 1e-24).f_sqrt()?)
 }
 
-/// Least squares of what S at the average model misses on the cosine, over all usable results.
-fn calibrate(
-    recipe: &Tans2021,
-    inputs: &Inputs,
-    set: &TrainingSet,
-    samples: &[(usize, &TaskSample)],
-) -> Calibration {
-    use crate::encoder::linalg::{dot_f32, mean_sd};
-    let models: Vec<Vec<f32>> = inputs.models.iter().map(|m| recipe.model_vector(m)).collect();
-    let shares = models.iter().map(|model| dot_f32(&recipe.score[DIM..], model));
-    let model_share = shares.sum::<f32>() / models.len().max(1) as f32;
-    let mut known: Vec<[f64; 2]> = Vec::new();
-    for pair in &set.pairs {
-        let Some(position) = samples.iter().position(|&(task, _)| task == pair.task) else {
-            continue;
-        };
+/// A result, the cosine of its model with its task, and what S at the average model misses of the accuracy.
+struct Miss {
+    pair: TrainingPair,
+    cosine: f64,
+    rest: f64,
+}
+
+/// What S at the average model misses on every result on a task with a sample.
+fn missed(recipe: &Tans2021, set: &TrainingSet, models: &[Vec<f32>]) -> Vec<Miss> {
+    let (samples, model_share) = (samples(set), recipe.calibration.model_share);
+    let miss = |pair: &TrainingPair| -> Option<Miss> {
+        let position = samples.binary_search_by_key(&pair.task, |&(task, _)| task).ok()?;
         let task = &recipe.task_vectors[position * DIM..(position + 1) * DIM];
         let level = dot_f32(&recipe.score[..DIM], task) + model_share + recipe.score_bias;
-        let rest = pair.accuracy - crate::encoder::tans2021::sigmoid(level);
-        known.push([f64::from(dot_f32(task, &models[pair.model])), f64::from(rest)]);
-    }
-    let (cosine, _) = mean_sd(&known.iter().map(|entry| entry[0]).collect::<Vec<_>>());
-    let (rest, sd) = mean_sd(&known.iter().map(|entry| entry[1]).collect::<Vec<_>>());
-    let products = known.iter().map(|entry| (entry[0] - cosine) * (entry[1] - rest)).sum::<f64>();
-    let squares = known.iter().map(|entry| (entry[0] - cosine).powi(2)).sum::<f64>();
+        let rest = f64::from(pair.accuracy - crate::encoder::tans2021::sigmoid(level));
+        let cosine = f64::from(dot_f32(task, &models[pair.model]));
+        Some(Miss { pair: *pair, cosine, rest })
+    };
+    set.pairs.iter().filter_map(miss).collect()
+}
+
+/// Least squares of the misses on the cosine, over the results that `uses` admits, or all if it admits none.
+fn calibration(
+    recipe: &Tans2021,
+    misses: &[Miss],
+    uses: &dyn Fn(&TrainingPair) -> bool,
+) -> Calibration {
+    let used: Vec<&Miss> = misses.iter().filter(|miss| uses(&miss.pair)).collect();
+    let used = if used.is_empty() { misses.iter().collect() } else { used };
+    let of = |take: fn(&Miss) -> f64| used.iter().map(|miss| take(miss)).collect::<Vec<f64>>();
+    let (cosine, _) = mean_sd(&of(|miss| miss.cosine));
+    let (rest, sd) = mean_sd(&of(|miss| miss.rest));
+    let products: f64 = used.iter().map(|miss| (miss.cosine - cosine) * (miss.rest - rest)).sum();
+    let squares: f64 = used.iter().map(|miss| (miss.cosine - cosine).powi(2)).sum();
     let slope = products / (squares + 1e-3);
     let offset = rest - slope * cosine;
-    let mut misses: Vec<f64> =
-        known.iter().map(|entry| (entry[1] - offset - slope * entry[0]).abs()).collect();
+    let mut off: Vec<f64> =
+        used.iter().map(|miss| (miss.rest - offset - slope * miss.cosine).abs()).collect();
     Calibration {
-        model_share,
+        model_share: recipe.calibration.model_share,
         slope: slope as f32,
         offset: offset as f32,
         sd: sd as f32,
-        half_width: quantile(&mut misses, 0.9) as f32,
+        half_width: quantile(&mut off, 0.9) as f32,
     }
 }
 
