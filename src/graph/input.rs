@@ -4,7 +4,7 @@ mod resize;
 #[cfg(test)]
 mod tests;
 
-use super::{Error, Graph, ValueInfo};
+use super::{Dtype, Error, Graph, ValueInfo};
 use crate::sample::Image;
 use serde::{Deserialize, Serialize};
 
@@ -88,8 +88,9 @@ impl InputHints {
 /// Key of the metadata entry that `to_metadata` writes.
 const METADATA_KEY: &str = "tans.input";
 
-/// Largest side that a contract may state: beyond it a batch would not fit into memory.
+/// Largest side and area that a contract may state: beyond them a batch would not fit into memory.
 const SIDE_MAX: usize = 16_384;
+const AREA_MAX: usize = 4096 * 4096;
 
 impl InputContract {
     /// Infers a contract from the graph's declared input, metadata and hints (hints win, then
@@ -111,7 +112,7 @@ impl InputContract {
                 "the network has no input that an image could enter".into(),
             ));
         };
-        refuse_contradictions(input, hints)?;
+        refuse_other_order(input, hints)?;
         let base = match stored(metadata)? {
             Some(contract) => contract,
             None => declared(input, hints)?,
@@ -138,6 +139,11 @@ impl InputContract {
         if [height, width].into_iter().any(|side| !(1..=SIDE_MAX).contains(side)) {
             return Err(Error::Contract(format!(
                 "expected an input of 1 to {SIDE_MAX} rows and columns, found {height}x{width}"
+            )));
+        }
+        if height * width > AREA_MAX {
+            return Err(Error::Contract(format!(
+                "expected an input of at most {AREA_MAX} pixels, found {height}x{width}"
             )));
         }
         for (what, numbers) in [("mean", mean), ("std", std)] {
@@ -248,6 +254,22 @@ fn stored(metadata: &[(String, String)]) -> Result<Option<InputContract>, Error>
     }
 }
 
+fn is_whole(dtype: Option<Dtype>) -> bool {
+    matches!(
+        dtype,
+        Some(
+            Dtype::U8
+                | Dtype::I8
+                | Dtype::U16
+                | Dtype::I16
+                | Dtype::U32
+                | Dtype::I32
+                | Dtype::U64
+                | Dtype::I64
+        )
+    )
+}
+
 /// Layout, and channels, rows and columns as far as they are declared.
 fn axes(input: &ValueInfo) -> Result<(Layout, [Option<usize>; 3]), Error> {
     let ValueInfo { name, dtype: _, dims } = input;
@@ -268,8 +290,8 @@ fn axes(input: &ValueInfo) -> Result<(Layout, [Option<usize>; 3]), Error> {
     })
 }
 
-/// Refuses a stated shape or channel order that the declared dimensions contradict.
-fn refuse_contradictions(input: &ValueInfo, hints: &InputHints) -> Result<(), Error> {
+/// Refuses a stated shape that the declared dimensions contradict.
+fn refuse_other_shape(input: &ValueInfo, hints: &InputHints) -> Result<(), Error> {
     let (name, (_, axes)) = (&input.name, axes(input)?);
     let stated = hints.shape.map(|(channels, height, width)| [channels, height, width]);
     let named = ["channels", "rows", "columns"].into_iter().zip(axes);
@@ -280,6 +302,12 @@ fn refuse_contradictions(input: &ValueInfo, hints: &InputHints) -> Result<(), Er
             )));
         }
     }
+    Ok(())
+}
+
+/// Refuses a stated channel order that the declared channels contradict.
+fn refuse_other_order(input: &ValueInfo, hints: &InputHints) -> Result<(), Error> {
+    let (name, (_, axes)) = (&input.name, axes(input)?);
     match (hints.order, axes[0]) {
         (Some(order), Some(declared)) if (order == ChannelOrder::Grey) != (declared == 1) => {
             Err(Error::Contract(format!(
@@ -293,6 +321,7 @@ fn refuse_contradictions(input: &ValueInfo, hints: &InputHints) -> Result<(), Er
 
 /// What the declared dimensions say, completed by the stated shape.
 fn declared(input: &ValueInfo, hints: &InputHints) -> Result<InputContract, Error> {
+    refuse_other_shape(input, hints)?;
     let (name, stated) = (&input.name, hints.shape);
     let (layout, [channels, height, width]) = axes(input)?;
     let channels = stated.map(|shape| shape.0).or(channels).unwrap_or(3);
@@ -316,7 +345,8 @@ fn declared(input: &ValueInfo, hints: &InputHints) -> Result<InputContract, Erro
         width: stated.map(|shape| shape.2).or(width).ok_or_else(missing)?,
         layout,
         order,
-        scale: 1.0 / 255.0,
+        // Whole numbers are pixels as they are.
+        scale: if is_whole(input.dtype) { 1.0 } else { 1.0 / 255.0 },
         mean: vec![0.0; channels],
         std: vec![1.0; channels],
     })

@@ -37,17 +37,27 @@ pub fn captures(graph: &Graph) -> Vec<&str> {
             names.push(name);
         }
     };
-    for index in flow_order(graph) {
-        graph.nodes[index].reads().into_iter().for_each(&mut take);
+    let reads = reads(graph);
+    for index in ordered(graph, &reads) {
+        reads[index].iter().copied().for_each(&mut take);
     }
     graph.outputs.iter().for_each(|output| take(&output.name));
     names
+}
+
+/// What each node reads. Asked once: it looks into every subgraph below.
+fn reads(graph: &Graph) -> Vec<Vec<&str>> {
+    graph.nodes.iter().map(Node::reads).collect()
 }
 
 /// Node indices that the outputs depend on, each after what it reads, in an order that depends on
 /// the data flow alone: depth first from the outputs, inputs from left to right. Nodes that no
 /// output needs are left out.
 pub fn flow_order(graph: &Graph) -> Vec<usize> {
+    ordered(graph, &reads(graph))
+}
+
+fn ordered(graph: &Graph, reads: &[Vec<&str>]) -> Vec<usize> {
     let producers = producers(graph);
     let mut state = vec![Visit::New; graph.nodes.len()];
     let mut order = Vec::with_capacity(graph.nodes.len());
@@ -59,8 +69,7 @@ pub fn flow_order(graph: &Graph) -> Vec<usize> {
             match state[index] {
                 Visit::New => {
                     state[index] = Visit::Open;
-                    let needed = graph.nodes[index].reads();
-                    let fresh = needed.iter().rev().filter_map(|name| producers.get(name));
+                    let fresh = reads[index].iter().rev().filter_map(|name| producers.get(name));
                     stack.extend(fresh.filter(|&&other| matches!(state[other], Visit::New)));
                 }
                 Visit::Open => {

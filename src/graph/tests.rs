@@ -196,3 +196,17 @@ fn summaries_have_one_length_and_tell_networks_apart() {
     }
     assert_eq!(of("small:cnn-w16"), some[2]);
 }
+
+/// What lies deep inside is looked into once a level, not twice.
+#[test]
+fn deeply_nested_subgraphs_are_ordered_at_once() {
+    let mut inner = graph(vec![node("Relu", &["x"], "y0")], &[]);
+    inner.inputs.clear();
+    for depth in 1..40 {
+        let mut outer = node("If", &["x"], &format!("y{depth}"));
+        outer.attributes.insert("then_branch".into(), Attribute::Graph(Box::new(inner)));
+        inner = graph(vec![outer], &[]);
+        inner.inputs.clear();
+    }
+    assert_eq!(super::order::captures(&inner), ["x"]);
+}

@@ -6,12 +6,12 @@ use super::ops::{Fault, Mode};
 use super::plan::{Feed, Plan, outside};
 use super::{Device, tensor};
 use crate::graph::formats::Limits;
-use crate::graph::{Error, Graph, Weight, input::InputContract};
+use crate::graph::{Error, Graph, Node, Weight, input::InputContract};
 use crate::sample::Image;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use tch::{Kind, Tensor};
 
 /// Names of the statistics of one normalisation.
@@ -54,15 +54,20 @@ pub fn calibrate(
     }
     let _guard = tch::no_grad_guard();
     let device = device.resolve()?;
-    let plan = Plan::new(graph)?;
+    let dense = without_dropout(graph);
+    let plan = Plan::new(&dense)?;
     let program = plan.program(&[first_output(graph)?])?;
-    let weights = plan.load(graph, device)?;
+    let weights = plan.load(&dense, device)?;
     let weights = weights.iter().map(channels_last).collect::<Result<Vec<_>, _>>()?;
     let places = places(graph);
     let mut sums: HashMap<String, Sums> = HashMap::new();
     let mode = Mode::Training(Box::new(RefCell::new(ChaCha8Rng::seed_from_u64(0))));
     for chunk in images.chunks(batch_size).filter(|chunk| chunk.len() > 1) {
         let batch = batch_tensor(input, chunk, device)?;
+        if let Some(entry) = graph.inputs.first().filter(|it| places.contains_key(&it.name)) {
+            let sums = sums.entry(entry.name.clone()).or_default();
+            add(sums, &batch, chunk.len() as f64).map_err(outside("statistics"))?;
+        }
         let budget = Budget::new(&Limits::default());
         let feed = Feed { weights: &weights, inputs: vec![batch], mode: &mode, budget: &budget };
         plan.run(&program, feed, &mut |_, name, value| {
@@ -81,6 +86,23 @@ pub fn calibrate(
         }
     }
     Ok(graph)
+}
+
+/// The graph in which nothing is dropped, which would make values vary more than they do when the network is used.
+fn without_dropout(graph: &Graph) -> Graph {
+    let mut dense = graph.clone();
+    let outputs = graph.outputs.iter().map(|output| output.name.as_str());
+    let read: HashSet<&str> = graph.nodes.iter().flat_map(Node::reads).chain(outputs).collect();
+    for node in dense.nodes.iter_mut().filter(|node| node.op == "Dropout") {
+        let is_mask_read = node.outputs.iter().skip(1).any(|name| read.contains(name.as_str()));
+        if !is_mask_read {
+            node.op = "Identity".to_owned();
+            node.inputs.truncate(1);
+            node.outputs.truncate(1);
+            node.attributes.clear();
+        }
+    }
+    dense
 }
 
 /// The normalisations that read each value; those in training mode of their own keep none.

@@ -50,7 +50,8 @@ pub(super) fn batch_norms(graph: &Graph, keep: &[&str]) -> Graph {
 
 /// W' = W s and b' = (b - mean) s + beta with s = gamma / sqrt(var + epsilon), per output channel.
 fn folded(graph: &Graph, conv: &Node, norm: &Node) -> Option<(Weight, Weight)> {
-    if conv.op != "Conv" || norm.inputs.len() != 5 {
+    let by_batch = matches!(norm.attributes.get("training_mode"), Some(Attribute::Int(1)));
+    if conv.op != "Conv" || norm.inputs.len() != 5 || by_batch {
         return None;
     }
     let values = |name: &String| graph.weights.get(name).and_then(Weight::floats);

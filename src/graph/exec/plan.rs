@@ -7,7 +7,7 @@ use crate::graph::order::captures;
 use crate::graph::{Attribute, Dtype, Error, Graph, Node};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 /// A graph whose operators all exist here. Values are numbered: weights first (in name order), then
 /// the rest.
@@ -231,6 +231,7 @@ impl Plan {
                 inputs: inputs.collect(),
                 mode,
                 batch,
+                constant: step.constant,
                 bodies: &self.bodies[step.node],
                 unsigned: self.unsigned[step.node],
                 budget,
@@ -271,7 +272,7 @@ impl Plan {
         }
         for (Input { slot, kind }, value) in self.inputs.iter().zip(inputs) {
             let value = match kind {
-                Some(kind) => value.f_to_kind(*kind).map_err(|e| outside("input")(e.into()))?,
+                Some(kind) => as_kind(&value, *kind).map_err(|e| outside("input")(e.into()))?,
                 None => value,
             };
             budget.take(&value).map_err(outside("input"))?;
@@ -293,6 +294,16 @@ impl Plan {
             }
             Fault::Inner(error) => *error,
         }
+    }
+}
+
+/// Whole numbers are the nearest ones.
+fn as_kind(value: &Tensor, kind: Kind) -> Result<Tensor, TchError> {
+    let is_whole = matches!(kind, Kind::Uint8 | Kind::Int8 | Kind::Int16 | Kind::Int | Kind::Int64);
+    if is_whole && value.is_floating_point() {
+        value.f_round()?.f_to_kind(kind)
+    } else {
+        value.f_to_kind(kind)
     }
 }
 

@@ -52,7 +52,8 @@ pub(super) fn roles(graph: &Graph) -> BTreeMap<String, Role> {
         let is_layer = matches!(node.op.as_str(), "Conv" | "ConvTranspose" | "Gemm" | "MatMul");
         match node.op.as_str() {
             _ if is_layer => {
-                let matrix = usize::from(!graph.weights.contains_key(&node.inputs[1]));
+                let second = node.inputs.get(1).and_then(|name| graph.weights.get(name));
+                let matrix = usize::from(second.is_none());
                 let matrix = if node.op == "MatMul" && matrix == 1 { 0 } else { 1 };
                 let shape = node.inputs.get(matrix).and_then(|name| graph.weights.get(name));
                 let fan_in = shape.map_or(1, |weight| fan_in(node, &weight.shape));

@@ -57,6 +57,8 @@ fn missing_sizes_ask_for_input() {
     let grey = InputHints { order: Some(ChannelOrder::Grey), ..InputHints::default() };
     let message = infer(&[None, Some(3), Some(48), Some(48)], &grey).expect_err("a contradiction");
     assert!(message.contains("declares 3 channels, --channel-order states one"), "{message}");
+    let vast = infer(&[None, Some(3), Some(9000), Some(9000)], &InputHints::default());
+    assert!(vast.expect_err("too large").contains("pixels"));
     let fixed = [None, Some(3), Some(48), Some(192)];
     let hints = InputHints { shape: Some((3, 48, 100)), ..InputHints::default() };
     assert!(infer(&fixed, &hints).expect_err("a contradiction").contains("declares 192 columns"));

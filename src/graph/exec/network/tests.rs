@@ -4,8 +4,8 @@ use super::Network;
 use crate::graph::cost;
 use crate::graph::exec::Device;
 use crate::graph::formats::{self, Limits, onnx, pytorch};
-use crate::graph::input::{ChannelOrder, InputContract, Layout};
-use crate::graph::{Attribute, Error, Graph, Node, ValueInfo, Weight, spaces};
+use crate::graph::input::{ChannelOrder, InputContract, InputHints, Layout};
+use crate::graph::{Attribute, Dtype, Error, Graph, Node, ValueInfo, Weight, spaces};
 use crate::sample::Image;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -160,6 +160,34 @@ fn a_batch_size_written_into_the_graph_does_not_mix_samples() {
     mixing.opsets.insert(String::new(), 18);
     let network = Network::new(&mixing, &tiny_input(), Device::Cpu).expect("network");
     assert_eq!(network.logits(&images).expect("logits").values(), [0.0; 6]);
+}
+
+/// As many images as the weight has numbers: its first dimension is no batch.
+#[test]
+fn a_weight_that_is_reshaped_is_no_batch() {
+    let mut graph = tiny(&[0, -1]);
+    graph.weights.insert("gain".into(), Weight::from_f32(&[2], &[1.0, 10.0]));
+    graph.weights.insert("row".into(), Weight::from_i64(&[2], &[1, -1]));
+    graph.nodes.push(node("Reshape", &["gain", "row"], "gains"));
+    graph.nodes.push(node("Mul", &["y", "gains"], "z"));
+    graph.outputs = vec![value("z")];
+    let network = Network::new(&graph, &tiny_input(), Device::Cpu).expect("network");
+    let logits = network.logits(&[grey([1, 2, 3, 4]), grey([5, 6, 7, 8])]).expect("logits");
+    assert_eq!(logits.values(), [4.0, 60.0, 12.0, 140.0]);
+}
+
+#[test]
+fn pixels_enter_as_the_whole_numbers_that_an_input_declares() {
+    let mut graph = tiny(&[0, -1]);
+    graph.inputs[0].dtype = Some(Dtype::U8);
+    graph.inputs[0].dims = vec![None, Some(1), Some(2), Some(2)];
+    graph.nodes.insert(0, node("Cast", &["x"], "floats"));
+    graph.nodes[0].attributes.insert("to".into(), Attribute::Int(1));
+    graph.nodes[1].inputs[0] = "floats".to_string();
+    let input = InputContract::infer(&graph, &[], &InputHints::default()).expect("declared");
+    let network = Network::new(&graph, &input, Device::Cpu).expect("network");
+    let logits = network.logits(&[grey([1, 2, 3, 250])]).expect("logits");
+    assert_eq!(logits.values(), [4.0, 252.0]);
 }
 
 #[test]

@@ -28,6 +28,16 @@ pub(super) fn prelu(call: &Call<'_>) -> Outputs {
 
 pub(super) fn clip(call: &Call<'_>) -> Outputs {
     let x = call.input(0)?;
+    if call.opset >= 11 && !x.is_floating_point() {
+        let bound = |index| Ok::<_, Fault>(call.numbers(index)?.and_then(|it| it.first().copied()));
+        let y = match (bound(1)?, bound(2)?) {
+            (Some(min), Some(max)) => x.f_clamp(min, max)?,
+            (Some(min), None) => x.f_clamp_min(min)?,
+            (None, Some(max)) => x.f_clamp_max(max)?,
+            (None, None) => x.shallow_clone(),
+        };
+        return Ok(vec![y.f_to_kind(x.f_kind()?)?]);
+    }
     let (min, max) = if call.opset < 11 {
         let bound = |name| {
             let value = call.float(name, f32::NAN);

@@ -105,7 +105,8 @@ pub(super) fn pow(call: &Call<'_>) -> Outputs {
     if b.numel() == 1 && is_float(&a)? {
         // The scalar form has cheap special cases (squares, roots) that the tensor form lacks.
         let exponent = b.f_reshape([-1])?.f_double_value(&[0])?;
-        let size = if b.dim() > a.dim() { b.size() } else { a.size() };
+        let more = b.dim().saturating_sub(a.dim());
+        let size: Vec<i64> = std::iter::repeat_n(1, more).chain(a.size()).collect();
         return Ok(vec![a.f_pow_tensor_scalar(exponent)?.f_reshape(&size)?]);
     }
     allow_broadcast(call, &a, &b)?;

@@ -119,6 +119,8 @@ pub(crate) struct Call<'a> {
     pub mode: &'a Mode,
     /// Samples in this run.
     pub batch: i64,
+    /// Whether the result is the same for all inputs of the network.
+    pub constant: bool,
     /// Subgraphs; what they take from outside follows the node's own inputs in `inputs`.
     pub bodies: &'a [Body],
     /// The type of the first input, if that is an unsigned one of more than 8 bits.

@@ -160,9 +160,6 @@ pub(super) fn dropout(call: &Call<'_>) -> Outputs {
         }
         return Ok(vec![x.shallow_clone(), x.f_ones_like()?.f_to_kind(Kind::Bool)?]);
     };
-    if call.wants(1) {
-        return Err(Fault::Unsupported("second output (mask) in training".to_string()));
-    }
     if !(0.0..1.0).contains(&ratio) {
         return Err(Fault::Failed(format!("expected a ratio in 0..1, found {ratio}")));
     }
@@ -170,5 +167,6 @@ pub(super) fn dropout(call: &Call<'_>) -> Outputs {
     let mut generator = generator.borrow_mut();
     let draw = |_| if generator.random::<f32>() < ratio { 0.0 } else { keep };
     let mask: Vec<f32> = (0..x.numel()).map(draw).collect();
-    Ok(vec![x.f_mul(&tensor::from_f32(&mask, &x.size(), x.device())?)?])
+    let mask = tensor::from_f32(&mask, &x.size(), x.device())?;
+    Ok(vec![x.f_mul(&mask)?, mask.f_to_kind(Kind::Bool)?])
 }

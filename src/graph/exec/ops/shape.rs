@@ -37,7 +37,7 @@ pub(super) fn reshape(call: &Call<'_>) -> Outputs {
         }
     }
     let baked = shape.len() > 1 && shape[0] == 1;
-    if baked && call.batch > 1 && size.first() == Some(&call.batch) {
+    if baked && !call.constant && call.batch > 1 && size.first() == Some(&call.batch) {
         shape[0] = call.batch;
     }
     Ok(vec![x.f_reshape(&shape)?])

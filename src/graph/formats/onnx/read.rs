@@ -36,9 +36,20 @@ pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<OnnxFile, Error> {
     }
     check_limits(&graph, limits)?;
     let graph = to_graph(graph, &opsets, &Scope { names: HashSet::new(), outer: None })?;
+    if !graph.opsets.contains_key("") && uses_standard(&graph) {
+        return Err(malformed("no version of the standard operator set is declared".into()));
+    }
     let metadata = model.metadata_props.into_iter();
     let metadata = metadata.map(|e| (e.key.unwrap_or_default(), e.value.unwrap_or_default()));
     Ok(OnnxFile { graph, metadata: metadata.collect() })
+}
+
+/// Whether any node is of the standard operator set.
+fn uses_standard(graph: &Graph) -> bool {
+    graph
+        .nodes
+        .iter()
+        .any(|node| standard_domain(&node.domain).is_empty() || node.subgraphs().any(uses_standard))
 }
 
 /// Reads a GraphProto with its subgraphs; `outer` holds the names that are visible from around it.
