@@ -51,6 +51,17 @@ impl Default for FitOptions {
     }
 }
 
+/// What is fitted on.
+#[derive(Clone, Copy, Debug)]
+pub struct Data<'a> {
+    /// Images.
+    pub images: &'a [Image],
+    /// One per image.
+    pub labels: &'a [u32],
+    /// Group of each image, where images come in groups: validation then sees none that is trained on.
+    pub groups: Option<&'a [u32]>,
+}
+
 /// What one epoch did.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochReport {
@@ -141,13 +152,14 @@ impl FitState {
 /// fails; `Error::Malformed` if the state is of another network.
 pub fn resume(
     mut trainer: Trainer,
-    (images, labels): (&[Image], &[u32]),
+    data: Data<'_>,
     options: &FitOptions,
     state: Option<FitState>,
     after_epoch: &mut dyn FnMut(&FitState) -> ControlFlow<()>,
 ) -> Result<Fitted, Error> {
+    let Data { images, labels, groups } = data;
     check(images, labels, options)?;
-    let split = Split::new(labels, options);
+    let split = Split::new(labels, groups, options);
     let validation_images: Vec<&Image> = split.validation.iter().map(|&at| &images[at]).collect();
     let validation_labels: Vec<u32> = split.validation.iter().map(|&at| labels[at]).collect();
     let validate = |trainer: &Trainer| match validation_images.is_empty() {
@@ -231,8 +243,8 @@ fn check(images: &[Image], labels: &[u32], options: &FitOptions) -> Result<(), E
 }
 
 /// Indices of the images that are trained on: the others judge.
-pub fn trained_on(labels: &[u32], options: &FitOptions) -> Vec<usize> {
-    Split::new(labels, options).train
+pub fn trained_on(labels: &[u32], groups: Option<&[u32]>, options: &FitOptions) -> Vec<usize> {
+    Split::new(labels, groups, options).train
 }
 
 /// Indices of the images that train and of those that judge.
@@ -242,8 +254,12 @@ struct Split {
 }
 
 impl Split {
-    /// Stratified: each class gives its share, rounded, and keeps at least one image to train on.
-    fn new(labels: &[u32], options: &FitOptions) -> Self {
+    /// Whole groups where there are such that are small enough, else stratified: each class gives its share, rounded, and
+    /// keeps at least one image to train on.
+    fn new(labels: &[u32], groups: Option<&[u32]>, options: &FitOptions) -> Self {
+        if let Some(split) = groups.and_then(|groups| Self::by_group(labels, groups, options)) {
+            return split;
+        }
         let mut classes: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for (index, &label) in labels.iter().enumerate() {
             classes.entry(label).or_default().push(index);
@@ -262,6 +278,37 @@ impl Split {
         split
     }
 
+    /// Groups at random until they are about the share; `None` if none can be held back without taking all of a class.
+    fn by_group(labels: &[u32], groups: &[u32], options: &FitOptions) -> Option<Self> {
+        let mut members: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (index, &group) in groups.iter().enumerate() {
+            members.entry(group).or_default().push(index);
+        }
+        let mut left: BTreeMap<u32, usize> = BTreeMap::new();
+        labels.iter().for_each(|&label| *left.entry(label).or_default() += 1);
+        let mut order: Vec<Vec<usize>> = members.into_values().collect();
+        order.shuffle(&mut generator(options.seed, 0));
+        let share = labels.len() as f32 * options.validation_share;
+        let mut split = Self { train: Vec::new(), validation: Vec::new() };
+        for group in order {
+            let mut without = left.clone();
+            for &index in &group {
+                without.entry(labels[index]).and_modify(|count| *count -= 1);
+            }
+            let is_small = (split.validation.len() + group.len()) as f32 <= share * GROUPED_ROOM;
+            let is_wanted = (split.validation.len() as f32) < share;
+            if is_wanted && is_small && without.values().all(|&count| count > 0) {
+                left = without;
+                split.validation.extend(group);
+            } else {
+                split.train.extend(group);
+            }
+        }
+        split.train.sort_unstable();
+        split.validation.sort_unstable();
+        (!split.validation.is_empty()).then_some(split)
+    }
+
     /// The training images in the order of an epoch, which depends on nothing but seed and number.
     fn order(&self, epoch: usize, options: &FitOptions) -> Vec<usize> {
         let mut order = self.train.clone();
@@ -269,6 +316,9 @@ impl Split {
         order
     }
 }
+
+/// By how much groups for validation may go beyond their share.
+const GROUPED_ROOM: f32 = 1.5;
 
 fn generator(seed: u64, stream: u64) -> impl Rng {
     let mut generator = ChaCha8Rng::seed_from_u64(seed);

@@ -2,7 +2,7 @@
 
 use super::cutting::{self, own_accuracy};
 use super::dataset::Samples;
-use super::fit::{self, EpochReport, FitOptions, FitState, Fitted};
+use super::fit::{self, Data, EpochReport, FitOptions, FitState, Fitted};
 use super::paused::{Next, Paused};
 use crate::encoder::ridge::{Linear, RidgeProbe};
 use crate::graph::exec::{
@@ -269,9 +269,10 @@ impl<'a> Run<'a> {
             ControlFlow::Break(())
         };
         let train = &course.samples.train;
+        let groups = course.samples.train_groups();
         let mut fitted = fit::resume(
             trainer,
-            (&train.images, &train.labels),
+            Data { images: &train.images, labels: &train.labels, groups },
             &course.fit_options(),
             self.paused.take(),
             &mut after_epoch,
@@ -399,7 +400,8 @@ impl Course<'_> {
     ) -> Result<()> {
         let network = Network::new(graph, input, self.device)?;
         let train = &self.samples.train;
-        let chosen = fit::trained_on(&train.labels, &self.fit_options());
+        let groups = self.samples.train_groups();
+        let chosen = fit::trained_on(&train.labels, groups, &self.fit_options());
         let labels: Vec<u32> = chosen.iter().map(|&at| train.labels[at]).collect();
         let features = network.features(&train.images)?.select(&chosen);
         // Too few images to fit anything on are too few to start from.

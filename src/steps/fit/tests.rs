@@ -1,6 +1,6 @@
 //! A toy problem is learned, and a run can be repeated and resumed to the byte.
 
-use super::{EpochReport, FitOptions, FitState, Fitted, resume, schedule};
+use super::{Data, EpochReport, FitOptions, FitState, Fitted, resume, schedule, trained_on};
 use crate::graph::Error;
 use crate::graph::exec::{Device, Evaluation, Network, Optimizer, Trainer, TrainerOptions};
 use crate::graph::formats::onnx;
@@ -30,7 +30,7 @@ fn fit(
     progress: &mut dyn FnMut(&EpochReport) -> ControlFlow<()>,
 ) -> Result<Fitted, Error> {
     let mut report = |state: &FitState| progress(state.epochs.last().expect("an epoch"));
-    resume(trainer, (images, labels), options, None, &mut report)
+    resume(trainer, Data { images, labels, groups: None }, options, None, &mut report)
 }
 
 fn network() -> Generated {
@@ -103,7 +103,7 @@ fn a_resumed_run_ends_in_the_same_bytes_as_an_unbroken_one() {
         saved = Some(state.clone());
         ControlFlow::Break(())
     };
-    let data = (&images[..], &labels[..]);
+    let data = Data { images: &images, labels: &labels, groups: None };
     let first = resume(trainer(&made), data, &options(3), None, &mut stop).expect("a start");
     assert_eq!(first.epochs.len(), 1);
     let mut go_on = |_: &FitState| ControlFlow::Continue(());
@@ -139,6 +139,22 @@ fn a_run_that_only_gets_worse_ends_early_and_leaves_its_start() {
     let fitted = fit(trainer(), &images, &labels, &ruin, &mut go_on).expect("a fit");
     assert_eq!((fitted.epochs.len(), fitted.best_epoch), (1, 0), "{:?}", fitted.epochs);
     assert!(bytes(&fitted.graph) == start);
+}
+
+#[test]
+fn validation_takes_whole_groups() {
+    let labels: Vec<u32> = (0..120).map(|index| index % 3).collect();
+    let groups: Vec<u32> = (0..120).map(|index| index / 6).collect();
+    for seed in 0..5 {
+        let options = FitOptions { seed, validation_share: 0.1, ..FitOptions::default() };
+        let train = trained_on(&labels, Some(&groups), &options);
+        assert_eq!(train.len(), 108);
+        let whole = |group: u32| train.iter().filter(|&&at| groups[at] == group).count();
+        assert!((0..20).all(|group| [0, 6].contains(&whole(group))));
+        // Groups that are too large are no reason to go without validation.
+        let halves: Vec<u32> = (0..120).map(|index| index / 60).collect();
+        assert_eq!(trained_on(&labels, Some(&halves), &options).len(), 108);
+    }
 }
 
 #[test]
