@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use zoo::zoo_of_one;
 
 /// Commands in an order in which each has what it needs, and how many lines it prints.
-const PRINTED: [(&str, usize); 33] = [
+const PRINTED: [(&str, usize); 34] = [
     ("init other", 1),
     ("ingest zoo small:cnn-w18@32 --benchmark none", 1),
     ("query zoo colours", 2),
@@ -26,6 +26,7 @@ const PRINTED: [(&str, usize); 33] = [
     ("task add zoo seen colours", 1),
     ("task list zoo", 9),
     ("measure zoo --all colours", 2),
+    ("measure zoo base colours --by finetune --epochs 1", 1),
     ("finetune zoo base colours --epochs 1 --benchmark none --name tuned", 2),
     ("remove zoo tuned", 1),
     ("explain zoo colours base", 1),

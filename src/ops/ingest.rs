@@ -442,7 +442,7 @@ fn apply_references(
         additions.push(addition);
     }
     let new_tasks: Vec<TaskRecord> = new_tasks.into_values().collect();
-    let tasks = Tasks { new: &new_tasks, replaced: None };
+    let tasks = Tasks { new: &new_tasks, ..Tasks::default() };
     let records = results::apply(state, ordered, &tasks, additions)?;
     let stored = records.into_iter().zip(known).zip(batch);
     let line = |((record, known), (shown, reference)): (_, &(String, Reference))| {

@@ -6,7 +6,7 @@ use crate::steps::dataset::{self, DatasetSource, SampleOptions, Samples};
 use crate::steps::probe::{self, Estimate};
 use crate::steps::tuning::{self, Candidate, Course, TuningOptions};
 use crate::steps::{self, results};
-use crate::{Error, Observer, Result};
+use crate::{Error, ErrorKind, Observer, Result};
 use serde::Serialize;
 use tans_storage::{ModelRecord, PairKind, TaskId};
 
@@ -59,9 +59,12 @@ pub struct Measurement {
     pub held_out_accuracy: f32,
     /// Images of the test part.
     pub test_images: usize,
-    /// Estimates from the training part alone, of the same features; `None` after fine-tuning.
-    #[serde(flatten)]
-    pub estimate: Option<Estimate>,
+    /// Leave-one-out accuracy of the probe on the training part, of the same features; `None` after fine-tuning.
+    pub loo_accuracy: Option<f32>,
+    /// LogME of the training part; `None` after fine-tuning.
+    pub logme: Option<f32>,
+    /// Wall clock of the training part's features; `None` after fine-tuning.
+    pub seconds: Option<f64>,
 }
 
 /// Answer of `measure`.
@@ -86,11 +89,12 @@ pub(crate) fn run(
     options: &MeasureOptions,
     observer: Observer<'_>,
 ) -> Result<MeasureReport> {
+    state.require_writer()?;
     let mut chosen = choose(state, models)?;
     let samples = dataset::samples(source, &options.sample)?;
     let mut staging = state.store.staging();
     let seed = options.sample.seed;
-    let (task, is_new) = dataset::task_of(state, &mut staging, &samples, seed, &mut *observer)?;
+    let (mut task, is_new) = dataset::task_of(state, &mut staging, &samples, seed, &mut *observer)?;
     if options.missing {
         let known = state.store.pairs_of_task(task.id)?;
         let kind = options.by.kind();
@@ -107,7 +111,7 @@ pub(crate) fn run(
         match measure_one(state, model, &samples, options, &mut *observer) {
             Ok(Measured { accuracy, held_out, estimate }) => {
                 if std::mem::take(&mut unstored) {
-                    results::commit_task(state, &task)?;
+                    task = results::commit_new_task(state, task)?;
                 }
                 let replaced = recorded(state, model, (task.id, kind))?;
                 results::record_results(state, model, &[(task.id, kind, accuracy)])?;
@@ -119,10 +123,12 @@ pub(crate) fn run(
                     replaced: replaced.filter(|before| *before != accuracy),
                     held_out_accuracy: held_out,
                     test_images: samples.test.images.len(),
-                    estimate,
+                    loo_accuracy: estimate.map(|it| it.loo_accuracy),
+                    logme: estimate.map(|it| it.logme),
+                    seconds: estimate.map(|it| it.seconds),
                 });
             }
-            Err(error @ (Error::Input(_) | Error::Graph(_))) if models.len() != 1 => {
+            Err(error) if error.kind() == ErrorKind::Input && models.len() != 1 => {
                 report.unmeasured.push((model.name.clone(), error.to_string()));
             }
             Err(error) => return Err(error),

@@ -194,7 +194,7 @@ fn apply(
         new_tasks: new_tasks.len(),
         ignored_columns: Vec::new(),
     };
-    let tasks = Tasks { new: &new_tasks, replaced: None };
+    let tasks = Tasks { new: &new_tasks, ..Tasks::default() };
     results::apply(state, ordered, &tasks, additions)?;
     Ok(report)
 }

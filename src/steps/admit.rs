@@ -144,7 +144,7 @@ pub fn admit(
         let record = record(stored, topology, &measured, &new);
         let subject = Subject::New(Box::new(record), measured.signature);
         let results = measured.probes.into_iter().chain(new.results).collect();
-        let tasks = Tasks { new: &new.tasks, replaced: None };
+        let tasks = Tasks { new: &new.tasks, ..Tasks::default() };
         let addition = Addition { subject, seen: Vec::new(), results };
         let record = results::apply(state, ordered, &tasks, vec![addition])?.remove(0);
         Ok(Admitted { record, is_known: false, differences: Vec::new() })
@@ -161,7 +161,7 @@ fn add_results(
     let results = results::unheard(&state.store, stored.row, new.results.clone())?;
     let differences = results::differences(&state.store, stored.row, &new.results, &results)?;
     let addition = Addition { subject: Subject::Stored(stored.row), seen: new.seen, results };
-    let tasks = Tasks { new: &new.tasks, replaced: None };
+    let tasks = Tasks { new: &new.tasks, ..Tasks::default() };
     let record = results::apply(state, ordered, &tasks, vec![addition])?.remove(0);
     Ok(Admitted { record, is_known: true, differences })
 }

@@ -104,6 +104,11 @@ impl Samples {
         [&self.train.labels[..], &self.test.labels].concat()
     }
 
+    /// Group of each image of the training part, where the dataset has groups.
+    pub fn train_groups(&self) -> Option<&[u32]> {
+        self.groups.as_deref().and_then(|groups| groups.get(..self.train.labels.len()))
+    }
+
     /// Whether images come in groups that splits keep whole.
     pub fn is_grouped(&self) -> bool {
         self.groups.is_some()
@@ -237,8 +242,10 @@ pub fn load_samples(
     let split_options = SplitOptions { train_share: options.train_share, seed: options.seed };
     let groups = loaded.groups.filter(|groups| groups.len() == loaded.labels.len());
     let split = data::split(&loaded.labels, groups.as_deref(), &split_options);
-    let part = |indices: &[usize]| Part {
-        images: indices.iter().map(|&index| loaded.images[index].clone()).collect(),
+    // Moved, because images may be large.
+    let mut images: Vec<Option<Image>> = loaded.images.into_iter().map(Some).collect();
+    let mut part = |indices: &[usize]| Part {
+        images: indices.iter().filter_map(|&index| images[index].take()).collect(),
         labels: indices.iter().map(|&index| loaded.labels[index]).collect(),
     };
     let (train, test) = (part(&split.train), part(&split.test));
@@ -518,6 +525,17 @@ pub fn measure(
     Ok((sample, backbone_ms))
 }
 
+/// The name, with a number where it belongs to another task.
+pub fn free_task_name(store: &Store, wanted: &str) -> Result<String> {
+    let mut name = wanted.to_owned();
+    let mut number = 2;
+    while store.task_by_name(&name)?.is_some() {
+        name = format!("{wanted}-{number}");
+        number += 1;
+    }
+    Ok(name)
+}
+
 /// The task record of a dataset: the stored one, or a new one that the caller commits as long as it holds `staging`.
 ///
 /// A new task is named after the dataset, with a number when that name belongs to another task.
@@ -533,12 +551,7 @@ pub fn task_of(
         return Ok((task, false));
     }
     let (sample, _) = measure(state, samples, seed, observer)?;
-    let mut name = samples.name.clone();
-    let mut number = 2;
-    while state.store.task_by_name(&name)?.is_some() {
-        name = format!("{}-{number}", samples.name);
-        number += 1;
-    }
+    let name = free_task_name(&state.store, &samples.name)?;
     let new = NewTask {
         id: samples.task,
         name: &name,

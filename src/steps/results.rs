@@ -29,8 +29,11 @@ pub enum Subject {
 /// Tasks that a commit changes.
 #[derive(Default)]
 pub struct Tasks<'a> {
-    /// Stored with the commit.
+    /// Stored with the commit under a free name, unless another operation has stored the same dataset since they were
+    /// made.
     pub new: &'a [TaskRecord],
+    /// Stored as it is.
+    pub changed: Option<&'a TaskRecord>,
     /// A reference that goes, and the task that stands for it from now on.
     pub replaced: Option<(TaskId, TaskId)>,
 }
@@ -151,11 +154,19 @@ pub fn differences(
     Ok(stated.iter().filter_map(difference).collect())
 }
 
-/// Commits a task of its own.
+/// Commits a task as it is.
 #[cfg(feature = "torch")]
 pub fn commit_task(state: &State, task: &TaskRecord) -> Result<()> {
-    let tasks = Tasks { new: std::slice::from_ref(task), replaced: None };
+    let tasks = Tasks { changed: Some(task), ..Tasks::default() };
     state.commit(|ordered| apply(state, ordered, &tasks, Vec::new())).map(|_| ())
+}
+
+/// Commits a new task under a free name, unless its dataset is stored by now; returns it as it is stored.
+#[cfg(feature = "torch")]
+pub fn commit_new_task(state: &State, task: TaskRecord) -> Result<TaskRecord> {
+    let tasks = Tasks { new: std::slice::from_ref(&task), ..Tasks::default() };
+    state.commit(|ordered| apply(state, ordered, &tasks, Vec::new()))?;
+    Ok(state.store.task(task.id)?.unwrap_or(task))
 }
 
 /// Records results of a stored model; its vector moves at once.
@@ -210,7 +221,7 @@ fn move_to(
         seen: Vec::new(),
         results,
     });
-    let tasks = Tasks { new: std::slice::from_ref(task), replaced: Some((reference, id)) };
+    let tasks = Tasks { changed: Some(task), replaced: Some((reference, id)), ..Tasks::default() };
     apply(state, ordered, &tasks, additions.collect())?;
     Ok(moved)
 }
@@ -229,12 +240,18 @@ pub fn apply(
         // First, because the task may take over its name.
         batch.remove_task(reference);
     }
-    tasks.new.iter().for_each(|task| batch.put_task(task));
+    tasks.changed.into_iter().for_each(|task| batch.put_task(task));
+    for task in tasks.new {
+        if state.store.task(task.id)?.is_none() {
+            let name = super::dataset::free_task_name(&state.store, &task.name)?;
+            batch.put_task(&TaskRecord { name, ..task.clone() });
+        }
+    }
     let mut moved = Vec::with_capacity(additions.len());
     if !additions.is_empty() {
         let (encoders, encoded) = (&generation.encoders, &generation.encoded);
         let mut context = embed::Context::load(&state.store, encoders, encoded)?;
-        for task in tasks.new {
+        for task in tasks.new.iter().chain(tasks.changed) {
             context.include(&state.store, task)?;
         }
         for addition in additions {
