@@ -183,7 +183,11 @@ fn model_entry(
         uri: model.uri.clone(),
         license: model.license.clone(),
         tags: model.tags.clone(),
-        parent: model.parent.and_then(|parent| by_id.get(&parent).copied()),
+        // One that was removed and has come back comes after its child, and is left out.
+        parent: model
+            .parent
+            .and_then(|parent| by_id.get(&parent).copied())
+            .filter(|&parent| by_id.get(&model.id).is_some_and(|&own| parent < own)),
         seen: model.seen.iter().filter_map(|task| task_index.get(task).copied()).collect(),
         built_in: is_built_in(model),
         weight_names: model.weights.iter().map(|weight| weight.name.clone()).collect(),
@@ -533,6 +537,11 @@ fn import_models(
             (uri, None) => ModelId::of_reference(uri.as_deref().unwrap_or(&entry.name)),
         };
         ids.push(id);
+        // Networks that differ by less than half floats tell apart are one from here on.
+        if let Some(same) = ids[..index].iter().position(|earlier| *earlier == id) {
+            rows.push(rows[same]);
+            continue;
+        }
         if let Some(stored) = store.model_by_id(id)? {
             rows.push(stored.row);
             continue;
@@ -568,18 +577,22 @@ fn import_models(
             created: super::unix_seconds(),
         });
         if let Some(signature) = signatures.remove(&index.to_string()) {
-            if manifest.signature_version == SIGNATURE_VERSION {
-                bundle_check::signature(&entry.name, &signature)?;
-            }
-            let bytes: &[u8] = (*signature.bytes).as_ref();
-            let numbers = bytes.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]]));
-            let bits: Vec<u16> =
-                std::iter::once(manifest.signature_version).chain(numbers).collect();
+            let bits = signature_bits(manifest.signature_version, &entry.name, &signature)?;
             batch.put_signature(row, &bits);
         }
         rows.push(row);
     }
     Ok((rows, new))
+}
+
+/// A signature as it is stored: its version, then its numbers.
+fn signature_bits(version: u16, model: &str, signature: &Weight) -> Result<Vec<u16>> {
+    if version == SIGNATURE_VERSION {
+        bundle_check::signature(model, signature)?;
+    }
+    let bytes: &[u8] = (*signature.bytes).as_ref();
+    let numbers = bytes.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]]));
+    Ok(std::iter::once(version).chain(numbers).collect())
 }
 
 type StoredGraph = Option<(Vec<u8>, TensorId)>;
