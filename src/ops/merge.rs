@@ -6,7 +6,7 @@ use crate::{Observer, Result};
 use serde::Serialize;
 use std::sync::PoisonError;
 use tans_index::Entry;
-use tans_storage::{Batch, GenerationRecord, Mode};
+use tans_storage::{Batch, GenerationRecord};
 
 /// What `merge` did.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -33,12 +33,16 @@ pub(crate) fn is_due(state: &State) -> bool {
     tans_index::needs_merge(generation.segment.as_ref(), &delta)
 }
 
+/// Vectors outside the segment.
+pub(crate) fn fresh(state: &State) -> usize {
+    let generation = state.generation();
+    generation.delta.read().unwrap_or_else(PoisonError::into_inner).len()
+}
+
 /// Merges if that is due, after the merge that is under way; `None` if it is not due, or if a generation that was
 /// installed meanwhile holds these vectors too.
 pub(crate) fn run(state: &State, observer: Observer<'_>) -> Result<Option<MergeReport>> {
-    if state.store.mode() == Mode::Read {
-        return Err(tans_storage::Error::ReadOnly.into());
-    }
+    state.require_writer()?;
     // Two merges of one generation would write one file.
     let _alone = state.lock_merges();
     if !is_due(state) {

@@ -19,6 +19,7 @@ pub struct ReindexReport {
 
 /// Runs the networks that have no signature of this version or no latency, as those from a starter bundle.
 pub(crate) fn run(state: &State, observer: Observer<'_>) -> Result<ReindexReport> {
+    state.require_writer()?;
     let measured = complete(state, &mut *observer)?;
     let _alone = state.lock_merges();
     let encoders = state.generation().encoders.clone();
@@ -33,6 +34,7 @@ pub(crate) fn run(state: &State, observer: Observer<'_>) -> Result<ReindexReport
 
 #[cfg(feature = "torch")]
 fn complete(state: &State, observer: Observer<'_>) -> Result<usize> {
+    use crate::ErrorKind;
     use crate::steps::{admit, benchmark, stored_signature, summary};
     let mut incomplete = Vec::new();
     for model in state.store.models()? {
@@ -44,12 +46,19 @@ fn complete(state: &State, observer: Observer<'_>) -> Result<usize> {
         }
     }
     let probe_images = benchmark::probe_images()?;
-    let total = incomplete.len();
+    let (total, mut measured) = (incomplete.len(), 0);
     for (done, model) in incomplete.iter().enumerate() {
         crate::progress::report(observer, "measuring networks", &model.name, done, total)?;
-        admit::complete(state, model, &probe_images)?;
+        match admit::complete(state, model, &probe_images) {
+            Ok(()) => measured += 1,
+            // The others and the index can still be had.
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                tracing::warn!("{}: {error}; it stays as it is", model.name);
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(total)
+    Ok(measured)
 }
 
 #[cfg(not(feature = "torch"))]

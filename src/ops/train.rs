@@ -128,6 +128,7 @@ pub(crate) fn run(
     options: &TrainOptions,
     observer: Observer<'_>,
 ) -> Result<TrainReport> {
+    state.require_writer()?;
     let results = state.results();
     let learned = learn(state, options, observer);
     if !matches!(learned, Err(Error::Cancelled)) {

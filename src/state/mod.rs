@@ -123,6 +123,14 @@ impl State {
         })
     }
 
+    /// Refuses what writes before any work is done for it.
+    pub fn require_writer(&self) -> Result<()> {
+        match self.store.mode() {
+            tans_storage::Mode::Write => Ok(()),
+            tans_storage::Mode::Read => Err(tans_storage::Error::ReadOnly.into()),
+        }
+    }
+
     /// The current generation; an operation asks once, at its top.
     pub fn generation(&self) -> Arc<Generation> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
