@@ -155,7 +155,7 @@ impl Ingest {
                 other => other?,
             }
         }
-        zoo.merge(&mut context.output.progress())?;
+        context.merge(&zoo)?;
         if stored + known + refused > 1 {
             let totals = format!("{stored} stored, {known} already stored, {refused} refused");
             context.output.note(&totals);

@@ -110,6 +110,22 @@ enum Command {
     Stats(stats::Stats),
 }
 
+impl Command {
+    /// Whether what it prints is all that it does.
+    fn only_tells(&self) -> bool {
+        matches!(
+            self,
+            Self::Query(_)
+                | Self::Explain(_)
+                | Self::Evaluate(_)
+                | Self::List(_)
+                | Self::Show(_)
+                | Self::Check(_)
+                | Self::Stats(_)
+        )
+    }
+}
+
 /// What every command gets.
 struct Context {
     output: Output,
@@ -124,6 +140,18 @@ impl Context {
     /// Opens a zoo beside a writer, if there is one.
     fn read(&self, zoo: &Path) -> Result<Database> {
         Ok(Database::open(zoo, self.options(true))?)
+    }
+
+    /// Moves what is fresh into the index. What was written is stored all the same, and answers from where it is.
+    fn merge(&self, zoo: &Database) -> Result<()> {
+        match zoo.merge(&mut self.output.progress()) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::Cancelled => Err(error.into()),
+            Err(error) => {
+                self.output.note(&format!("the index could not be merged: {error}"));
+                Ok(())
+            }
+        }
     }
 
     /// Opens a zoo as its one writer.
@@ -191,7 +219,8 @@ pub fn main() -> ExitCode {
     match run(&arguments.command, &context) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        // Nobody wants to read more, which is fine where reading is all there is.
+        Err(error) if is_broken_pipe(&error) && arguments.command.only_tells() => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&error);
             ExitCode::from(exit_code(&error))

@@ -41,7 +41,6 @@ impl Record {
                 return Err(tans::Error::Input(message).into());
             }
         };
-        zoo.merge(&mut context.output.progress())?;
         if !report.ignored_columns.is_empty() {
             let ignored = report.ignored_columns.join(", ");
             context.output.note(&format!("columns that were not read: {ignored}"));
@@ -60,6 +59,7 @@ impl Record {
                 units::counted(report.new_tasks, "task")
             ))?;
         }
+        context.merge(&zoo)?;
         Ok(true)
     }
 }
