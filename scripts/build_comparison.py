@@ -82,7 +82,7 @@ class Job:
     def zoo(self, name, *options):
         """A zoo that trainings may fill: answers are asked of others."""
         path = os.path.join(self.folder, name)
-        if not os.path.isdir(path):
+        if not packages.is_zoo(path):
             run(self.tans, "init", path, *options)
         return path
 

@@ -159,7 +159,7 @@ class Corpus:
 
     def open(self):
         """The zoo of all networks, made from the starter zoo, with all tasks."""
-        if not os.path.isdir(self.zoo):
+        if not packages.is_zoo(self.zoo):
             self.tans.init_from(self.zoo, [build_starter_zoo.starter_tar()])
         known = self.tans.tasks(self.zoo)
         for task in self.tasks:
@@ -210,7 +210,7 @@ class Corpus:
     def measure_starters(self):
         """The estimates of the starter zoo's own cells, whose accuracies ship with it."""
         zoo = os.path.join(packages.cache("corpus"), "starters")
-        if not os.path.isdir(zoo):
+        if not packages.is_zoo(zoo):
             self.tans.init_from(zoo, [build_starter_zoo.starter_tar()])
         models, known = self.tans.models(zoo), self.tans.tasks(zoo)
         for task in (task for task in self.tasks if task.name in known):
@@ -373,7 +373,7 @@ def train_one(tans, zoo, net):
     # The union itself is no task: its network comes in as one that has seen each member.
     base = packages.cache("corpus", "unions")
     workshop, file = os.path.join(base, "zoo"), os.path.join(base, f"{net.name}.onnx")
-    if not os.path.isdir(workshop):
+    if not packages.is_zoo(workshop):
         tans.init(workshop)
     if net.name not in tans.models(workshop):
         tans.train_union(workshop, net, file)

@@ -161,7 +161,7 @@ def shards(work):
 
 def train(tans, zoo, sets, nets, progress):
     """Fills a work zoo with tasks and networks."""
-    if not os.path.isdir(zoo):
+    if not packages.is_zoo(zoo):
         tans.init(zoo)
     known = tans.tasks(zoo)
     for entry in sets:
@@ -189,10 +189,15 @@ def measured_zoo(tans, zoo, stages, names):
     Networks that the last build shipped unchanged bring their results along: a model's and a task's
     identity are those of their content.
     """
-    if os.path.isdir(zoo) and names == tans.models(zoo):
+    if packages.is_zoo(zoo) and names == tans.models(zoo):
         return
     shutil.rmtree(zoo, ignore_errors=True)
-    tans.init_from(zoo, [path for path in [starter_tar()] if os.path.exists(path)] + stages)
+    shipped = [path for path in [starter_tar()] if os.path.exists(path)]
+    try:
+        tans.init_from(zoo, shipped + stages)
+    except SystemExit:
+        # Another machine or library trains other weights under the same names: all of them are measured anew.
+        tans.init_from(zoo, stages)
     gone = tans.models(zoo) - names
     if gone:
         tans.remove(zoo, sorted(gone))

@@ -32,6 +32,11 @@ def root():
     return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
+def is_zoo(path):
+    """Whether a zoo is complete: one that `init` was stopped in makes way for the next."""
+    return os.path.isfile(os.path.join(path, "FORMAT"))
+
+
 def fail(message):
     """Ends the script with one clear line."""
     sys.exit(f"{os.path.basename(sys.argv[0])}: {message}")
