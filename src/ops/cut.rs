@@ -220,7 +220,8 @@ fn measure(
     let network = Network::new(&made.graph, &made.input, device)?;
     // Its statistics, and perhaps its parent, come from the training part.
     measured.probe = Some(probe::probe(&network, samples, &[])?.held_out);
-    if parent.class_names == samples.class_names {
+    // Classes of other datasets may have the same names.
+    if parent.seen.contains(&samples.task) && parent.class_names == samples.class_names {
         measured.own = Some(cutting::own_accuracy(&made.graph, &made.input, samples, device)?);
     }
     Ok(())

@@ -9,6 +9,7 @@ use crate::train::evaluate::{self, Contestant, Estimates, Evaluation, Protocol, 
 use crate::train::{FitOptions, Recipe};
 use crate::{Error, Observer, Progress, Result};
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -77,18 +78,7 @@ pub(crate) fn run(
         observer(Progress { step: "held-out tasks", item: String::new(), done, total })
     };
     if let Some(path) = &options.records {
-        let (records, seed) = (records(path)?, options.seed);
-        if records.datasets < 2 {
-            return Err(Error::input(format!(
-                "{}: expected results on at least two datasets, so that something is left to learn from, found one",
-                path.display()
-            )));
-        }
-        let evaluation = evaluate::records::leave_datasets_out(&records, seed, &mut progress)?;
-        return answered(
-            evaluation,
-            "expected datasets with at least three models each, found none",
-        );
+        return results_alone(path, options, &mut progress);
     }
     state.refresh()?;
     let (set, names) = training_set::load_named(&state.store)?;
@@ -129,6 +119,33 @@ pub(crate) fn run(
             }
         },
     )
+}
+
+fn results_alone(
+    path: &Path,
+    options: &EvaluateOptions,
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<Evaluation> {
+    let others = options.scores.is_some()
+        || options.judge.is_some()
+        || options.params_max.is_some()
+        || options.folds.is_some()
+        || options.listwise;
+    if others {
+        return Err(Error::input(
+            "results alone are judged one dataset at a time: expected records without scores, judge, max_params, folds and \
+             listwise",
+        ));
+    }
+    let records = records(path)?;
+    if records.datasets < 2 {
+        return Err(Error::input(format!(
+            "{}: expected results on at least two datasets, so that something is left to learn from, found one",
+            path.display()
+        )));
+    }
+    let evaluation = evaluate::records::leave_datasets_out(&records, options.seed, progress)?;
+    answered(evaluation, "expected datasets with at least three models each, found none")
 }
 
 fn answered(evaluation: Evaluation, otherwise: &str) -> Result<Evaluation> {

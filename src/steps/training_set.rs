@@ -81,6 +81,9 @@ fn load_with(store: &Store, sample_of: Sampled<'_>) -> Result<(TrainingSet, Name
 /// Share of the images of the smaller of two tasks from which on they are of one family.
 const SHARED_MIN: f64 = 0.1;
 
+/// Tasks with one image of which all pairs are looked at.
+const HOLDERS_MAX: usize = 32;
+
 /// The family of each task. Tasks that share images are of one, whatever they were called: another sample of a dataset
 /// tells what a network reaches on this one.
 fn families(store: &Store, tasks: &[TaskRecord]) -> Result<Vec<String>> {
@@ -94,9 +97,13 @@ fn families(store: &Store, tasks: &[TaskRecord]) -> Result<Vec<String>> {
     }
     let mut shared: BTreeMap<(usize, usize), usize> = BTreeMap::new();
     for holders in holders.into_values() {
-        // Neighbours are enough: a family goes on from each to the next.
-        let pairs = holders.windows(2).map(|pair| (pair[0], pair[1]));
-        pairs.for_each(|pair| *shared.entry(pair).or_default() += 1);
+        // Of many, neighbours are enough: a family goes on from each to the next.
+        let reach = if holders.len() > HOLDERS_MAX { 1 } else { HOLDERS_MAX };
+        for (at, &holder) in holders.iter().enumerate() {
+            for &other in holders[at + 1..].iter().take(reach) {
+                *shared.entry((holder, other)).or_default() += 1;
+            }
+        }
     }
     for ((a, b), count) in shared {
         let is_one = count as f64 >= SHARED_MIN * sizes[a].min(sizes[b]) as f64;
