@@ -116,6 +116,7 @@ pub(crate) fn run(
     options: &CutOptions,
     observer: Observer<'_>,
 ) -> Result<CutReport> {
+    state.require_writer()?;
     check(state, choice, options)?;
     let clock = Instant::now();
     let parent = steps::model(&state.store, model)?;

@@ -184,6 +184,7 @@ fn no_candidate() -> Error {
 
 /// What can be refused before anything is trained.
 fn check(state: &State, options: &FinetuneOptions) -> Result<()> {
+    state.require_writer()?;
     if let Some(name) = &options.name {
         admit_name::refuse_taken(&state.store, name)?;
     }

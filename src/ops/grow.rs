@@ -171,6 +171,7 @@ pub(crate) fn run(
     report: GrowReporter<'_>,
     observer: Observer<'_>,
 ) -> Result<GrowReport> {
+    state.require_writer()?;
     let clock = Instant::now();
     let selection = check(sources, options)?;
     let mut samples = load(sources, &options.sample)?;

@@ -111,6 +111,7 @@ pub(crate) fn run(
     report: Reporter<'_>,
     observer: Observer<'_>,
 ) -> Result<()> {
+    state.require_writer()?;
     sources::check_result(options)?;
     if options.jobs == 0 {
         return Err(Error::input("jobs: expected at least 1, found 0"));

@@ -68,6 +68,7 @@ pub(crate) fn add(
         dataset::{self, Given, NewTask},
         results,
     };
+    state.require_writer()?;
     admit_name::check("task", name)?;
     let given = Given::open(state, source, &options.sample)?;
     let named = state.store.task_by_name(name)?;
