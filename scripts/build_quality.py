@@ -28,7 +28,7 @@ no part in the first, and are five of the 81 tasks of the corpus in the rest, as
 probes of a dataset, of a predicted mean accuracy), which are standard deviations over the corpus.
 Accuracies are fractions, losses are accuracy points (100 x fraction).
 
-## Five datasets that nothing was learned from
+## Five datasets that the starter zoo has not seen
 
 Truth: ridge-probe accuracy of every network of the starter zoo (`tans measure ZOO --all DATASET`), over five splits. The
 query answers before any of it is measured. `random` is the mean of the zoo, `largest` the network with most parameters.

@@ -195,7 +195,9 @@ def measured_zoo(tans, zoo, stages, names):
     shipped = [path for path in [starter_tar()] if os.path.exists(path)]
     try:
         tans.init_from(zoo, shipped + stages)
-    except SystemExit:
+    except SystemExit as refused:
+        if "another model of that name" not in str(refused.code):
+            raise
         # Another machine or library trains other weights under the same names: all of them are measured anew.
         tans.init_from(zoo, stages)
     gone = tans.models(zoo) - names

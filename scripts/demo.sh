@@ -98,7 +98,8 @@ query_dataset() {
 compare_finetuning() {
     title "Does the answer pay? $epochs epochs each on $dataset, of networks that train here in seconds"
     local pick rival
-    run affordable query "$zoo" "$dataset" --max-macs "$macs_max" -k 1
+    run affordable query "$zoo" "$dataset" --max-macs "$macs_max" -k 3
+    show hits affordable 3
     pick="$(show pick affordable)" || fail "no network has at most $macs_max MACs (DEMO_MAX_MACS)"
     run rivals list "$zoo" --max-macs "$macs_max"
     rival="$(show rival rivals "$seed" "$pick")" || fail "the zoo has no other network to compare with"

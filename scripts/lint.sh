@@ -9,6 +9,7 @@ for component in fmt clippy; do
     cargo "$component" --version >/dev/null 2>&1 \
         || { echo "lint: cargo $component is missing: rustup component add rustfmt clippy" >&2; exit 1; }
 done
+scripts/setup.sh
 cargo fmt --all --check
 for script in scripts/*.sh .ci/run; do
     bash -n "$script"
