@@ -386,7 +386,20 @@ fn a_second_writer_is_refused_and_told_who_writes() {
     let before = state(&reader(at));
     let writer = Database::open(&at.join("zoo"), OpenOptions::default()).expect("the first writer");
     let pid = format!("process {}", std::process::id());
-    for line in ["record zoo base t 0.5", "train zoo"] {
+    let lines = [
+        "record zoo base t 0.5",
+        "train zoo",
+        "ingest zoo small:cnn-w18@32",
+        "measure zoo base colours",
+        "finetune zoo base colours",
+        "edit zoo base --tag a=b",
+        "remove zoo base",
+        "task remove zoo benchmark/font_style",
+        "reindex zoo",
+        "gc zoo",
+        "backup zoo copies",
+    ];
+    for line in lines {
         let answer = tans(at, line);
         assert_answer(line, &answer, 3, &["zoo", "being written by", &pid, "--wait"]);
     }
