@@ -8,7 +8,7 @@ use crate::steps::tuning::{self, Candidate, Course, TuningOptions};
 use crate::steps::{self, results};
 use crate::{Error, ErrorKind, Observer, Result};
 use serde::Serialize;
-use tans_storage::{ModelRecord, PairKind, TaskId};
+use tans_storage::{ModelRecord, PairKind};
 
 /// How accuracy is measured.
 #[derive(Clone, Debug, Default)]
@@ -113,14 +113,15 @@ pub(crate) fn run(
                 if std::mem::take(&mut unstored) {
                     task = results::commit_new_task(state, task)?;
                 }
-                let replaced = recorded(state, model, (task.id, kind))?;
-                results::record_results(state, model, &[(task.id, kind, accuracy)])?;
+                let result = [(task.id, kind, accuracy)];
+                let replaced = results::differences(&state.store, model.row, &result, &result)?;
+                results::record_results(state, model, &result)?;
                 report.measurements.push(Measurement {
                     model: model.name.clone(),
                     task: task.name.clone(),
                     kind: kind.name(),
                     accuracy,
-                    replaced: replaced.filter(|before| *before != accuracy),
+                    replaced: replaced.first().map(|difference| difference.stored),
                     held_out_accuracy: held_out,
                     test_images: samples.test.images.len(),
                     loo_accuracy: estimate.map(|it| it.loo_accuracy),
@@ -145,17 +146,6 @@ pub(crate) fn run(
     }
     report.skipped = samples.skipped;
     Ok(report)
-}
-
-/// What the zoo has of a model on a task by one kind of measurement.
-fn recorded(
-    state: &State,
-    model: &ModelRecord,
-    (task, kind): (TaskId, PairKind),
-) -> Result<Option<f32>> {
-    let pairs = state.store.pairs_of_model(model.row)?;
-    let known = pairs.iter().find(|pair| (pair.task, pair.kind) == (task, kind));
-    Ok(known.map(|pair| pair.accuracy))
 }
 
 fn choose(state: &State, names: &[String]) -> Result<Vec<ModelRecord>> {

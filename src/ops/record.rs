@@ -3,7 +3,6 @@
 use crate::options::parse_count;
 use crate::state::{Ordered, State};
 use crate::steps::admit_name;
-use crate::steps::embed::Known;
 use crate::steps::results::{self, Addition, NewReference, Subject, Tasks};
 use crate::steps::table::Table;
 use crate::{Error, Observer, Result};
@@ -176,7 +175,8 @@ fn apply(
         crate::progress::report(&mut *observer, "recording", name, done, total)?;
         let addition = addition(state, name, of_model)?;
         if let Subject::Stored(row) = addition.subject {
-            replaced += replaces(state, row, &addition.results)?;
+            let results = &addition.results;
+            replaced += results::differences(&state.store, row, results, results)?.len();
             // A reference that was renamed can be meant by two names; a commit names it once.
             if let Some(&place) = places.get(&row) {
                 additions[place].results.extend(addition.results);
@@ -197,15 +197,6 @@ fn apply(
     let tasks = Tasks { new: &new_tasks, ..Tasks::default() };
     results::apply(state, ordered, &tasks, additions)?;
     Ok(report)
-}
-
-/// How many of the results take the place of another accuracy.
-fn replaces(state: &State, row: u64, results: &[Known]) -> Result<usize> {
-    let pairs = state.store.pairs_of_model(row)?;
-    let replaces = |&&(task, kind, accuracy): &&Known| {
-        pairs.iter().any(|it| (it.task, it.kind) == (task, kind) && it.accuracy != accuracy)
-    };
-    Ok(results.iter().filter(replaces).count())
 }
 
 /// Of a network the parameters were counted, so that what others say of them does not matter.

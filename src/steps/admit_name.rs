@@ -22,6 +22,17 @@ pub fn check(what: &str, name: &str) -> Result<()> {
     )))
 }
 
+/// The name that is wanted, with a number when it is taken.
+pub fn free(wanted: &str, is_taken: impl Fn(&str) -> Result<bool>) -> Result<String> {
+    let mut name = wanted.to_owned();
+    let mut number = 2;
+    while is_taken(&name)? {
+        name = format!("{wanted}-{number}");
+        number += 1;
+    }
+    Ok(name)
+}
+
 /// Refuses what cannot be a model's name, and a name that belongs to another model.
 pub fn refuse_taken(store: &Store, name: &str) -> Result<()> {
     check("model", name)?;

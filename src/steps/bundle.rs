@@ -527,6 +527,7 @@ fn import_models(
     let mut signatures = members.tensors("signatures.safetensors", origin)?;
     let mut rows = Vec::with_capacity(manifest.models.len());
     let mut ids: Vec<ModelId> = Vec::with_capacity(manifest.models.len());
+    let mut taken_in: HashMap<ModelId, u64> = HashMap::new();
     for (index, entry) in manifest.models.iter().enumerate() {
         let (graph, weights) = import_network(store, index, entry, members, origin)?;
         let id = match (&entry.uri, &graph) {
@@ -538,8 +539,8 @@ fn import_models(
         };
         ids.push(id);
         // Networks that differ by less than half floats tell apart are one from here on.
-        if let Some(same) = ids[..index].iter().position(|earlier| *earlier == id) {
-            rows.push(rows[same]);
+        if let Some(&row) = taken_in.get(&id) {
+            rows.push(row);
             continue;
         }
         if let Some(stored) = store.model_by_id(id)? {
@@ -580,6 +581,7 @@ fn import_models(
             let bits = signature_bits(manifest.signature_version, &entry.name, &signature)?;
             batch.put_signature(row, &bits);
         }
+        taken_in.insert(id, row);
         rows.push(row);
     }
     Ok((rows, new))

@@ -527,13 +527,7 @@ pub fn measure(
 
 /// The name, with a number where it belongs to another task.
 pub fn free_task_name(store: &Store, wanted: &str) -> Result<String> {
-    let mut name = wanted.to_owned();
-    let mut number = 2;
-    while store.task_by_name(&name)?.is_some() {
-        name = format!("{wanted}-{number}");
-        number += 1;
-    }
-    Ok(name)
+    super::admit_name::free(wanted, |name| Ok(store.task_by_name(name)?.is_some()))
 }
 
 /// The task record of a dataset: the stored one, or a new one that the caller commits as long as it holds `staging`.

@@ -121,7 +121,6 @@ pub fn unheard(store: &Store, row: u64, stated: Vec<Known>) -> Result<Vec<Known>
 }
 
 /// A stated result of a stored model that is not what the zoo has of its task and kind.
-#[cfg(feature = "torch")]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Difference {
     /// What is stated.
@@ -134,7 +133,6 @@ pub struct Difference {
 
 /// What the stated results of a stored model change, or would have changed before they were superseded.
 /// `news` are those of them that are `unheard`.
-#[cfg(feature = "torch")]
 pub fn differences(
     store: &Store,
     row: u64,

@@ -1,6 +1,7 @@
 //! From what is to be trained to a stored model with its task and result.
 
 use super::admit::{self, Bench, NewModel, NewNetwork};
+use super::admit_name;
 use super::benchmark::Benchmark;
 use super::dataset::{self, Samples};
 use super::tuning::{Candidate, Tuned};
@@ -154,11 +155,5 @@ pub fn as_its_start() -> Limits {
 
 /// The name that is wanted, with a number when it belongs to another model.
 pub fn free_name(state: &State, wanted: &str) -> Result<String> {
-    let mut name = wanted.to_owned();
-    let mut number = 2;
-    while state.store.model_by_name(&name)?.is_some() {
-        name = format!("{wanted}-{number}");
-        number += 1;
-    }
-    Ok(name)
+    admit_name::free(wanted, |name| Ok(state.store.model_by_name(name)?.is_some()))
 }

@@ -2,7 +2,7 @@
 
 use super::{Call, Fault, Outputs, axis, is_float};
 use crate::graph::exec::tensor;
-use tch::{Kind, Tensor};
+use tch::{Kind, Scalar, Tensor};
 
 pub(super) fn relu(call: &Call<'_>) -> Outputs {
     Ok(vec![call.input(0)?.f_relu()?])
@@ -28,25 +28,18 @@ pub(super) fn prelu(call: &Call<'_>) -> Outputs {
 
 pub(super) fn clip(call: &Call<'_>) -> Outputs {
     let x = call.input(0)?;
-    if call.opset >= 11 && !x.is_floating_point() {
-        let bound = |index| Ok::<_, Fault>(call.numbers(index)?.and_then(|it| it.first().copied()));
-        let y = match (bound(1)?, bound(2)?) {
-            (Some(min), Some(max)) => x.f_clamp(min, max)?,
-            (Some(min), None) => x.f_clamp_min(min)?,
-            (None, Some(max)) => x.f_clamp_max(max)?,
-            (None, None) => x.shallow_clone(),
-        };
-        return Ok(vec![y.f_to_kind(x.f_kind()?)?]);
+    if call.opset < 11 {
+        let bound = |name| Some(call.float(name, f32::NAN)).filter(|bound| !bound.is_nan());
+        return clamped(x, bound("min"), bound("max"));
     }
-    let (min, max) = if call.opset < 11 {
-        let bound = |name| {
-            let value = call.float(name, f32::NAN);
-            (!value.is_nan()).then_some(value)
-        };
-        (bound("min"), bound("max"))
-    } else {
-        (scalar(call.optional(1))?, scalar(call.optional(2))?)
-    };
+    if is_float(x)? {
+        return clamped(x, scalar(call.optional(1))?, scalar(call.optional(2))?);
+    }
+    let bound = |index| Ok::<_, Fault>(call.numbers(index)?.and_then(|it| it.first().copied()));
+    clamped(x, bound(1)?, bound(2)?)
+}
+
+fn clamped<S: Into<Scalar>>(x: &Tensor, min: Option<S>, max: Option<S>) -> Outputs {
     let y = match (min, max) {
         (Some(min), Some(max)) => x.f_clamp(min, max)?,
         (Some(min), None) => x.f_clamp_min(min)?,
